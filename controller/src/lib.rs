@@ -1,1 +1,10 @@
-//! skeleton
+//! The controller: obtains certificates, decides when to renew, and tells agents what to hold.
+//! Rooms (ARCHITECTURE.md): `lifecycle` decides and does nothing else; `store`, `acme`, `ca` and `dns` are edges that do
+//! not know each other; `tasks` and `rpc` join them; `app` wires everything.
+
+pub mod acme;
+pub mod ca;
+pub mod dns;
+pub mod lifecycle;
+pub mod preflight;
+pub mod store;
