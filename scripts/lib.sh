@@ -1,0 +1,58 @@
+# Shared by the scripts beside it: words to the terminal, the packages they need, and namespaces. Sourced, never run.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# need PACKAGE FILE…: `setup` will install the Debian package unless all these files exist.
+missing=()
+need() {
+  local package=$1 file
+  shift
+  for file in "$@"; do
+    if [ ! -e "$file" ]; then missing+=("$package"); return; fi
+  done
+}
+
+# setup: installs what is missing of what all scripts need and `need` named, and says so.
+setup() {
+  export PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
+  need gcc /usr/bin/gcc
+  need libc6-dev /usr/include/stdio.h
+  need pebble /usr/bin/pebble /usr/bin/pebble-challtestsrv
+  need nginx-light /usr/sbin/nginx
+  need tmux /usr/bin/tmux
+  need nftables /usr/sbin/nft
+  need iproute2 /usr/sbin/ip
+  need ca-certificates /etc/ssl/certs/ca-certificates.crt
+  need procps /usr/bin/ps
+  need curl /usr/bin/curl
+  need openssl /usr/bin/openssl
+  if [ ${#missing[@]} -gt 0 ]; then install_missing; fi
+  command -v cargo >/dev/null || die "cargo is missing: install Rust as https://rustup.rs says; rust-toolchain.toml picks the version"
+}
+
+install_missing() {
+  local as_root=()
+  command -v apt-get >/dev/null || die "needs these Debian packages, and there is no apt-get to install them: ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "needs these Debian packages: ${missing[*]}. Run as root once, or: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  say "installing Debian packages: ${missing[*]}"
+  "${as_root[@]}" apt-get update -qq
+  # A package must not start its daemon here: we only want its files.
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# isolated COMMAND…: runs it in network, mount and process namespaces of its own. Every process it starts ends with it.
+# As root directly; else in a user namespace, where the system allows that.
+isolated() {
+  local spaces=(--net --mount --propagation private --pid --fork --kill-child --mount-proc)
+  if [ "$(id -u)" -ne 0 ]; then spaces=(--user --map-root-user "${spaces[@]}"); fi
+  unshare "${spaces[@]}" -- true 2>/dev/null ||
+    die "needs network namespaces: run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
+  unshare "${spaces[@]}" -- "$@"
+}
