@@ -1,1 +1,13 @@
-//! skeleton
+//! What the scenarios stand on: a simulated world (clock, disk, network, CA, DNS, hosts) around the real controller and
+//! real agents. Nothing here is shipped. A panic in this crate is a failed test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "test support: a broken assumption must fail the test at once"
+)]
+
+pub mod lab;
+pub mod pebble;
+pub mod site;

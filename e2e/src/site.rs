@@ -1,0 +1,308 @@
+//! A whole site for the real tests, the demo and the bench: a CA, a controller, and servers with nginx and an agent, each
+//! on a host of its own, driven through the programs' command lines only. Knows nothing of their insides.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::Value;
+
+use crate::lab::{Host, Lab, Process, Ran, eventually, program};
+use crate::pebble::Pebble;
+
+/// Port on which the controller awaits agents.
+const AGENTS_PORT: u16 = 7443;
+/// Longest wait for a program to be ready or a server to answer.
+const READY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Folders that nginx writes to: each server gets its own.
+const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
+
+/// The hosts, and what runs on them.
+#[derive(Debug)]
+pub struct Site {
+    /// Where the hosts are plugged in.
+    pub lab: Lab,
+    /// The CA and the names.
+    pub ca: Pebble,
+    /// The controller's host.
+    pub control: Control,
+}
+
+/// The controller, and the operator's command line beside it.
+#[derive(Debug)]
+pub struct Control {
+    /// Its host.
+    pub host: Host,
+    /// The running controller.
+    pub process: Option<Process>,
+}
+
+/// A server that needs certificates: nginx and an agent.
+#[derive(Debug)]
+pub struct Server {
+    /// Its host.
+    pub host: Host,
+    /// The running agent.
+    pub agent: Option<Process>,
+    /// The running nginx.
+    pub nginx: Option<Process>,
+    controller: String,
+}
+
+impl Site {
+    /// Starts a CA and a controller that knows it as the issuer `lab`.
+    pub async fn start() -> anyhow::Result<Self> {
+        let site = Self::start_without_issuer().await?;
+        site.control
+            .ok(
+                &["issuers", "add", "lab", "--accept-terms", "--directory", &site.ca.directory()],
+                &["--root", &site.ca.root()],
+            )
+            .await?;
+        Ok(site)
+    }
+
+    /// Starts a CA and a controller that does not know it.
+    pub async fn start_without_issuer() -> anyhow::Result<Self> {
+        let lab = Lab::new().await?;
+        let ca = Pebble::start(lab.host("ca", 2).await?).await?;
+        let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
+        let dns = format!("[dns]\nservers = [\"{}\"]\n", ca.dns());
+        std::fs::write(control.host.folder.join("controller.toml"), dns)?;
+        control.start().await?;
+        Ok(Self { lab, ca, control })
+    }
+
+    /// Plugs in server `hN` with nginx for `hN.example.test`, enrols its agent and waits until it is connected.
+    pub async fn server(&self, number: u8) -> anyhow::Result<Server> {
+        let mut server = self.bare_server(number).await?;
+        let name = server.identifier();
+        server.serve(&[&name]).await?;
+        server.enroll(&self.control).await?;
+        server.start_agent()?;
+        self.control.connected(&server.host.name).await?;
+        Ok(server)
+    }
+
+    /// Plugs in server `hN` with its name in DNS and nothing running.
+    pub async fn bare_server(&self, number: u8) -> anyhow::Result<Server> {
+        let host = self.lab.host(&format!("h{number}"), 10 + number).await?;
+        for folder in OWN_FOLDERS {
+            host.own_folder(folder, "16m").await?;
+        }
+        let controller = format!("{}:{AGENTS_PORT}", self.control.host.address);
+        let server = Server { host, agent: None, nginx: None, controller };
+        self.ca.name(&server.identifier(), &[&server.host.address.to_string()]).await?;
+        Ok(server)
+    }
+
+    /// Asks for the leaf that `server` shows for `name`, from the controller's host; returns its SHA-256, lower-case hex.
+    pub async fn served(&self, server: &Server, name: &str) -> anyhow::Result<String> {
+        let address = format!("{}:443", server.host.address);
+        let seen = self.control.host.run(&["openssl", "s_client", "-connect", &address, "-servername", name]).await?;
+        let leaf = proto::x509::parse_certificates(seen.stdout.as_bytes()).ok();
+        let leaf = leaf.and_then(|chain| chain.into_iter().next()).with_context(|| format!("no TLS: {seen}"))?;
+        Ok(proto::x509::hex(&proto::x509::fingerprint(&leaf)))
+    }
+
+    /// Checks what "done" means: every target applied, and the handshake from outside shows the current version.
+    pub async fn proven(&self, server: &Server, certificate: &str, name: &str) -> anyhow::Result<()> {
+        let record = self.control.certificate(certificate).await?;
+        ensure!(record["status"] == "active" && record["deployment"] == "ok", "not done: {record:#}");
+        let served = self.served(server, name).await?;
+        ensure!(record["current"]["fingerprint_sha256"] == served.as_str(), "{name} serves {served}: {record:#}");
+        Ok(())
+    }
+}
+
+impl Control {
+    /// Returns the path of the operators' socket.
+    #[must_use]
+    pub fn socket(&self) -> String {
+        self.path("certwright.sock")
+    }
+
+    /// Returns a path in the controller's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.host.folder.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Starts the controller and waits until it answers.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.process = Some(self.spawn(&self.path("state"), &self.path("controller.toml"))?);
+        eventually("the controller", READY_TIME_MAX, async || {
+            let running = self.process.as_mut().context("was started")?;
+            ensure!(running.runs(), "the controller ended:\n{}", running.output());
+            Ok((self.certwright(&["status"]).await?.status == Some(0)).then_some(()))
+        })
+        .await
+    }
+
+    /// Starts a controller on a state folder and a configuration, and does not wait.
+    pub fn spawn(&self, state: &str, config: &str) -> anyhow::Result<Process> {
+        let controller = program("certwright-controller")?;
+        let listen = format!("{}:{AGENTS_PORT}", self.host.address);
+        let socket = self.socket();
+        let argv = [&controller, "serve", "--state", state, "--listen", &listen, "--socket", &socket];
+        self.host.start("controller", &[argv.as_slice(), &["--config", config]].concat(), &[])
+    }
+
+    /// Kills the controller as a power cut would.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("the controller runs")?.kill().await
+    }
+
+    /// Runs the operator's command line.
+    pub async fn certwright(&self, arguments: &[&str]) -> anyhow::Result<Ran> {
+        let (certwright, socket) = (program("certwright")?, self.socket());
+        self.host.run(&[[certwright.as_str(), "--socket", &socket].as_slice(), arguments].concat()).await
+    }
+
+    /// Runs the operator's command line, which must succeed; returns its standard output.
+    pub async fn ok(&self, arguments: &[&str], more: &[&str]) -> anyhow::Result<String> {
+        self.certwright(&[arguments, more].concat()).await?.expect_ok()
+    }
+
+    /// Runs the operator's command line with `-o json` and reads what it prints.
+    pub async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let text = self.ok(arguments, &["-o", "json"]).await?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} prints no JSON: {text}"))
+    }
+
+    /// Returns a certificate's record.
+    pub async fn certificate(&self, name: &str) -> anyhow::Result<Value> {
+        self.json(&["certs", "get", name]).await
+    }
+
+    /// Waits until a certificate's record is as `wanted`; returns it.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let seen = eventually(what, within, async || {
+            last = self.certificate(name).await?;
+            Ok(wanted(&last).then(|| last.clone()))
+        })
+        .await;
+        seen.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// Waits until an agent is connected.
+    pub async fn connected(&self, agent: &str) -> anyhow::Result<()> {
+        eventually(&format!("agent {agent}"), READY_TIME_MAX, async || {
+            Ok((self.json(&["agents", "get", agent]).await?["status"] == "connected").then_some(()))
+        })
+        .await
+    }
+
+    /// Asks for a join token.
+    pub async fn join_token(&self, agent: &str) -> anyhow::Result<String> {
+        let answer = self.json(&["agents", "enroll", agent]).await?;
+        Ok(answer["token"].as_str().with_context(|| format!("no token in {answer}"))?.to_owned())
+    }
+}
+
+impl Server {
+    /// Returns the name this server has in DNS.
+    #[must_use]
+    pub fn identifier(&self) -> String {
+        format!("{}.example.test", self.host.name)
+    }
+
+    /// Returns the folder in which nginx looks for a name's certificate.
+    #[must_use]
+    pub fn dir(&self, name: &str) -> String {
+        format!("/etc/nginx/ssl/{name}")
+    }
+
+    /// Returns the path of the agent's policy.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        self.host.folder.join("policy.toml").to_string_lossy().into_owned()
+    }
+
+    /// Returns the path of the agent's state.
+    #[must_use]
+    pub fn state(&self) -> String {
+        self.host.folder.join("agent").to_string_lossy().into_owned()
+    }
+
+    /// Runs `certwright-agent enroll` with a token on its standard input.
+    pub async fn enroll_with(&self, token: &str) -> anyhow::Result<Ran> {
+        let agent = program("certwright-agent")?;
+        let (state, policy) = (self.state(), self.policy());
+        let argv = [&agent, "enroll", "--state", &state, "--policy", &policy, "--controller", &self.controller];
+        self.host.run_with(&[argv.as_slice(), &["--token", "-"]].concat(), token).await
+    }
+
+    /// Enrols this server under its host's name.
+    pub async fn enroll(&self, control: &Control) -> anyhow::Result<()> {
+        let token = control.join_token(&self.host.name).await?;
+        self.enroll_with(&token).await?.expect_ok().map(drop)
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&mut self) -> anyhow::Result<()> {
+        let argv = [&program("certwright-agent")?, "run", "--state", &self.state(), "--policy", &self.policy()];
+        self.agent = Some(self.host.start("agent", &argv, &[])?);
+        Ok(())
+    }
+
+    /// Starts nginx on port 443 for these names, each with a certificate of its own making, as an admin would have it.
+    pub async fn serve(&mut self, names: &[&str]) -> anyhow::Result<()> {
+        let mut servers = String::new();
+        for name in names {
+            let key = KeyPair::generate()?;
+            let leaf = CertificateParams::new(vec![(*name).to_owned()])?.self_signed(&key)?.pem();
+            let dir = self.dir(name);
+            self.host.write(&format!("{dir}/fullchain.pem"), &leaf).await?;
+            self.host.write(&format!("{dir}/key.pem"), &key.serialize_pem()).await?;
+            servers.push_str(&nginx_server(name, &dir));
+        }
+        self.host.write("/etc/nginx/nginx.conf", &nginx_conf(&servers)).await?;
+        let nginx = self.host.start("nginx", &["/usr/sbin/nginx", "-g", "daemon off;"], &[])?;
+        self.nginx = Some(nginx);
+        eventually("nginx", READY_TIME_MAX, async || {
+            let nginx = self.nginx.as_mut().context("was started")?;
+            ensure!(nginx.runs(), "nginx ended:\n{}", nginx.output());
+            Ok((self.host.run(&["curl", "-sk", "https://127.0.0.1/"]).await?.status == Some(0)).then_some(()))
+        })
+        .await
+    }
+
+    /// Returns the words of `certs create` that deploy `identifier` to this server's nginx, proof included.
+    #[must_use]
+    pub fn target(&self, identifier: &str) -> Vec<String> {
+        let words = [
+            "--agent".to_owned(),
+            self.host.name.clone(),
+            "--dir".to_owned(),
+            self.dir(identifier),
+            "--reload".to_owned(),
+            "/usr/sbin/nginx -s reload".to_owned(),
+            "--verify".to_owned(),
+            format!("127.0.0.1:443/{identifier}"),
+        ];
+        words.to_vec()
+    }
+}
+
+fn nginx_conf(servers: &str) -> String {
+    format!(
+        "user root;\nworker_processes 1;\npid /run/nginx.pid;\nerror_log /var/log/nginx/error.log;\n\
+         events {{ worker_connections 256; }}\nhttp {{\n  access_log off;\n  server_names_hash_bucket_size 128;\n\
+         {servers}}}\n"
+    )
+}
+
+fn nginx_server(name: &str, dir: &str) -> String {
+    format!(
+        "  server {{ listen 443 ssl; server_name {name}; ssl_certificate {dir}/fullchain.pem; \
+         ssl_certificate_key {dir}/key.pem; location / {{ return 200 \"{name}\\n\"; }} }}\n"
+    )
+}
