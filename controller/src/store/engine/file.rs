@@ -1,0 +1,168 @@
+//! Opens and creates the database. A database appears under its name whole or not at all, so a file that exists is never
+//! initialised again, not even an empty one. Called by `engine` only.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend};
+
+use super::{CACHE_BYTES, CUSTOM, ENGINE, EngineError, REVISION, storage};
+
+/// Readable and writable by the owner alone.
+const OWNER_ONLY: u32 = 0o600;
+const PERMISSION_BITS: u32 = 0o777;
+const GROUP_AND_OTHERS: u32 = 0o077;
+
+/// Opens the file, after making a new database when there is none and `create` is set.
+pub(super) fn open(path: &Path, create: bool) -> Result<Database, EngineError> {
+    match path.symlink_metadata() {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => create_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(EngineError::Missing { path: path.to_owned() });
+        }
+        Err(error) => return Err(failed("look at", path)(error)),
+    }
+    refuse_exposed(path)?;
+    builder().open(path).map_err(|error| not_opened(path, error))
+}
+
+/// Opens a custom backend, initialising it when it is empty and `create` is set.
+pub(super) fn open_custom(backend: Box<dyn StorageBackend>, create: bool) -> Result<Database, EngineError> {
+    let path = PathBuf::from(CUSTOM);
+    let empty = backend.len().map_err(failed("look at", &path))? == 0;
+    if empty && !create {
+        return Err(EngineError::Missing { path });
+    }
+    let database = builder().create_with_backend(Boxed(backend)).map_err(|error| not_opened(&path, error))?;
+    if empty {
+        initialise(&database)?;
+    }
+    Ok(database)
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Makes the database under another name, then links it in place: whoever is second finds the first one's.
+fn create_file(path: &Path) -> Result<(), EngineError> {
+    let directory = directory(path);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", proto::id::random_id()));
+    let fresh = directory.join(name);
+    let made = fill(&fresh).and_then(|()| match fs::hard_link(&fresh, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", path)(error)),
+        _ => Ok(()),
+    });
+    let removed = fs::remove_file(&fresh).map_err(failed("remove", &fresh));
+    made.and(removed)?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))
+}
+
+fn fill(fresh: &Path) -> Result<(), EngineError> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(fresh);
+    let file = file.map_err(failed("create", fresh))?;
+    let backend = FileBackend::new(file).map_err(|error| not_opened(fresh, error))?;
+    let database = builder().create_with_backend(backend).map_err(|error| not_opened(fresh, error))?;
+    initialise(&database)?;
+    database.close().map_err(|error| not_opened(fresh, error))
+}
+
+/// Marks a new database as ours.
+fn initialise(database: &Database) -> Result<(), EngineError> {
+    let mut transaction = database.begin_write().map_err(storage)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    transaction.open_table(ENGINE).map_err(storage)?.insert(REVISION, 0).map_err(storage)?;
+    transaction.commit().map_err(storage)
+}
+
+/// Secrets are sealed, but names and times are not everybody's either.
+fn refuse_exposed(path: &Path) -> Result<(), EngineError> {
+    let mode = |of: &Path| of.metadata().map(|metadata| metadata.permissions().mode()).map_err(failed("look at", path));
+    let file = mode(path)? & PERMISSION_BITS;
+    if file & GROUP_AND_OTHERS != 0 && mode(directory(path))? & GROUP_AND_OTHERS != 0 {
+        return Err(EngineError::Exposed { path: path.to_owned(), mode: file });
+    }
+    Ok(())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> EngineError + 'a {
+    move |source| EngineError::File { action, path: path.to_owned(), source: Arc::new(source) }
+}
+
+fn not_opened(path: &Path, error: DatabaseError) -> EngineError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => EngineError::AlreadyOpen { path },
+        other => EngineError::Open { path, source: Arc::new(other.into()) },
+    }
+}
+
+/// redb takes a sized backend.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}

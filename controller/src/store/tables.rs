@@ -1,0 +1,87 @@
+//! The tables of the database. A name is written into every database and into the AAD of every sealed secret: it never
+//! changes. Called by everyone who reads or writes records.
+
+use std::fmt;
+
+/// One table: string keys, values with a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// What the operator wants managed, by id.
+    Certificate,
+    /// Index: certificate id by name.
+    CertificateName,
+    /// Issued leaf and chain, by id.
+    Version,
+    /// A key that an agent makes, by id.
+    KeySlot,
+    /// Progress with the CA, by certificate id.
+    Order,
+    /// Where and how on one agent, by id.
+    Target,
+    /// What an agent reported of a target, by target id.
+    TargetState,
+    /// Enrolled agents, by id.
+    Agent,
+    /// Index: agent id by name.
+    AgentName,
+    /// Join tokens, by the hash of their secret.
+    JoinToken,
+    /// ACME directories and accounts, by id.
+    Issuer,
+    /// Index: issuer id by name.
+    IssuerName,
+    /// Wishes and their outcome, by id.
+    Job,
+    /// What happened, by time and id.
+    Event,
+    /// Index: events of a certificate.
+    EventByCertificate,
+    /// Index: events of an agent.
+    EventByAgent,
+    /// Who did what, by time and id.
+    Audit,
+    /// What each agent must hold, by agent id.
+    Desired,
+    /// Operators' requests already answered, by request id.
+    Request,
+    /// The installation's own settings; also the schema version and the keyring.
+    Setting,
+    /// The identity CA.
+    IdentityCa,
+}
+
+impl Table {
+    /// Returns the stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::CertificateName => "certificate_name",
+            Self::Version => "version",
+            Self::KeySlot => "key_slot",
+            Self::Order => "order",
+            Self::Target => "target",
+            Self::TargetState => "target_state",
+            Self::Agent => "agent",
+            Self::AgentName => "agent_name",
+            Self::JoinToken => "join_token",
+            Self::Issuer => "issuer",
+            Self::IssuerName => "issuer_name",
+            Self::Job => "job",
+            Self::Event => "event",
+            Self::EventByCertificate => "event_by_certificate",
+            Self::EventByAgent => "event_by_agent",
+            Self::Audit => "audit",
+            Self::Desired => "desired",
+            Self::Request => "request",
+            Self::Setting => "setting",
+            Self::IdentityCa => "identity_ca",
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
