@@ -1,2 +1,214 @@
-//! Certificate authorities: the identity CA for agents, operators and the controller itself. It never issues a leaf for
-//! a public name. Called by `app`, `rpc` and `tasks/identity`.
+//! The identity CA: one leaf for each agent and for the controller itself, identity and role in a SAN URI. It never issues
+//! a leaf for a public name, and takes nothing from a CSR but its key. Called by `app`, `rpc` and `tasks/identity`.
+
+mod profile;
+mod slots;
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use proto::clock::Clock;
+use proto::id::Identity;
+use proto::tls::Credentials;
+use proto::x509::{self, CsrFacts, LeafFacts, X509Error};
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+use self::profile::Profile;
+pub use self::profile::renew_at;
+use self::slots::{Slot, Slots};
+use crate::lifecycle::problem::Problem;
+use crate::store::batch::CommitError;
+use crate::store::records::Changes;
+use crate::store::seal::{Keyring, SealError};
+use crate::store::{Store, StoreError};
+
+/// Why the identity CA could not start or issue.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// The stored CA could not be read.
+    #[error("cannot read the identity CA")]
+    Read(#[from] StoreError),
+    /// A new CA could not be stored.
+    #[error("cannot store the identity CA")]
+    Write(#[from] CommitError),
+    /// The stored key does not open.
+    #[error("the key of the identity CA does not open")]
+    Seal(#[from] SealError),
+    /// The stored CA does not read, or its certificate has another key.
+    #[error("the stored identity CA is damaged: {0}")]
+    Damaged(&'static str),
+    /// The CSR is not acceptable.
+    #[error("the CSR for a new identity is refused")]
+    Csr(#[source] X509Error),
+    /// The CSR's key is of another kind.
+    #[error("the CSR for a new identity has a key that is not ECDSA P-256")]
+    CsrKey,
+    /// Not an id.
+    #[error("not an id that an identity can carry")]
+    Id,
+    /// rcgen failed.
+    #[error("cannot make a certificate")]
+    Build(#[from] rcgen::Error),
+}
+
+impl CaError {
+    /// Returns the error for people.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let (reason, hint) = match self {
+            Self::Read(error) => return error.problem(),
+            Self::Csr(_) | Self::CsrKey => {
+                ("CSR_REFUSED", "the agent makes this request itself: upgrade it, or enroll it again")
+            }
+            Self::Id => ("IDENTITY_REFUSED", "enroll the peer again"),
+            Self::Write(_) => ("DATABASE_FAILED", "check the disk and its free space, then restart"),
+            Self::Seal(_) | Self::Damaged(_) => ("IDENTITY_CA_DAMAGED", "restore the database from a backup"),
+            Self::Build(_) => ("CERTIFICATE_NOT_MADE", "this is a bug: report it with the controller's log"),
+        };
+        Problem::new(reason, self.to_string(), crate::store::causes(self), hint)
+    }
+}
+
+/// A leaf for a peer that holds its key itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedIdentity {
+    /// The leaf.
+    pub leaf_der: Vec<u8>,
+    /// Serial, lower-case hex, as `proto::tls::Peer` reads it.
+    pub serial: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// The peer's SubjectPublicKeyInfo.
+    pub spki_der: Vec<u8>,
+}
+
+/// The CA with its key in memory.
+pub struct IdentityCa {
+    controller_id: String,
+    active: Signer,
+    next: Option<CertificateDer<'static>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for IdentityCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityCa").field("controller_id", &self.controller_id).finish_non_exhaustive()
+    }
+}
+
+impl IdentityCa {
+    /// Opens the stored CA, or makes and stores one when there is none.
+    ///
+    /// # Errors
+    /// When the store fails, or what it holds is damaged.
+    pub async fn open_or_create(store: &Store, clock: Arc<dyn Clock>) -> Result<Self, CaError> {
+        let stored = store.load::<Slots>(Slots::KEY).await?;
+        let slots = match stored {
+            Some(stored) => stored.value,
+            None => {
+                let slots = Slots::create(&store.keyring, clock.now())?;
+                store.commit(Changes::new().insert(&slots)).await?;
+                slots
+            }
+        };
+        Self::open(&slots, &store.keyring, clock)
+    }
+
+    /// Returns the certificates that peers must trust: the active one, and during a rotation the next one.
+    #[must_use]
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        std::iter::once(&self.active.certificate).chain(&self.next).cloned().collect()
+    }
+
+    /// Returns the SHA-256 of the active CA's SPKI, as join tokens carry it.
+    #[must_use]
+    pub fn pin(&self) -> [u8; 32] {
+        self.active.pin
+    }
+
+    /// Returns the id in the controller's own leaf.
+    #[must_use]
+    pub fn controller_id(&self) -> &str {
+        &self.controller_id
+    }
+
+    /// Issues the leaf of an agent for the key of its CSR. Everything else that the CSR asks for is ignored.
+    ///
+    /// # Errors
+    /// When the id is none, or the CSR is broken, not signed by its key, or of another kind of key than P-256.
+    pub fn issue_agent(&self, agent_id: &str, csr_der: &[u8]) -> Result<IssuedIdentity, CaError> {
+        let csr = CsrFacts::parse(csr_der).map_err(CaError::Csr)?;
+        let key = SubjectPublicKeyInfo::from_der(&csr.spki_der).ok().ok_or(CaError::CsrKey)?;
+        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::CsrKey);
+        }
+        let leaf = self.issue(&profile::AGENT, agent_id, &key)?;
+        let facts = LeafFacts::parse(&leaf).map_err(CaError::Csr)?;
+        Ok(IssuedIdentity {
+            leaf_der: leaf.to_vec(),
+            serial: facts.serial,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            spki_der: facts.spki_der,
+        })
+    }
+
+    /// Issues the controller's own leaf, with a new key that is never stored. The chain is leaf and CA, so that an
+    /// enrolling agent can check its pin.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made.
+    pub fn issue_controller(&self) -> Result<Credentials, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let leaf = self.issue(&profile::CONTROLLER, &self.controller_id, &key)?;
+        Ok(Credentials {
+            chain: vec![leaf, self.active.certificate.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    fn open(slots: &Slots, keyring: &Keyring, clock: Arc<dyn Clock>) -> Result<Self, CaError> {
+        let active = Signer::open(&slots.active, keyring)?;
+        let next = slots.next.as_ref().map(Slot::certificate).transpose()?;
+        Ok(Self { controller_id: slots.controller_id.clone(), active, next, clock })
+    }
+
+    fn issue(&self, profile: &Profile, id: &str, key: &impl PublicKeyData) -> Result<CertificateDer<'static>, CaError> {
+        if !proto::id::is_id(id) {
+            return Err(CaError::Id);
+        }
+        let identity = Identity { role: profile.role, id: id.to_owned() };
+        let params = profile.leaf(&identity, self.clock.now(), self.active.not_after)?;
+        Ok(params.signed_by(key, &self.active.issuer)?.into())
+    }
+}
+
+/// A slot whose key is open.
+struct Signer {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+    pin: [u8; 32],
+    not_after: Timestamp,
+}
+
+impl Signer {
+    fn open(slot: &Slot, keyring: &Keyring) -> Result<Self, CaError> {
+        let certificate = slot.certificate()?;
+        let facts = LeafFacts::parse(&certificate).or(Err(CaError::Damaged("its certificate does not parse")))?;
+        let key = keyring.open(Slots::active_key(), &slot.key)?;
+        let spki = x509::spki_of_key(&key).or(Err(CaError::Damaged("its key does not parse")))?;
+        if spki != facts.spki_der {
+            return Err(CaError::Damaged("its certificate has another key"));
+        }
+        let pin = x509::spki_pin(&certificate).or(Err(CaError::Damaged("its certificate does not parse")))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, slots::key_pair(&key)?)?;
+        Ok(Self { certificate, issuer, pin, not_after: facts.not_after })
+    }
+}
+
+#[cfg(test)]
+mod tests;
