@@ -1,2 +1,10 @@
-//! The one door to ACME servers (RFC 8555), around instant-acme. It decides nothing: `tasks/issuance` calls it one step
-//! at a time.
+//! The one door to ACME servers (RFC 8555), around instant-acme. It decides nothing and retries nothing but a refused
+//! nonce: `tasks/issuance` calls it one step at a time. Everything a server says is hostile until it was parsed here.
+
+pub mod account;
+pub mod directory;
+pub mod http;
+pub mod order;
+pub mod problem;
+pub(crate) mod session;
+pub mod transport;

@@ -1,1 +1,254 @@
-//! Looks as the CA would, before and while a challenge is spent. It never decides; `tasks/issuance` does.
+//! Looks as the CA would, before and while a challenge is spent. It never decides; `tasks/issuance` does. Only a definite
+//! wrong answer is a contradiction: what cannot be seen from here may be plain to the CA.
+
+pub mod probe;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use futures_util::future::join_all;
+use http::Uri;
+use proto::text::one_line;
+
+use crate::dns::lookup::{CaaRecord, Lookup, LookupError};
+use crate::lifecycle::problem::Problem;
+use crate::preflight::probe::{Probe, ProbeAnswer, ProbeError};
+
+/// RFC 8555 §8.3: the CA asks this port first.
+const HTTP_PORT: u16 = 80;
+/// Most redirects followed; Let's Encrypt follows 10.
+const REDIRECTS_MAX: usize = 10;
+/// Most addresses of one name that are asked.
+const ADDRESSES_MAX: usize = 16;
+/// Most labels climbed for CAA (RFC 8659 §3); a name has at most 127.
+const CAA_CLIMB_MAX: usize = 127;
+/// How much of a wrong body is shown, characters.
+const EXCERPT_CHARS_MAX: usize = 80;
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it must be.
+    Ok,
+    /// Definitely wrong: the CA would fail. Spend nothing more.
+    Contradicted(Problem),
+    /// Cannot be seen from here: go on, with a warning.
+    Unknown(Problem),
+}
+
+/// Looks up each identifier before any order is made: has it addresses, does a CAA record forbid every CA.
+pub async fn names(lookup: &dyn Lookup, identifiers: &[String]) -> Vec<(String, Verdict)> {
+    join_all(identifiers.iter().map(|identifier| async move { (identifier.clone(), name(lookup, identifier).await) }))
+        .await
+}
+
+async fn name(lookup: &dyn Lookup, identifier: &str) -> Verdict {
+    if identifier.parse::<IpAddr>().is_ok() {
+        return Verdict::Ok;
+    }
+    let base = identifier.strip_prefix("*.");
+    if base.is_none()
+        && let Err(error) = lookup.addresses(identifier).await
+    {
+        return dns_verdict(identifier, &error);
+    }
+    match relevant_caa(lookup, base.unwrap_or(identifier)).await {
+        Some((holder, records)) if forbids_all(&records, base.is_some()) => Verdict::Contradicted(Problem::new(
+            "DNS_CAA_FORBIDS",
+            format!("No CA may issue for {identifier}"),
+            format!("the CAA records of {holder} name no CA"),
+            "Add a CAA record with tag issue and the name of your CA, or remove the CAA records",
+        )),
+        _ => Verdict::Ok,
+    }
+}
+
+/// Finds the CAA records that count for a name: its own, else those of the nearest parent (RFC 8659 §3). What cannot be
+/// looked up is left to the CA.
+async fn relevant_caa<'n>(lookup: &dyn Lookup, name: &'n str) -> Option<(&'n str, Vec<CaaRecord>)> {
+    let mut holder = name;
+    for _label in 0..CAA_CLIMB_MAX {
+        match lookup.caa(holder).await {
+            Ok(records) => return Some((holder, records)),
+            Err(LookupError::NoRecords | LookupError::NoSuchName) => {}
+            Err(LookupError::Unreachable(_)) => return None,
+        }
+        holder = holder.split_once('.')?.1;
+    }
+    None
+}
+
+/// Whether the records let no CA at all issue: there are `issue` records (for a wildcard `issuewild`, if any) and all
+/// are empty (RFC 8659 §4.2).
+fn forbids_all(records: &[CaaRecord], wildcard: bool) -> bool {
+    let values = |tag: &str| -> Vec<&str> {
+        records.iter().filter(|record| record.tag == tag).map(|record| record.value.as_str()).collect()
+    };
+    let wild = if wildcard { values("issuewild") } else { Vec::new() };
+    let issue = if wild.is_empty() { values("issue") } else { wild };
+    let names_a_ca = |value: &&str| value.split(';').next().is_some_and(|name| !name.trim().is_empty());
+    !issue.is_empty() && !issue.iter().any(names_a_ca)
+}
+
+/// Looks whether a challenge is served, as the CA will: on port 80 of every address of the identifier.
+pub async fn visible(
+    lookup: &dyn Lookup,
+    probe: &dyn Probe,
+    identifier: &str,
+    token: &str,
+    key_authorization: &str,
+) -> Verdict {
+    let path = format!("/.well-known/acme-challenge/{token}");
+    let addresses = match addresses(lookup, identifier).await {
+        Ok(addresses) => addresses,
+        Err(error) => return dns_verdict(identifier, &error),
+    };
+    let visits = addresses.into_iter().take(ADDRESSES_MAX).map(|address| {
+        let start = Place { host: identifier.to_owned(), address, path: path.clone() };
+        visit(lookup, probe, start, key_authorization)
+    });
+    let verdicts = join_all(visits).await;
+    let rank = |verdict: &Verdict| match verdict {
+        Verdict::Contradicted(_) => 2,
+        Verdict::Unknown(_) => 1,
+        Verdict::Ok => 0,
+    };
+    verdicts.into_iter().max_by_key(rank).unwrap_or(Verdict::Ok)
+}
+
+/// Where a request goes.
+struct Place {
+    host: String,
+    address: IpAddr,
+    path: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{} at {}", self.host, self.path, self.address)
+    }
+}
+
+/// Asks one address and follows its redirects.
+async fn visit(lookup: &dyn Lookup, probe: &dyn Probe, start: Place, key_authorization: &str) -> Verdict {
+    let mut place = start;
+    for _redirect in 0..=REDIRECTS_MAX {
+        let answer = match probe.fetch(SocketAddr::new(place.address, HTTP_PORT), &place.host, &place.path).await {
+            Ok(answer) => answer,
+            Err(error) => return probe_verdict(&place, &error),
+        };
+        let Some(location) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)) else {
+            return judge(&place, &answer, key_authorization);
+        };
+        place = match follow(lookup, &place, location).await {
+            Ok(next) => next,
+            Err(verdict) => return verdict,
+        };
+    }
+    contradicted(&place, "PREFLIGHT_REDIRECT_LOOP", &format!("more than {REDIRECTS_MAX} redirects"))
+}
+
+/// Returns where a redirect leads, or why it cannot be followed here.
+async fn follow(lookup: &dyn Lookup, from: &Place, location: &str) -> Result<Place, Verdict> {
+    let bad = || contradicted(from, "PREFLIGHT_REDIRECT_INVALID", &format!("a redirect to {location:?}"));
+    let uri: Uri = location.parse().map_err(|_not_a_uri: http::uri::InvalidUri| bad())?;
+    let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    let Some(authority) = uri.authority() else {
+        let is_absolute = path.starts_with('/');
+        return if is_absolute {
+            Ok(Place { host: from.host.clone(), address: from.address, path })
+        } else {
+            Err(bad())
+        };
+    };
+    match (uri.scheme_str(), authority.port_u16()) {
+        (Some("http"), None | Some(HTTP_PORT)) => {}
+        (Some("https"), None | Some(443)) => {
+            return Err(unknown(from, "PREFLIGHT_REDIRECT_HTTPS", &format!("a redirect to {location}")));
+        }
+        _ => return Err(contradicted(from, "PREFLIGHT_REDIRECT_INVALID", &format!("a redirect to {location}"))),
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let found = addresses(lookup, &host).await.map_err(|error| dns_verdict(&host, &error))?;
+    let Some(address) = found.into_iter().next() else { return Err(dns_verdict(&host, &LookupError::NoRecords)) };
+    if address != from.address && is_link_local(address) {
+        return Err(unknown(from, "PREFLIGHT_REDIRECT_LOCAL", &format!("a redirect to {host} at {address}")));
+    }
+    Ok(Place { host, address, path })
+}
+
+/// Link-local addresses hold cloud metadata services: a stranger's redirect must not make us ask them.
+fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+async fn addresses(lookup: &dyn Lookup, host: &str) -> Result<Vec<IpAddr>, LookupError> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(vec![address]),
+        Err(_not_an_address) => lookup.addresses(host).await,
+    }
+}
+
+fn judge(place: &Place, answer: &ProbeAnswer, key_authorization: &str) -> Verdict {
+    if answer.status != 200 {
+        return contradicted(place, "PREFLIGHT_WRONG_STATUS", &format!("status {}", answer.status));
+    }
+    // RFC 8555 §8.3: trailing whitespace is ignored.
+    let body = answer.body.trim_ascii_end();
+    if body == key_authorization.as_bytes() {
+        return Verdict::Ok;
+    }
+    let shown = one_line(&String::from_utf8_lossy(body), EXCERPT_CHARS_MAX);
+    contradicted(place, "PREFLIGHT_WRONG_CONTENT", &format!("the answer is {shown:?}"))
+}
+
+fn contradicted(place: &Place, reason: &str, cause: &str) -> Verdict {
+    Verdict::Contradicted(Problem::new(
+        reason,
+        format!("The challenge is not served at {place}"),
+        cause,
+        "Something else than the responder answers port 80 there: check A/AAAA, the web server's rules for \
+         /.well-known/acme-challenge/, and the port or webroot of --http01",
+    ))
+}
+
+fn unknown(place: &Place, reason: &str, cause: &str) -> Verdict {
+    Verdict::Unknown(Problem::new(
+        reason,
+        format!("The challenge at {place} cannot be seen from the controller"),
+        cause,
+        "The CA may see it nevertheless; the order goes on. If it fails, check firewall and port 80 at that address",
+    ))
+}
+
+fn probe_verdict(place: &Place, error: &ProbeError) -> Verdict {
+    match error {
+        ProbeError::NotHttp(what) => contradicted(place, "PREFLIGHT_NOT_HTTP", what),
+        ProbeError::Timeout => unknown(place, "PREFLIGHT_TIMEOUT", &error.to_string()),
+        ProbeError::Unreachable(_) => unknown(place, "PREFLIGHT_UNREACHABLE", &error.to_string()),
+    }
+}
+
+fn dns_verdict(name: &str, error: &LookupError) -> Verdict {
+    let problem = |reason, hint: &str| Problem::new(reason, format!("{name} has no address"), error.to_string(), hint);
+    match error {
+        LookupError::NoSuchName => Verdict::Contradicted(problem(
+            "DNS_NO_SUCH_NAME",
+            "Add an A or AAAA record that points to the responder, and check the spelling; a CNAME that leads nowhere \
+             looks the same",
+        )),
+        LookupError::NoRecords => Verdict::Contradicted(problem(
+            "DNS_NO_ADDRESS",
+            "The name exists without A and AAAA: add one that points to the responder",
+        )),
+        LookupError::Unreachable(_) => Verdict::Unknown(Problem::new(
+            "DNS_UNREACHABLE",
+            format!("{name} cannot be looked up from the controller"),
+            error.to_string(),
+            "Check the controller's DNS servers and the zone's name servers; the CA may see the name nevertheless",
+        )),
+    }
+}

@@ -1,0 +1,264 @@
+//! Accounts at ACME servers (RFC 8555 §7.3), and the one place that remembers conversations. It never makes an account
+//! key on its own: the caller seals a key first, so that a crash finds the same account again. Called by
+//! `tasks/issuance` and by the RPC of issuers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use instant_acme::{AccountBuilder, Key};
+use jiff::SignedDuration;
+use proto::clock::Clock;
+use proto::x509;
+use rcgen::KeyPair;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::SecretString;
+
+use crate::acme::directory::{Directory, DirectoryFacts};
+use crate::acme::http::{Transport, Wire};
+use crate::acme::order::AcmeOrder;
+use crate::acme::problem::{AcmeError, Step};
+use crate::acme::session::{Guarded, NonceTurns, Session};
+
+/// How long a directory is believed; its URLs may change.
+const DIRECTORY_AGE_MAX: SignedDuration = SignedDuration::from_hours(12);
+
+/// An account's private key: PKCS#8 PEM, P-256.
+#[derive(Clone, Debug)]
+pub struct AccountKey(pub SecretString);
+
+impl AccountKey {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn generate() -> Result<Self, AcmeError> {
+        let key = KeyPair::generate().map_err(|source| AcmeError::AccountKey { source: source.into() })?;
+        Ok(Self(key.serialize_pem().into()))
+    }
+
+    fn read(&self) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
+        match x509::parse_key(&self.0).map_err(|source| AcmeError::AccountKey { source: source.into() })? {
+            PrivateKeyDer::Pkcs8(der) => Ok(der),
+            _ => Err(AcmeError::AccountKey { source: "not PKCS#8".into() }),
+        }
+    }
+}
+
+/// Whether the operator agreed to the CA's terms of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountTerms {
+    /// `--accept-terms` was given.
+    Accepted,
+    /// It was not: an account is made only if the CA has no terms.
+    NotAccepted,
+}
+
+/// All conversations with ACME servers: one per directory and trust, with the accounts in it.
+pub struct Acme {
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    requests: Arc<AtomicU64>,
+    sessions: Mutex<HashMap<Directory, Slot>>,
+}
+
+/// One directory's session; its lock is held while the directory is read, so that it is read once.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Session>>>>;
+
+impl Acme {
+    /// Makes the room; asks nobody.
+    #[must_use]
+    pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
+        Self { transport, clock, requests: Arc::default(), sessions: Mutex::default() }
+    }
+
+    /// Returns how many requests were sent so far, to all servers.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Reads a directory anew and returns what it says about itself; for an operator who adds or tests an issuer.
+    ///
+    /// # Errors
+    /// When there is no ACME server at that URL, or none we trust.
+    pub async fn probe_directory(&self, directory: &Directory) -> Result<DirectoryFacts, AcmeError> {
+        let slot = self.slot(directory);
+        let mut session = slot.lock().await;
+        let opened = self.open(directory).await?;
+        Ok(session.insert(opened).document.facts.clone())
+    }
+
+    /// Returns the account of `key`. With its URL known (or used before) this costs no request once the directory is
+    /// read; otherwise the account is found or made and its contacts are set. `contacts` are URIs (`mailto:`).
+    ///
+    /// Without `known_url` it may be repeated after a crash: the same key finds the same account.
+    ///
+    /// # Errors
+    /// When the server refuses, or the terms were not accepted.
+    pub async fn account(
+        &self,
+        directory: &Directory,
+        key: &AccountKey,
+        contacts: &[String],
+        terms: AccountTerms,
+        known_url: Option<&str>,
+    ) -> Result<Account, AcmeError> {
+        let session = self.session(directory).await?;
+        let der = key.read()?;
+        let spki = x509::spki_of_key(&key.0).map_err(|source| AcmeError::AccountKey { source: source.into() })?;
+        let known = known_url.map(str::to_owned).or_else(|| session.known_account(&spki));
+        let account = match known {
+            Some(url) => Account { session, key: Arc::new(der), url },
+            None => {
+                let account = Account::register(session, der, terms).await?;
+                account.update_contacts(contacts).await?;
+                account
+            }
+        };
+        account.session.remember_account(spki, account.url.clone());
+        Ok(account)
+    }
+
+    async fn session(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
+        let slot = self.slot(directory);
+        let mut slot = slot.lock().await;
+        match slot.as_ref() {
+            Some(session) if session.read_at.duration_until(self.clock.now()) < DIRECTORY_AGE_MAX => {
+                Ok(Arc::clone(session))
+            }
+            _ => Ok(Arc::clone(slot.insert(self.open(directory).await?))),
+        }
+    }
+
+    async fn open(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
+        let client = self.transport.client(&directory.roots)?;
+        let wire = Wire::new(client, Arc::clone(&self.clock), Arc::clone(&self.requests));
+        Ok(Arc::new(Session::open(directory, wire, self.clock.now()).await?))
+    }
+
+    fn slot(&self, directory: &Directory) -> Slot {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sessions.entry(directory.clone()).or_default())
+    }
+}
+
+impl fmt::Debug for Acme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acme").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
+/// One account at one server. Cheap to clone; its orders may run in parallel.
+#[derive(Clone)]
+pub struct Account {
+    session: Arc<Session>,
+    key: Arc<PrivatePkcs8KeyDer<'static>>,
+    url: String,
+}
+
+impl Account {
+    /// Finds or makes the account of a key (RFC 8555 §7.3).
+    async fn register(
+        session: Arc<Session>,
+        key: PrivatePkcs8KeyDer<'static>,
+        terms: AccountTerms,
+    ) -> Result<Self, AcmeError> {
+        let facts = &session.document.facts;
+        match (&facts.terms_of_service, terms) {
+            (Some(url), AccountTerms::NotAccepted) => {
+                return Err(AcmeError::TermsNotAccepted { ca: session.ca(), terms: url.clone() });
+            }
+            (Some(_), AccountTerms::Accepted) | (None, _) => {}
+        }
+        if facts.external_account_required {
+            return Err(AcmeError::ExternalAccountRequired { ca: session.ca() });
+        }
+        let guarded = Guarded::new(Arc::clone(&session));
+        let mut turns = NonceTurns::default();
+        let made = loop {
+            let signer = Key::from_pkcs8_der(key.clone_key());
+            let signer = signer.map_err(|error| guarded.explain(Step::Account, error))?;
+            let pair = (signer, PrivateKeyDer::Pkcs8(key.clone_key()));
+            let result = builder(&guarded).create_from_key(pair, session.document.uri.to_string()).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let (account, _credentials) = made.map_err(|error| guarded.explain(Step::Account, error))?;
+        Ok(Self { url: account.id().to_owned(), session, key: Arc::new(key) })
+    }
+
+    /// Returns the account's URL: its name at the server.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Replaces the account's contacts; an empty list leaves them alone.
+    ///
+    /// # Errors
+    /// When the server refuses them.
+    pub async fn update_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
+        if contacts.is_empty() {
+            return Ok(());
+        }
+        let (account, guarded) = self.line().await?;
+        let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
+        let mut turns = NonceTurns::default();
+        let updated = loop {
+            let result = account.update_contacts(&contacts).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        updated.map_err(|error| self.explain(&guarded, Step::Contacts, error))
+    }
+
+    /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn new_order(&self, identifiers: &[String]) -> Result<AcmeOrder, AcmeError> {
+        let (account, guarded) = self.line().await?;
+        AcmeOrder::create(self.clone(), &account, guarded, identifiers).await
+    }
+
+    /// Reads an order that was made before, by its URL.
+    ///
+    /// # Errors
+    /// When the server does not know it ([`AcmeError::is_not_found`]) or refuses.
+    pub async fn resume(&self, order_url: &str) -> Result<AcmeOrder, AcmeError> {
+        let (account, guarded) = self.line().await?;
+        AcmeOrder::resume(self.clone(), &account, guarded, order_url).await
+    }
+
+    /// Returns instant-acme's view of this account with a guard of its own. No request: the directory is in memory.
+    async fn line(&self) -> Result<(instant_acme::Account, Guarded), AcmeError> {
+        let guarded = Guarded::new(Arc::clone(&self.session));
+        let url = self.session.document.uri.to_string();
+        let account = builder(&guarded).from_parts(self.url.clone(), self.key.clone_key(), url).await;
+        let account = account.map_err(|error| guarded.explain(Step::Account, error))?;
+        Ok((account, guarded))
+    }
+
+    /// Says what an error means, and forgets the account if the server has.
+    pub(crate) fn explain(&self, guarded: &Guarded, step: Step, error: instant_acme::Error) -> AcmeError {
+        let error = guarded.explain(step, error);
+        if error.is_account_gone() {
+            self.session.forget_account(&self.url);
+        }
+        error
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+fn builder(guarded: &Guarded) -> AccountBuilder {
+    instant_acme::Account::builder_with_http(Box::new(guarded.clone()))
+}

@@ -1,0 +1,150 @@
+//! An ACME directory (RFC 8555 §7.1.1): its URLs and what it says about itself. It asks nobody; `acme/session` reads a
+//! directory with it, `acme/account` hands its facts out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Uri;
+use proto::text::one_line;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::acme::http::TrustRoots;
+
+/// Longest text of a directory that is shown, characters.
+const TEXT_CHARS_MAX: usize = 300;
+/// Most profiles and CAA identities that are kept.
+const ITEMS_MAX: usize = 32;
+
+/// Where an ACME server is, and whom to believe that it is the one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Directory {
+    /// The directory's URL, https.
+    pub url: String,
+    /// Trust in its TLS certificate.
+    pub roots: TrustRoots,
+}
+
+/// What a directory says about itself, for the operator who adds an issuer. All texts are sanitised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryFacts {
+    /// Terms that must be agreed to before an account is made.
+    pub terms_of_service: Option<String>,
+    /// The CA's web site.
+    pub website: Option<String>,
+    /// Whether a new account needs an external account binding (RFC 8555 §7.3.4).
+    pub external_account_required: bool,
+    /// Names that a CAA record may hold for this CA.
+    pub caa_identities: Vec<String>,
+    /// Profiles by name, with their descriptions.
+    pub profiles: BTreeMap<String, String>,
+    /// Whether the server offers renewal information (RFC 9773).
+    pub renewal_info: bool,
+}
+
+/// Why a document is not an ACME directory.
+#[derive(Debug, Error)]
+pub enum DirectoryError {
+    /// The configured URL is not an https URL.
+    #[error("{url:?} is not an https URL")]
+    Url {
+        /// The URL, sanitised.
+        url: String,
+    },
+    /// It is not JSON, or lacks newNonce, newAccount or newOrder.
+    #[error("the document is not an ACME directory")]
+    Document(#[source] serde_json::Error),
+    /// A URL in it is not https.
+    #[error("the directory names {url}, which is not an https URL")]
+    Resource {
+        /// The URL, sanitised.
+        url: String,
+    },
+}
+
+/// A directory that was read: what is asked of it, and where requests may go.
+#[derive(Debug)]
+pub(crate) struct DirectoryDocument {
+    pub(crate) uri: Uri,
+    pub(crate) new_nonce: Uri,
+    pub(crate) facts: DirectoryFacts,
+    origins: BTreeSet<(String, u16)>,
+}
+
+impl DirectoryDocument {
+    /// Reads the document found at `uri`.
+    pub(crate) fn parse(uri: &Uri, body: &[u8]) -> Result<Self, DirectoryError> {
+        let wire: WireDirectory = serde_json::from_slice(body).map_err(DirectoryError::Document)?;
+        let new_nonce = parse_resource(&wire.new_nonce)?;
+        let mut origins: BTreeSet<_> = origin(uri).into_iter().chain(origin(&new_nonce)).collect();
+        let rest = [wire.new_authz, wire.revoke_cert, wire.key_change, wire.renewal_info.clone()];
+        for url in [wire.new_account, wire.new_order].into_iter().chain(rest.into_iter().flatten()) {
+            origins.extend(origin(&parse_resource(&url)?));
+        }
+        let facts = wire.meta.facts(wire.renewal_info.is_some());
+        Ok(Self { uri: uri.clone(), new_nonce, facts, origins })
+    }
+
+    /// Whether a request may go to `uri`: https, to the directory's own host and port or one that the directory names.
+    pub(crate) fn allows(&self, uri: &Uri) -> bool {
+        origin(uri).is_some_and(|origin| self.origins.contains(&origin))
+    }
+}
+
+/// Reads the URL that an operator configured.
+pub(crate) fn parse_url(url: &str) -> Result<Uri, DirectoryError> {
+    parse_https(url).ok_or_else(|| DirectoryError::Url { url: one_line(url, TEXT_CHARS_MAX) })
+}
+
+fn parse_resource(url: &str) -> Result<Uri, DirectoryError> {
+    parse_https(url).ok_or_else(|| DirectoryError::Resource { url: one_line(url, TEXT_CHARS_MAX) })
+}
+
+fn parse_https(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    origin(&uri).is_some().then_some(uri)
+}
+
+/// Returns host (lower case) and port of an https URL without user information.
+fn origin(uri: &Uri) -> Option<(String, u16)> {
+    let authority = uri.authority()?;
+    (uri.scheme_str() == Some("https") && !authority.as_str().contains('@'))
+        .then(|| (authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(443)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDirectory {
+    new_nonce: String,
+    new_account: String,
+    new_order: String,
+    new_authz: Option<String>,
+    revoke_cert: Option<String>,
+    key_change: Option<String>,
+    renewal_info: Option<String>,
+    #[serde(default)]
+    meta: WireMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WireMeta {
+    terms_of_service: Option<String>,
+    website: Option<String>,
+    caa_identities: Vec<String>,
+    external_account_required: bool,
+    profiles: BTreeMap<String, String>,
+}
+
+impl WireMeta {
+    fn facts(self, renewal_info: bool) -> DirectoryFacts {
+        let clean = |text: &str| one_line(text, TEXT_CHARS_MAX);
+        DirectoryFacts {
+            terms_of_service: self.terms_of_service.as_deref().map(clean),
+            website: self.website.as_deref().map(clean),
+            external_account_required: self.external_account_required,
+            caa_identities: self.caa_identities.iter().take(ITEMS_MAX).map(|name| clean(name)).collect(),
+            profiles: self.profiles.iter().take(ITEMS_MAX).map(|(name, about)| (clean(name), clean(about))).collect(),
+            renewal_info,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! One order (RFC 8555 §7.1.3) and its authorizations, step by step. No method waits or polls: `tasks/issuance` decides
+//! what is next and when.
+//! ```text
+//! pending ── answer ──► (server validates) ──► ready ── finalize ──► processing ──► valid ── certificate
+//!    └──────────────── invalid ◄─────────────────┴─────────────────────┘
+//! ```
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use instant_acme::{
+    AuthorizationHandle, AuthorizationStatus as WireAuthorization, ChallengeStatus, ChallengeType, Error, Identifier,
+    NewOrder, Order, OrderState, OrderStatus as WireOrder,
+};
+use proto::text::one_line;
+
+use crate::acme::account::Account;
+use crate::acme::problem::{AcmeError, AcmeProblem, Attempt, Step};
+use crate::acme::session::{Guarded, NonceTurns};
+
+/// Most authorizations that are read for one order: as many as a certificate may have names at public CAs.
+pub const AUTHORIZATIONS_MAX: usize = 100;
+/// Longest token (RFC 8555 §8.1 gives no limit; servers use 43).
+const TOKEN_CHARS_MAX: usize = 128;
+/// Longest identifier, characters: a DNS name.
+const IDENTIFIER_CHARS_MAX: usize = 253;
+
+/// RFC 8555 §7.1.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderStatus {
+    /// Authorizations are missing.
+    Pending,
+    /// May be finalised.
+    Ready,
+    /// The certificate is being issued.
+    Processing,
+    /// The certificate is there.
+    Valid,
+    /// Failed for good.
+    Invalid,
+}
+
+impl OrderStatus {
+    /// Returns the RFC's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Processing => "processing",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+impl From<WireOrder> for OrderStatus {
+    fn from(wire: WireOrder) -> Self {
+        match wire {
+            WireOrder::Pending => Self::Pending,
+            WireOrder::Ready => Self::Ready,
+            WireOrder::Processing => Self::Processing,
+            WireOrder::Valid => Self::Valid,
+            WireOrder::Invalid => Self::Invalid,
+        }
+    }
+}
+
+/// What an order says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderFacts {
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Why it is invalid, if the order says so itself; [`AcmeOrder::invalid_cause`] knows more.
+    pub problem: Option<AcmeProblem>,
+    /// How long the server asks to wait before the next question.
+    pub retry_after: Option<Duration>,
+}
+
+/// RFC 8555 §7.1.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationStatus {
+    /// A challenge waits to be answered or checked.
+    Pending,
+    /// Proven.
+    Valid,
+    /// Failed.
+    Invalid,
+    /// Withdrawn by the server, expired or given up.
+    Gone,
+}
+
+impl From<WireAuthorization> for AuthorizationStatus {
+    fn from(wire: WireAuthorization) -> Self {
+        match wire {
+            WireAuthorization::Pending => Self::Pending,
+            WireAuthorization::Valid => Self::Valid,
+            WireAuthorization::Invalid => Self::Invalid,
+            WireAuthorization::Revoked | WireAuthorization::Expired | WireAuthorization::Deactivated => Self::Gone,
+        }
+    }
+}
+
+/// What an authorization says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationFacts {
+    /// The identifier, as the server writes it, lower case, sanitised; a wildcard with its `*.`.
+    pub identifier: String,
+    /// Where it stands.
+    pub status: AuthorizationStatus,
+    /// The http-01 challenge, if the server offers one.
+    pub http01: Option<Http01Challenge>,
+    /// Why a challenge failed.
+    pub problem: Option<AcmeProblem>,
+}
+
+/// What a responder must serve (RFC 8555 §8.3). The token was checked: `^[A-Za-z0-9_-]{1,128}$`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http01Challenge {
+    /// Last part of the path.
+    pub token: String,
+    /// The whole body.
+    pub key_authorization: String,
+}
+
+/// One order at one server.
+pub struct AcmeOrder {
+    account: Account,
+    guarded: Guarded,
+    order: Order,
+}
+
+impl std::fmt::Debug for AcmeOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AcmeOrder").field("url", &self.order.url()).finish_non_exhaustive()
+    }
+}
+
+impl AcmeOrder {
+    pub(crate) async fn create(
+        account: Account,
+        line: &instant_acme::Account,
+        guarded: Guarded,
+        identifiers: &[String],
+    ) -> Result<Self, AcmeError> {
+        let identifiers: Vec<Identifier> = identifiers.iter().map(|name| identifier(name)).collect();
+        let mut turns = NonceTurns::default();
+        let order = loop {
+            let result = line.new_order(&NewOrder::new(&identifiers)).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let order = order.map_err(|error| account.explain(&guarded, Step::NewOrder, error))?;
+        Ok(Self { account, guarded, order })
+    }
+
+    pub(crate) async fn resume(
+        account: Account,
+        line: &instant_acme::Account,
+        guarded: Guarded,
+        url: &str,
+    ) -> Result<Self, AcmeError> {
+        let mut turns = NonceTurns::default();
+        let order = loop {
+            let result = line.order(url.to_owned()).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let order = order.map_err(|error| account.explain(&guarded, Step::Order, error))?;
+        Ok(Self { account, guarded, order })
+    }
+
+    /// Returns the order's URL: its name at the server. Store it before the next step.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.order.url()
+    }
+
+    /// Returns what is known of the order, without a request.
+    #[must_use]
+    pub fn facts(&mut self) -> OrderFacts {
+        let retry_after = self.guarded.last.get().and_then(|answer| answer.retry_after);
+        order_facts(self.order.state(), retry_after)
+    }
+
+    /// Returns the authorizations: one request each the first time and after [`Self::refresh`].
+    ///
+    /// # Errors
+    /// When the server refuses, names too many, or gives a token that may not be used.
+    pub async fn authorizations(&mut self) -> Result<Vec<AuthorizationFacts>, AcmeError> {
+        let ca = self.guarded.session.ca();
+        if self.order.state().authorizations.len() > AUTHORIZATIONS_MAX {
+            let attempt = Attempt { ca, step: Step::Order };
+            let source = format!("more than {AUTHORIZATIONS_MAX} authorizations").into();
+            return Err(AcmeError::Protocol { attempt, source });
+        }
+        let mut turns = NonceTurns::default();
+        let read = loop {
+            let result = read_authorizations(&mut self.order).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let read = read.map_err(|error| self.account.explain(&self.guarded, Step::Authorization, error))?;
+        read.into_iter()
+            .map(|facts| facts.map_err(|identifier| AcmeError::Token { ca: ca.clone(), identifier }))
+            .collect()
+    }
+
+    /// Tells the server that the http-01 challenge of `identifier` may be checked (RFC 8555 §7.5.1): one request. Does
+    /// nothing if the authorization needs no answer any more, so it may be repeated.
+    ///
+    /// # Errors
+    /// When the server refuses, or offers no http-01 challenge.
+    pub async fn answer(&mut self, identifier: &str) -> Result<(), AcmeError> {
+        let mut turns = NonceTurns::default();
+        let answered = loop {
+            let result = answer(&mut self.order, identifier).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let answered = answered
+            .map_err(|error| self.account.explain(&self.guarded, Step::Challenge(identifier.to_owned()), error))?;
+        match answered {
+            Answered::Sent | Answered::NotNeeded => Ok(()),
+            Answered::NoChallenge => {
+                Err(AcmeError::NoChallenge { ca: self.guarded.session.ca(), identifier: identifier.to_owned() })
+            }
+        }
+    }
+
+    /// Reads the order: one request.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn refresh(&mut self) -> Result<OrderFacts, AcmeError> {
+        let mut turns = NonceTurns::default();
+        let read = loop {
+            let result = self.order.refresh().await.map(|_state| ());
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        read.map_err(|error| self.account.explain(&self.guarded, Step::Order, error))?;
+        Ok(self.facts())
+    }
+
+    /// Sends the CSR (RFC 8555 §7.4): one request, or none if it was accepted before.
+    ///
+    /// # Errors
+    /// When the server refuses the CSR or the order is not ready.
+    pub async fn finalize(&mut self, csr_der: &[u8]) -> Result<OrderFacts, AcmeError> {
+        if matches!(self.order.state().status, WireOrder::Processing | WireOrder::Valid) {
+            return Ok(self.facts());
+        }
+        let mut turns = NonceTurns::default();
+        let sent = loop {
+            let result = self.order.finalize_csr(csr_der).await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        sent.map_err(|error| self.account.explain(&self.guarded, Step::Finalize, error))?;
+        Ok(self.facts())
+    }
+
+    /// Downloads the certificate of a valid order: one request. Returns PEM, leaf first, unchecked.
+    ///
+    /// # Errors
+    /// When the order is not valid, or the server refuses.
+    pub async fn certificate(&mut self) -> Result<String, AcmeError> {
+        let status = OrderStatus::from(self.order.state().status);
+        if status != OrderStatus::Valid {
+            return Err(AcmeError::NotIssued { ca: self.guarded.session.ca(), status: status.word() });
+        }
+        let mut turns = NonceTurns::default();
+        let pem = loop {
+            let result = self.order.certificate().await;
+            if !turns.again(&result) {
+                break result;
+            }
+        };
+        let pem = pem.map_err(|error| self.account.explain(&self.guarded, Step::Certificate, error))?;
+        pem.ok_or_else(|| AcmeError::NotIssued { ca: self.guarded.session.ca(), status: status.word() })
+    }
+
+    /// Finds out why an invalid order is invalid: the problem of a failed authorization, else the order's own. Costs one
+    /// request per authorization; a failure to ask is swallowed in favour of what is known.
+    pub async fn invalid_cause(&mut self) -> AcmeError {
+        let ca = self.guarded.session.ca();
+        let authorizations = self.authorizations().await.unwrap_or_default();
+        for facts in authorizations {
+            if let Some(problem) = facts.problem {
+                return AcmeError::OrderInvalid { ca, identifier: Some(facts.identifier), problem };
+            }
+        }
+        AcmeError::OrderInvalid { ca, identifier: None, problem: self.facts().problem.unwrap_or_default() }
+    }
+}
+
+fn identifier(name: &str) -> Identifier {
+    match name.parse::<IpAddr>() {
+        Ok(address) => Identifier::Ip(address),
+        Err(_not_an_address) => Identifier::Dns(name.to_owned()),
+    }
+}
+
+fn order_facts(state: &OrderState, retry_after: Option<Duration>) -> OrderFacts {
+    OrderFacts {
+        status: state.status.into(),
+        problem: state.error.as_ref().map(|problem| AcmeProblem::read(problem, None)),
+        retry_after,
+    }
+}
+
+/// Reads all authorizations; those that were read before cost nothing.
+async fn read_authorizations(order: &mut Order) -> Result<Vec<Result<AuthorizationFacts, String>>, Error> {
+    let mut facts = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        facts.push(authorization_facts(authorization?));
+    }
+    Ok(facts)
+}
+
+/// Returns what an authorization says, or its identifier if its token may not be used.
+fn authorization_facts(handle: AuthorizationHandle<'_>) -> Result<AuthorizationFacts, String> {
+    let mut handle = handle; // with a lifetime that ends here: `challenge` borrows for all of it
+    let name = shown_identifier(&handle);
+    let status = handle.status.into();
+    let problem = handle.challenges.iter().find_map(|challenge| challenge.error.as_ref());
+    let problem = problem.map(|problem| AcmeProblem::read(problem, None));
+    let http01 = match handle.challenge(ChallengeType::Http01) {
+        Some(challenge) if is_token(&challenge.token) => Some(Http01Challenge {
+            token: challenge.token.clone(),
+            key_authorization: challenge.key_authorization().as_str().to_owned(),
+        }),
+        Some(_) => return Err(name),
+        None => None,
+    };
+    Ok(AuthorizationFacts { identifier: name, status, http01, problem })
+}
+
+fn shown_identifier(handle: &AuthorizationHandle<'_>) -> String {
+    one_line(&handle.identifier().to_string().to_ascii_lowercase(), IDENTIFIER_CHARS_MAX)
+}
+
+/// RFC 8555 §8.1: base64url characters only. What becomes part of a path is checked before anyone sees it.
+fn is_token(token: &str) -> bool {
+    (1..=TOKEN_CHARS_MAX).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+enum Answered {
+    Sent,
+    NotNeeded,
+    NoChallenge,
+}
+
+async fn answer(order: &mut Order, identifier: &str) -> Result<Answered, Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if !shown_identifier(&authorization).eq_ignore_ascii_case(identifier) {
+            continue;
+        }
+        if authorization.status != WireAuthorization::Pending {
+            return Ok(Answered::NotNeeded);
+        }
+        return match authorization.challenge(ChallengeType::Http01) {
+            Some(challenge) if challenge.status != ChallengeStatus::Pending => Ok(Answered::NotNeeded),
+            Some(mut challenge) => challenge.set_ready().await.map(|()| Answered::Sent),
+            None => Ok(Answered::NoChallenge),
+        };
+    }
+    Ok(Answered::NoChallenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(dead_code, reason = "compiles only if tasks may run these on any thread")]
+    fn every_step_may_run_on_any_thread(mut order: AcmeOrder, account: &Account) {
+        fn is_send<T: Send>(_: T) {}
+        is_send(account.new_order(&[]));
+        is_send(account.resume(""));
+        is_send(order.authorizations());
+        is_send(order.answer(""));
+        is_send(order.refresh());
+        is_send(order.finalize(&[]));
+        is_send(order.certificate());
+        is_send(order.invalid_cause());
+    }
+}
