@@ -8,6 +8,9 @@
     reason = "test support: a broken assumption must fail the test at once"
 )]
 
+pub mod fake_ca;
 pub mod lab;
 pub mod pebble;
+pub mod power;
+pub mod sim_clock;
 pub mod site;

@@ -1,0 +1,221 @@
+//! The books of the fake CA: accounts, orders, authorizations, certificates, and how they move (RFC 8555 §7.1.6).
+//! Synchronous and without faults; `fake_ca` verifies requests before and spoils answers after.
+
+mod order;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub(super) use order::{Order, Validation};
+
+use super::authority::Authority;
+use super::fault::Mischief;
+use super::jws::{Jws, PublicKey, Signer};
+
+/// A problem document in the making: HTTP status, ACME error type without prefix, detail.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) u16, pub(super) &'static str, pub(super) String);
+
+/// What the server says when it does what was asked.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) location: Option<String>,
+    pub(super) body: Content,
+    /// Set when a challenge was answered: the server has to look now.
+    pub(super) validate: Option<Validation>,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Json(Value),
+    Pem(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) key: PublicKey,
+    pub(super) contacts: Vec<String>,
+}
+
+/// One identifier of one account, with its challenge.
+#[derive(Debug)]
+pub(super) struct Authorization {
+    pub(super) account: usize,
+    pub(super) identifier: String,
+    pub(super) token: String,
+    pub(super) state: State,
+    pub(super) expires: Timestamp,
+}
+
+/// Status of an authorization and its one challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Pending,
+    Processing,
+    Valid,
+    Invalid(Value),
+}
+
+/// Everything the CA knows.
+#[derive(Debug)]
+pub(super) struct Book {
+    base: String,
+    pub(super) accounts: Vec<Account>,
+    pub(super) orders: Vec<Order>,
+    pub(super) authorizations: Vec<Authorization>,
+    pub(super) certificates: Vec<String>,
+    pub(super) authority: Authority,
+    pub(super) policy: Policy,
+    pub(super) mischief: Mischief,
+    /// Accounts below this number are forgotten.
+    forgotten: usize,
+    nonces: BTreeSet<String>,
+    nonces_given: u64,
+    /// What a client did that no good client does.
+    pub(super) violations: Vec<String>,
+    /// Most orders open at once for one account and identifier set.
+    pub(super) crowd: BTreeMap<(usize, Vec<String>), usize>,
+}
+
+/// What this CA does by choice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) reuse_orders: bool,
+    pub(super) reuse_authorizations: bool,
+    pub(super) lifetime_seconds: i64,
+    pub(super) backdate_seconds: i64,
+}
+
+impl Book {
+    pub(super) fn new(base: String, policy: Policy, now: Timestamp) -> Self {
+        Self {
+            base,
+            accounts: Vec::new(),
+            orders: Vec::new(),
+            authorizations: Vec::new(),
+            certificates: Vec::new(),
+            authority: Authority::new(now),
+            policy,
+            mischief: Mischief::default(),
+            forgotten: 0,
+            nonces: BTreeSet::new(),
+            nonces_given: 0,
+            violations: Vec::new(),
+            crowd: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn url(&self, what: &str, index: usize) -> String {
+        format!("{}/{what}/{index}", self.base)
+    }
+
+    pub(super) fn directory(&self) -> Value {
+        let base = &self.base;
+        json!({
+            "newNonce": format!("{base}/new-nonce"),
+            "newAccount": format!("{base}/new-account"),
+            "newOrder": format!("{base}/new-order"),
+            "revokeCert": format!("{base}/revoke-cert"),
+            "keyChange": format!("{base}/key-change"),
+            "meta": { "termsOfService": format!("{base}/terms"), "caaIdentities": ["ca.test"] },
+        })
+    }
+
+    pub(super) fn nonce(&mut self) -> String {
+        self.nonces_given += 1;
+        let nonce = format!("nonce-{:08}", self.nonces_given);
+        self.nonces.insert(nonce.clone());
+        nonce
+    }
+
+    /// Takes the nonce, checks URL and signature, and returns the account; `None` for a new one.
+    pub(super) fn authenticate(&mut self, jws: &Jws, url: &str) -> Result<(PublicKey, Option<usize>), Refusal> {
+        if !self.nonces.remove(&jws.nonce) {
+            return Err(Refusal(400, "badNonce", "the nonce is not known or was used".to_owned()));
+        }
+        if jws.url != url {
+            self.violations.push(format!("signed for {} and sent to {url}", jws.url));
+            return Err(Refusal(401, "unauthorized", "the url of the header is another one".to_owned()));
+        }
+        let is_new_account = url == format!("{}/new-account", self.base);
+        let (key, account) = match &jws.signer {
+            Signer::Key(key) if is_new_account => (key.clone(), self.account_of(key)),
+            Signer::Account(kid) if !is_new_account => {
+                let index = (self.forgotten..self.accounts.len()).find(|index| self.url("account", *index) == *kid);
+                let index = index.ok_or_else(|| Refusal(400, "accountDoesNotExist", format!("no account {kid}")))?;
+                (self.accounts[index].key.clone(), Some(index))
+            }
+            _ => {
+                self.violations.push(format!("wrong kind of signer for {url}"));
+                return Err(Refusal(400, "malformed", "jwk is for newAccount only, kid for all else".to_owned()));
+            }
+        };
+        if !jws.is_signed_by(&key) {
+            self.violations.push(format!("bad signature for {url}"));
+            return Err(Refusal(401, "unauthorized", "the signature does not verify".to_owned()));
+        }
+        Ok((key, account))
+    }
+
+    fn account_of(&self, key: &PublicKey) -> Option<usize> {
+        (self.forgotten..self.accounts.len()).find(|index| self.accounts[*index].key == *key)
+    }
+
+    /// newAccount (§7.3): the same key gets the same account.
+    pub(super) fn new_account(
+        &mut self,
+        key: PublicKey,
+        known: Option<usize>,
+        payload: &Value,
+    ) -> Result<Answer, Refusal> {
+        let index = match known {
+            Some(index) => index,
+            None if payload["onlyReturnExisting"] == true => {
+                return Err(Refusal(400, "accountDoesNotExist", "no account for this key".to_owned()));
+            }
+            None if payload["termsOfServiceAgreed"] != true => {
+                return Err(Refusal(403, "userActionRequired", "the terms of service are not agreed to".to_owned()));
+            }
+            None => {
+                self.accounts.push(Account { key, contacts: contacts(payload) });
+                self.accounts.len() - 1
+            }
+        };
+        let mut answer = self.account(index, &Value::Null);
+        answer.status = if known.is_some() { 200 } else { 201 };
+        answer.location = Some(self.url("account", index));
+        Ok(answer)
+    }
+
+    /// Reads or updates an account (§7.3.2).
+    pub(super) fn account(&mut self, index: usize, payload: &Value) -> Answer {
+        if payload.get("contact").is_some() {
+            self.accounts[index].contacts = contacts(payload);
+        }
+        Answer::json(200, json!({ "status": "valid", "contact": self.accounts[index].contacts }))
+    }
+
+    /// Forgets every account, as a test CA does when it is reset.
+    pub(super) fn forget_accounts(&mut self) {
+        self.forgotten = self.accounts.len();
+    }
+}
+
+impl Answer {
+    pub(super) fn json(status: u16, value: Value) -> Self {
+        Self { status, location: None, body: Content::Json(value), validate: None }
+    }
+}
+
+fn contacts(payload: &Value) -> Vec<String> {
+    let list = payload.get("contact").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Returns a problem document (RFC 7807) with an ACME type.
+pub(super) fn problem(status: u16, kind: &str, detail: &str) -> Value {
+    json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": status })
+}

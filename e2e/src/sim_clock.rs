@@ -1,0 +1,65 @@
+//! The wall clock of the simulation: a fixed start plus tokio's (paused) time. It never reads the system's clock.
+//! `World` hands one to every simulated program.
+
+use jiff::{SignedDuration, Timestamp};
+use proto::clock::Clock;
+use tokio::time::Instant;
+
+/// 2026-11-21T00:00:00Z: where every simulation starts.
+const START_SECOND: i64 = 1_795_219_200;
+
+/// Tells the start plus what tokio's clock has advanced since.
+#[derive(Clone, Debug)]
+pub struct SimClock {
+    start: Timestamp,
+    origin: Instant,
+}
+
+impl SimClock {
+    /// Starts at 2026-11-21T00:00:00Z. To be called on the paused runtime.
+    #[must_use]
+    pub fn new() -> Self {
+        let start = Timestamp::from_second(START_SECOND).expect("a second of this century is a timestamp");
+        Self { start, origin: Instant::now() }
+    }
+
+    /// Returns the same clock, wrong by `by`: a host with clock skew.
+    #[must_use]
+    pub fn skewed(&self, by: SignedDuration) -> Self {
+        let start = self.start.saturating_add(by).unwrap_or(self.start);
+        Self { start, origin: self.origin }
+    }
+}
+
+impl Default for SimClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        let passed = SignedDuration::try_from(self.origin.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.start.saturating_add(passed).unwrap_or(Timestamp::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn ninety_days_pass_at_once_and_blocking_threads_agree() {
+        let clock = SimClock::new();
+        let start = clock.now();
+        tokio::time::sleep(Duration::from_secs(90 * 86_400)).await;
+        let passed = clock.now().duration_since(start);
+        assert!(passed >= SignedDuration::from_hours(90 * 24) && passed < SignedDuration::from_hours(90 * 24 + 1));
+        let other = clock.clone();
+        let seen = tokio::task::spawn_blocking(move || other.now()).await.unwrap();
+        assert_eq!(seen, clock.now());
+        assert_eq!(clock.skewed(SignedDuration::from_mins(-10)).now(), clock.now() - SignedDuration::from_mins(10));
+    }
+}
