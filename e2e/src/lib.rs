@@ -9,8 +9,10 @@
 )]
 
 pub mod fake_ca;
+pub mod fake_dns;
 pub mod lab;
 pub mod pebble;
 pub mod power;
 pub mod sim_clock;
+pub mod sim_net;
 pub mod site;

@@ -31,7 +31,8 @@ fn bench(options: Options) -> Bench {
 
 impl Bench {
     async fn account(&self) -> Account {
-        let builder = Account::builder_with_http(self.ca.client(PowerSwitch::new()));
+        let builder =
+            Account::builder_with_http(self.ca.transport(PowerSwitch::new()).client(&TrustRoots::System).unwrap());
         let (key, der) = Key::generate_pkcs8().unwrap();
         builder.create_from_key((key, der.into()), FakeCa::directory_url()).await.unwrap().0
     }
@@ -127,6 +128,7 @@ async fn faults_strike_when_scripted_and_end_when_healed() {
         (Fault::LostReply, "reset"),
         (Fault::Html(502), "expected value"),
         (Fault::Garbage, "EOF"),
+        (Fault::EndlessBody, "length limit"),
         (problem("rateLimited", Some(3600)), "rateLimited"),
     ] {
         bench.ca.fail(RequestKind::NewOrder, When::First(1), fault);

@@ -1,0 +1,197 @@
+//! The network of the simulation: addresses to which programs bind and connect, in memory. A host can be down; a killed
+//! program's ports are free again. It knows no protocol but the one HTTP request with which a CA or the controller looks
+//! at port 80. `fake_host` and `world` use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use controller::preflight::probe::{Probe, ProbeAnswer, ProbeError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::fake_ca::Validator;
+use crate::fake_dns::FakeDns;
+use crate::power::PowerSwitch;
+use crate::power::pipe::Pipe;
+
+/// Connections waiting to be accepted.
+const BACKLOG: usize = 128;
+/// How long a CA waits for a host (Let's Encrypt: 10 s).
+const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time from SYN to SYN-ACK.
+const ROUND_TRIP: Duration = Duration::from_millis(2);
+/// Most of an HTTP answer that is read.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024;
+
+/// The network. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SimNet(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    ports: BTreeMap<SocketAddr, Port>,
+    down: BTreeSet<IpAddr>,
+    made: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    number: u64,
+    holder: String,
+    switch: PowerSwitch,
+    queue: mpsc::Sender<Pipe>,
+}
+
+/// A bound port; dropping it closes the port.
+#[derive(Debug)]
+pub struct Listener {
+    net: SimNet,
+    address: SocketAddr,
+    number: u64,
+    queue: mpsc::Receiver<Pipe>,
+}
+
+impl SimNet {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a host off the network (connections to it hang), or brings it back.
+    pub fn set_down(&self, host: IpAddr, down: bool) {
+        let mut inner = self.inner();
+        if down {
+            inner.down.insert(host)
+        } else {
+            inner.down.remove(&host)
+        };
+    }
+
+    /// Binds a port for a program.
+    ///
+    /// # Errors
+    /// When a living program holds it.
+    pub fn bind(&self, address: SocketAddr, holder: &str, switch: &PowerSwitch) -> io::Result<Listener> {
+        let mut inner = self.inner();
+        if inner.ports.get(&address).is_some_and(|port| !port.switch.is_off()) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        inner.made += 1;
+        let number = inner.made;
+        let (sender, queue) = mpsc::channel(BACKLOG);
+        let port = Port { number, holder: holder.to_owned(), switch: switch.clone(), queue: sender };
+        inner.ports.insert(address, port);
+        Ok(Listener { net: self.clone(), address, number, queue })
+    }
+
+    /// Returns who holds a port.
+    #[must_use]
+    pub fn holder(&self, address: SocketAddr) -> Option<String> {
+        let inner = self.inner();
+        let port = inner.ports.get(&address).filter(|port| !port.switch.is_off());
+        port.map(|port| port.holder.clone())
+    }
+
+    /// Connects a program to an address. Hangs when the host is down.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub async fn connect(&self, address: SocketAddr, switch: &PowerSwitch) -> io::Result<Pipe> {
+        tokio::time::sleep(ROUND_TRIP).await;
+        if self.inner().down.contains(&address.ip()) {
+            return std::future::pending().await;
+        }
+        let (ours, queue) = {
+            let inner = self.inner();
+            let Some(port) = inner.ports.get(&address).filter(|port| !port.switch.is_off()) else {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            let (ours, theirs) = Pipe::pair(switch, &port.switch);
+            let queue = port.queue.clone().try_reserve_owned();
+            (ours, queue.map(|permit| permit.send(theirs)))
+        };
+        match queue {
+            Ok(_) => Ok(ours),
+            Err(_full) => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    async fn get(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<ProbeAnswer> {
+        let mut pipe = self.connect(address, &PowerSwitch::new()).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        pipe.write_all(request.as_bytes()).await?;
+        let mut bytes = Vec::new();
+        pipe.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let location = head.lines().find_map(|line| line.strip_prefix("location: ")).map(str::to_owned);
+        Ok(ProbeAnswer { status: status.ok_or(io::ErrorKind::InvalidData)?, location, body: bytes[end + 4..].to_vec() })
+    }
+}
+
+impl Listener {
+    /// Returns the next connection.
+    pub async fn accept(&mut self) -> Option<Pipe> {
+        self.queue.recv().await
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut inner = self.net.inner();
+        if inner.ports.get(&self.address).is_some_and(|port| port.number == self.number) {
+            inner.ports.remove(&self.address);
+        }
+    }
+}
+
+/// Looks at port 80 as a CA does: through public DNS, from several places, each taking another of the name's addresses.
+#[derive(Clone, Debug)]
+pub struct PublicView {
+    /// Where the hosts are.
+    pub net: SimNet,
+    /// What the names say.
+    pub dns: FakeDns,
+}
+
+#[async_trait]
+impl Validator for PublicView {
+    async fn get(&self, vantage: usize, host: &str, path: &str) -> Result<String, (String, String)> {
+        let addresses = self.dns.resolve(host).map_err(|error| ("dns".to_owned(), format!("{host}: {error}")))?;
+        let address = SocketAddr::new(addresses[vantage % addresses.len()], 80);
+        let refusal =
+            |kind: &str, why: &str| (kind.to_owned(), format!("{address}: Fetching http://{host}{path}: {why}"));
+        match timeout(LOOK_TIME_MAX, self.net.get(address, host, path)).await {
+            Err(_elapsed) => Err(refusal("connection", "Timeout during connect (likely firewall problem)")),
+            Ok(Err(error)) => Err(refusal("connection", &error.to_string())),
+            Ok(Ok(answer)) if answer.status != 200 => {
+                Err(refusal("unauthorized", &format!("Invalid response: {}", answer.status)))
+            }
+            Ok(Ok(answer)) => Ok(String::from_utf8_lossy(&answer.body).into_owned()),
+        }
+    }
+}
+
+/// The controller's own look at port 80, ended with the controller.
+#[derive(Clone, Debug)]
+pub struct SimProbe {
+    /// Where the hosts are.
+    pub net: SimNet,
+    /// The controller's life.
+    pub switch: PowerSwitch,
+}
+
+#[async_trait]
+impl Probe for SimProbe {
+    async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
+        match self.switch.run(timeout(LOOK_TIME_MAX / 2, self.net.get(address, host, path))).await {
+            Err(_elapsed) => Err(ProbeError::Timeout),
+            Ok(answer) => answer.map_err(ProbeError::Unreachable),
+        }
+    }
+}
