@@ -13,6 +13,7 @@ use std::sync::Arc;
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _};
 use redb::{StorageBackend, TableDefinition, TableError};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::writer::Writer;
 use super::batch::{Batch, CommitError};
@@ -205,11 +206,15 @@ impl Engine {
         f: impl FnOnce(&Snapshot<'_>) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let database = self.database.clone();
-        blocking(move || {
+        let result = blocking(move || {
             let transaction = database.begin_read().map_err(storage)?;
             f(&Snapshot { transaction: &transaction })
-        })
-        .await
+        });
+        let result = result.await;
+        if let Err(EngineError::Storage(_)) = &result {
+            self.writer.failed().cancel();
+        }
+        result
     }
 
     /// Applies the batch durably and returns its revision. Dropping the future does not take the batch back.
@@ -222,6 +227,13 @@ impl Engine {
             return Err(CommitError::TooLarge);
         }
         self.writer.commit(batch).await
+    }
+
+    /// Is cancelled once the disk failed. redb then refuses all further work until the database is opened again: the
+    /// process must end and be started anew.
+    #[must_use]
+    pub fn failed(&self) -> CancellationToken {
+        self.writer.failed()
     }
 
     /// Tells the latest durable revision, starting with the stored one.
@@ -436,3 +448,8 @@ async fn blocking<T: Send + 'static>(
         },
     }
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ pub(super) fn random_key() -> SecretBox<[u8; KEY_LEN]> {
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> MasterKeyError + 'a {
     move |source| MasterKeyError::File { action, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,6 @@ fn open(key: &[u8; KEY_LEN], place: Place<'_>, sealed: &Sealed) -> Option<Zeroiz
 fn cipher(key: &[u8; KEY_LEN]) -> Aes256Gcm {
     Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::batch::{Batch, CommitError};
@@ -23,6 +24,7 @@ type Reply = oneshot::Sender<Result<u64, CommitError>>;
 pub(super) struct Writer {
     queue: mpsc::Sender<(Batch, Reply)>,
     revision: watch::Receiver<u64>,
+    failed: CancellationToken,
     _task: JoinSet<()>,
 }
 
@@ -31,9 +33,14 @@ impl Writer {
     pub(super) fn start(database: &Arc<Database>, revision: u64) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let (announce, revision) = watch::channel(revision);
+        let failed = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(write(Arc::downgrade(database), jobs, announce));
-        Self { queue, revision, _task: task }
+        task.spawn(write(Arc::downgrade(database), jobs, announce, failed.clone()));
+        Self { queue, revision, failed, _task: task }
+    }
+
+    pub(super) fn failed(&self) -> CancellationToken {
+        self.failed.clone()
     }
 
     pub(super) fn revision(&self) -> watch::Receiver<u64> {
@@ -47,7 +54,12 @@ impl Writer {
     }
 }
 
-async fn write(database: Weak<Database>, mut jobs: mpsc::Receiver<(Batch, Reply)>, announce: watch::Sender<u64>) {
+async fn write(
+    database: Weak<Database>,
+    mut jobs: mpsc::Receiver<(Batch, Reply)>,
+    announce: watch::Sender<u64>,
+    failed: CancellationToken,
+) {
     let mut group = Vec::new();
     while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
         let Some(database) = database.upgrade() else { break };
@@ -61,6 +73,7 @@ async fn write(database: Weak<Database>, mut jobs: mpsc::Receiver<(Batch, Reply)
             }
             Err(failure) => {
                 error!(cause = ?failure, "the database cannot store changes");
+                failed.cancel();
                 for reply in replies {
                     answer(reply, Err(failure.clone().into()));
                 }
