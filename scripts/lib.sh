@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/certwright-XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -54,5 +56,5 @@ isolated() {
   if [ "$(id -u)" -ne 0 ]; then spaces=(--user --map-root-user "${spaces[@]}"); fi
   unshare "${spaces[@]}" -- true 2>/dev/null ||
     die "needs network namespaces: run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
-  unshare "${spaces[@]}" -- "$@"
+  TMPDIR=$scratch unshare "${spaces[@]}" -- "$@"
 }

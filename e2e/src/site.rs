@@ -96,6 +96,14 @@ impl Site {
         Ok(server)
     }
 
+    /// Runs the one line of the road: a certificate for `identifier`, deployed to `server`'s nginx, proof included.
+    pub async fn create(&self, server: &Server, name: &str, identifier: &str, more: &[&str]) -> anyhow::Result<Ran> {
+        let target = server.target(identifier);
+        let words = ["certs", "create", name, "--san", identifier, "--issuer", "lab", "--http01", "standalone:80"];
+        let words = words.into_iter().chain(target.iter().map(String::as_str)).chain(more.iter().copied());
+        self.control.certwright(&words.collect::<Vec<_>>()).await
+    }
+
     /// Asks for the leaf that `server` shows for `name`, from the controller's host; returns its SHA-256, lower-case hex.
     pub async fn served(&self, server: &Server, name: &str) -> anyhow::Result<String> {
         let address = format!("{}:443", server.host.address);
@@ -253,18 +261,9 @@ impl Server {
         Ok(())
     }
 
-    /// Starts nginx on port 443 for these names, each with a certificate of its own making, as an admin would have it.
+    /// Starts nginx for these names, see `configure`.
     pub async fn serve(&mut self, names: &[&str]) -> anyhow::Result<()> {
-        let mut servers = String::new();
-        for name in names {
-            let key = KeyPair::generate()?;
-            let leaf = CertificateParams::new(vec![(*name).to_owned()])?.self_signed(&key)?.pem();
-            let dir = self.dir(name);
-            self.host.write(&format!("{dir}/fullchain.pem"), &leaf).await?;
-            self.host.write(&format!("{dir}/key.pem"), &key.serialize_pem()).await?;
-            servers.push_str(&nginx_server(name, &dir));
-        }
-        self.host.write("/etc/nginx/nginx.conf", &nginx_conf(&servers)).await?;
+        self.configure(names, "").await?;
         let nginx = self.host.start("nginx", &["/usr/sbin/nginx", "-g", "daemon off;"], &[])?;
         self.nginx = Some(nginx);
         eventually("nginx", READY_TIME_MAX, async || {
@@ -273,6 +272,24 @@ impl Server {
             Ok((self.host.run(&["curl", "-sk", "https://127.0.0.1/"]).await?.status == Some(0)).then_some(()))
         })
         .await
+    }
+
+    /// Writes nginx's configuration: port 443 for these names, each with a certificate of its own making until there is
+    /// a better one, as an admin would have it. `more` goes into the http block as it is.
+    pub async fn configure(&self, names: &[&str], more: &str) -> anyhow::Result<()> {
+        let mut servers = more.to_owned();
+        for name in names {
+            let dir = self.dir(name);
+            servers.push_str(&nginx_server(name, &dir));
+            let leaf_path = format!("{dir}/fullchain.pem");
+            if self.host.run(&["test", "-e", &leaf_path]).await?.status != Some(0) {
+                let key = KeyPair::generate()?;
+                let leaf = CertificateParams::new(vec![(*name).to_owned()])?.self_signed(&key)?.pem();
+                self.host.write(&leaf_path, &leaf).await?;
+                self.host.write(&format!("{dir}/key.pem"), &key.serialize_pem()).await?;
+            }
+        }
+        self.host.write("/etc/nginx/nginx.conf", &nginx_conf(&servers)).await
     }
 
     /// Returns the words of `certs create` that deploy `identifier` to this server's nginx, proof included.
