@@ -8,5 +8,49 @@
     reason = "a test ends by panicking"
 )]
 
+use std::time::Duration;
+
+use serde_json::Value;
+
+#[path = "real/ca_faults.rs"]
+mod ca_faults;
+#[path = "real/command_line.rs"]
+mod command_line;
 #[path = "real/hosts.rs"]
 mod hosts;
+#[path = "real/kill.rs"]
+mod kill;
+#[path = "real/road.rs"]
+mod road;
+#[path = "real/server_faults.rs"]
+mod server_faults;
+#[path = "real/start_faults.rs"]
+mod start_faults;
+
+/// Longest wait for something that takes seconds.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Tells whether every target of a certificate's record is applied and the certificate active.
+fn is_done(record: &Value) -> bool {
+    record["status"] == "active" && record["deployment"] == "ok"
+}
+
+/// Tells whether a target reached this status.
+fn target_is(record: &Value, status: &str) -> bool {
+    record["targets"][0]["status"] == status
+}
+
+/// Checks what an operator is owed: what happened, why and what to do, each said, with these words in it.
+fn explains(problem: &Value, words: &[&str]) {
+    for part in ["message", "cause", "hint"] {
+        assert!(!problem[part].as_str().unwrap_or_default().is_empty(), "no {part}: {problem:#}");
+    }
+    says(&problem.to_string(), words);
+}
+
+/// Checks that a text for people holds these words, in any case.
+fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.to_lowercase().contains(&word.to_lowercase()), "\"{word}\" is not in: {text}");
+    }
+}
