@@ -3,6 +3,7 @@
 //! can read. Connecting happens with the first call, and again by itself after the controller was away.
 
 mod error;
+mod files;
 mod socket;
 mod words;
 
@@ -24,6 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 pub use error::{ClientError, ErrorKind};
+pub use files::{default_files, default_mode, default_name};
 pub use words::{custody, file_content, key_type, target_status};
 
 /// Where the packaged controller listens.
