@@ -1,0 +1,176 @@
+//! The command line: one tree of nouns and verbs (design.md §7), one exit code per outcome (tui.md §5.2).
+//! It asks the controller and prints; it decides nothing about certificates. Called by `main` and by the tests.
+
+mod agents;
+mod certs;
+mod confirm;
+mod console;
+mod doctor;
+mod issuers;
+mod jobs;
+mod local;
+mod session;
+mod target_options;
+mod targets;
+mod wait;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use console::Console;
+use session::Session;
+
+use crate::client::{Client, ClientError, ErrorKind, SOCKET_DEFAULT};
+use crate::output::{self, Format, failure};
+
+/// Operates a certwright controller: without a subcommand on a terminal, the dashboard.
+#[derive(Debug, Parser)]
+#[command(name = "certwright", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// The controller's Unix socket
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET_DEFAULT, help_heading = GLOBAL)]
+    socket: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = GLOBAL)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+const GLOBAL: &str = "Global options";
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 usage or not valid, 3 not found, 4 not allowed, \
+5 changed meanwhile, 6 partly done, 7 controller not reachable, 9 refused by the guard, 124 timed out, 130 interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Shows the fleet: counts, and what needs attention
+    Status,
+    /// Shows who the controller takes you for
+    Whoami,
+    /// Shows the versions of this program and of the controller
+    Version,
+    /// Checks the connection and the terminal, and says what to change
+    Doctor,
+    /// Prints a completion script
+    Completion { shell: clap_complete::Shell },
+    /// Prints the manual page, or writes one per command
+    Man {
+        /// Directory to write into
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Certificates
+    #[command(subcommand, visible_alias = "cert")]
+    Certs(certs::Verb),
+    /// Where certificates are deployed
+    #[command(subcommand, visible_alias = "target")]
+    Targets(targets::Verb),
+    /// Agents on the servers
+    #[command(subcommand, visible_alias = "agent")]
+    Agents(agents::Verb),
+    /// Certificate authorities
+    #[command(subcommand, visible_alias = "issuer")]
+    Issuers(issuers::Verb),
+    /// Jobs: what was asked for and how it went
+    #[command(subcommand, visible_alias = "job")]
+    Jobs(jobs::Verb),
+}
+
+/// What `main` does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// End with this exit code.
+    Exit(u8),
+    /// Start the dashboard on this socket.
+    Dashboard(PathBuf),
+}
+
+/// Runs one command line (the program's name first). Must be called inside a tokio runtime.
+pub async fn run(args: impl IntoIterator<Item = OsString>, console: &mut Console) -> Outcome {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return Outcome::Exit(usage(&error, console)),
+    };
+    let Some(verb) = cli.verb else {
+        if console.width.is_some() && console.answers.is_some() {
+            return Outcome::Dashboard(cli.socket);
+        }
+        console.note(&Cli::command().render_help().to_string());
+        console.note("error: the dashboard needs a terminal; name a command from the list above");
+        return Outcome::Exit(ErrorKind::Invalid.exit_code());
+    };
+    let mut session = Session { client: Client::new(&cli.socket), format: cli.output, console };
+    let done = tokio::select! {
+        biased;
+        interrupted = interrupted() => interrupted,
+        done = dispatch(verb, &mut session) => done,
+    };
+    Outcome::Exit(done.err().map_or(0, |error| report(&error, cli.output, console)))
+}
+
+async fn dispatch(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientError> {
+    match verb {
+        Verb::Status => status(session).await,
+        Verb::Whoami => whoami(session).await,
+        Verb::Version => local::version(session).await,
+        Verb::Doctor => doctor::run(session).await,
+        Verb::Completion { shell } => local::completion(shell, session),
+        Verb::Man { out } => local::man(out.as_deref(), session),
+        Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,
+        Verb::Targets(verb) => Box::pin(targets::run(verb, session)).await,
+        Verb::Agents(verb) => Box::pin(agents::run(verb, session)).await,
+        Verb::Issuers(verb) => Box::pin(issuers::run(verb, session)).await,
+        Verb::Jobs(verb) => Box::pin(jobs::run(verb, session)).await,
+    }
+}
+
+async fn status(session: &mut Session<'_>) -> Result<(), ClientError> {
+    let whoami = session.client.whoami(Default::default()).await?;
+    let overview = session.client.get_overview(Default::default()).await?;
+    let text = match session.format {
+        Format::Json => output::overview::json(&overview, &whoami),
+        Format::Name => format!("{}\n", output::safe(&whoami.controller_name)),
+        Format::Table | Format::Wide => output::overview::describe(&overview, &whoami, session.console.now()),
+    };
+    session.console.print(&text)
+}
+
+async fn whoami(session: &mut Session<'_>) -> Result<(), ClientError> {
+    let whoami = session.client.whoami(Default::default()).await?;
+    let (operator, role) = (output::safe(&whoami.operator), output::safe(&whoami.role));
+    let text = match session.format {
+        Format::Json => output::overview::whoami_json(&whoami),
+        Format::Name => format!("{operator}\n"),
+        Format::Table | Format::Wide => format!("{operator} ({role})\n"),
+    };
+    session.console.print(&text)
+}
+
+/// Waits for Ctrl-C. Without a signal handler the kernel ends the process by itself, so there is nothing to wait for.
+async fn interrupted() -> Result<(), ClientError> {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let hint = "what the controller has accepted goes on: see `certwright jobs ls`";
+    Err(ClientError::local(ErrorKind::Interrupted, "INTERRUPTED", "interrupted", "", hint))
+}
+
+/// Prints clap's own text where it belongs and returns its exit code: help and version are data.
+fn usage(error: &clap::Error, console: &mut Console) -> u8 {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        console.note(text.trim_end());
+        return ErrorKind::Invalid.exit_code();
+    }
+    console.print(&text).err().map_or(0, |error| report(&error, Format::Table, console))
+}
+
+fn report(error: &ClientError, format: Format, console: &mut Console) -> u8 {
+    console.note(&failure::text(error));
+    if format == Format::Json {
+        console.note(&failure::json(error));
+    }
+    error.kind.exit_code()
+}

@@ -1,0 +1,103 @@
+//! `certs create`: one certificate, its challenge and its first target, in one line.
+
+use clap::Args;
+use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
+use proto::types::v1::{Custody, Http01, KeyType};
+
+use crate::cli::session::{Session, WaitOptions, invalid};
+use crate::cli::target_options::{self, TargetOptions};
+use crate::cli::wait;
+use crate::client::ClientError;
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    name: String,
+    /// DNS name the certificate is for (repeats; the first is the main one)
+    #[arg(long = "san", value_name = "NAME", required = true)]
+    sans: Vec<String>,
+    /// Issuer to order from
+    #[arg(long, value_name = "ISSUER")]
+    issuer: String,
+    /// Key algorithm: p256, p384, rsa2048, rsa3072 or rsa4096
+    #[arg(long, value_name = "TYPE", default_value = "p256", value_parser = key_type)]
+    key: KeyType,
+    /// Where the key is born and stays; default: the agent when there is one target
+    #[arg(long, value_name = "agent|controller", value_parser = custody)]
+    custody: Option<Custody>,
+    /// How HTTP-01 is answered: standalone[:PORT] or webroot:DIR
+    #[arg(long, value_name = "MODE", default_value = "standalone:80", value_parser = target_options::http01)]
+    http01: Http01,
+    /// Agent that answers HTTP-01 (repeats); default: the target's agent
+    #[arg(long = "responder", value_name = "AGENT")]
+    responders: Vec<String>,
+    /// Agent that gets the certificate; more by `targets add`
+    #[arg(long, value_name = "AGENT", requires = "dir")]
+    agent: Option<String>,
+    /// Directory on the agent, absolute
+    #[arg(long, value_name = "DIR", requires = "agent")]
+    dir: Option<String>,
+    #[command(flatten)]
+    target: TargetOptions,
+    #[command(flatten)]
+    wait: WaitOptions,
+    /// Check everything and change nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+}
+
+pub(super) async fn run(create: Create, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let dry_run = create.dry_run;
+    let wait = create.wait.clone();
+    let accepted = session.client.create_certificate(create.request()?).await?;
+    if dry_run {
+        return wait::plan(session, &accepted);
+    }
+    wait::finish(session, accepted, &wait).await
+}
+
+impl Create {
+    fn request(self) -> Result<CreateCertificateRequest, ClientError> {
+        let target = match (self.agent, self.dir) {
+            (Some(agent), Some(dir)) => Some(spec(agent, dir, &self.target)?),
+            _ => None,
+        };
+        Ok(CreateCertificateRequest {
+            request_id: proto::id::random_id(),
+            name: self.name,
+            identifiers: self.sans,
+            issuer: self.issuer,
+            key_type: self.key.into(),
+            custody: self.custody.unwrap_or(Custody::Unspecified).into(),
+            http01: Some(self.http01),
+            responders: self.responders,
+            target,
+            dry_run: self.dry_run,
+        })
+    }
+}
+
+/// Returns the target that the options describe.
+pub(in crate::cli) fn spec(agent: String, dir: String, options: &TargetOptions) -> Result<TargetSpec, ClientError> {
+    let files =
+        options.file_specs().map_err(|message| invalid(&message, "name the file with --file, or drop --mode"))?;
+    Ok(TargetSpec { agent, dir, files, reload: options.reload.clone(), verify: options.verify.clone() })
+}
+
+pub(super) fn key_type(text: &str) -> Result<KeyType, String> {
+    Ok(match text {
+        "p256" => KeyType::P256,
+        "p384" => KeyType::P384,
+        "rsa2048" => KeyType::Rsa2048,
+        "rsa3072" => KeyType::Rsa3072,
+        "rsa4096" => KeyType::Rsa4096,
+        _ => return Err("expected p256, p384, rsa2048, rsa3072 or rsa4096".to_owned()),
+    })
+}
+
+pub(super) fn custody(text: &str) -> Result<Custody, String> {
+    match text {
+        "agent" => Ok(Custody::Agent),
+        "controller" => Ok(Custody::Controller),
+        _ => Err("expected agent or controller".to_owned()),
+    }
+}

@@ -1,0 +1,248 @@
+//! The options that describe one target: `--file --owner --mode --reload --verify`. Parses text into `TargetSpec` parts
+//! and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not ours.
+//! Called by `certs create` and `targets add`.
+
+use clap::Args;
+use proto::types::v1::{Command, Endpoint, FileContent, FileSpec, Http01, http01};
+
+use crate::client::{default_files, default_mode, file_content};
+
+/// Port of HTTP-01 (RFC 8555 §8.3).
+const HTTP01_PORT: u32 = 80;
+/// Words that mean something to a shell only. There is no shell, so they would be passed on as arguments.
+const SHELL_WORDS: [&str; 8] = ["&&", "||", "|", ";", "&", ">", ">>", "<"];
+
+/// How the files look, what is reloaded, where the proof is taken.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TargetOptions {
+    /// File to write instead of the default list: cert, key, chain or fullchain, and its name (repeats)
+    #[arg(long = "file", value_name = "CONTENT=NAME", value_parser = file, requires = "agent")]
+    files: Vec<(FileContent, String)>,
+    /// Owner and group of every file; default: the agent's own user
+    #[arg(long, value_name = "USER:GROUP", value_parser = owner, requires = "agent")]
+    owner: Option<String>,
+    /// Permission bits of one file, octal; default 0600 for the key, 0644 for the rest (repeats)
+    #[arg(long = "mode", value_name = "CONTENT=MODE", value_parser = mode, requires = "agent")]
+    modes: Vec<(FileContent, u32)>,
+    /// Command to run after the files are in place: absolute path and arguments, no shell (repeats, in order)
+    #[arg(long = "reload", value_name = "ARGV", value_parser = command, requires = "agent")]
+    pub(crate) reload: Vec<Command>,
+    /// Where a TLS handshake must show the new certificate, as seen from the agent (repeats)
+    #[arg(long = "verify", value_name = "ADDR:PORT[/SNI]", value_parser = endpoint, requires = "agent")]
+    pub(crate) verify: Vec<Endpoint>,
+}
+
+impl TargetOptions {
+    /// Returns the list of files, defaults filled in.
+    ///
+    /// # Errors
+    /// When a mode is given for a file that is not in the list.
+    pub(crate) fn file_specs(&self) -> Result<Vec<FileSpec>, String> {
+        let mut specs = if self.files.is_empty() {
+            default_files()
+        } else {
+            let spec = |(content, name): &(FileContent, String)| FileSpec {
+                content: (*content).into(),
+                name: name.clone(),
+                owner: String::new(),
+                mode: default_mode(*content),
+            };
+            self.files.iter().map(spec).collect()
+        };
+        for spec in &mut specs {
+            spec.owner = self.owner.clone().unwrap_or_default();
+        }
+        for (content, mode) in &self.modes {
+            let content = i32::from(*content);
+            if !specs.iter().any(|spec| spec.content == content) {
+                return Err(format!("there is no {} file in the list that --file gives", file_content(content)));
+            }
+            specs.iter_mut().filter(|spec| spec.content == content).for_each(|spec| spec.mode = *mode);
+        }
+        Ok(specs)
+    }
+}
+
+/// Reads `standalone`, `standalone:PORT` or `webroot:DIR`.
+pub(crate) fn http01(text: &str) -> Result<Http01, String> {
+    let (kind, rest) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+    let mode = match (kind, rest) {
+        ("standalone", None) => http01::Mode::StandalonePort(HTTP01_PORT),
+        ("standalone", Some(text)) => http01::Mode::StandalonePort(port(text)?.into()),
+        ("webroot", Some(dir)) if dir.starts_with('/') => http01::Mode::Webroot(dir.to_owned()),
+        ("webroot", _) => return Err("webroot needs an absolute directory: webroot:/var/www/html".to_owned()),
+        _ => return Err("expected standalone, standalone:PORT or webroot:DIR".to_owned()),
+    };
+    Ok(Http01 { mode: Some(mode) })
+}
+
+fn content(text: &str) -> Result<FileContent, String> {
+    Ok(match text {
+        "cert" => FileContent::Cert,
+        "key" => FileContent::Key,
+        "chain" => FileContent::Chain,
+        "fullchain" => FileContent::Fullchain,
+        other => return Err(format!("'{other}' is no file: expected cert, key, chain or fullchain")),
+    })
+}
+
+fn file(text: &str) -> Result<(FileContent, String), String> {
+    let (kind, name) = text.split_once('=').ok_or("expected CONTENT=NAME, for example fullchain=server.crt")?;
+    let kind = content(kind)?;
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(format!("'{name}' is no bare file name: the directory is given by --dir"));
+    }
+    Ok((kind, name.to_owned()))
+}
+
+fn owner(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((user, group)) if !user.is_empty() && !group.is_empty() && !group.contains(':') => Ok(text.to_owned()),
+        _ => Err("expected USER:GROUP, for example root:www-data".to_owned()),
+    }
+}
+
+fn mode(text: &str) -> Result<(FileContent, u32), String> {
+    let (kind, bits) = text.split_once('=').ok_or("expected CONTENT=MODE, for example key=0640")?;
+    let kind = content(kind)?;
+    match u32::from_str_radix(bits, 8) {
+        Ok(mode) if mode <= 0o777 => Ok((kind, mode)),
+        Ok(_) => Err(format!("'{bits}' has more than permission bits: 0777 is the most")),
+        Err(error) => Err(format!("'{bits}' is no octal mode such as 0640: {error}")),
+    }
+}
+
+fn command(text: &str) -> Result<Command, String> {
+    let argv = shlex::split(text).ok_or("a quote is not closed")?;
+    let Some(program) = argv.first() else {
+        return Err("the command is empty".to_owned());
+    };
+    if !program.starts_with('/') {
+        return Err(format!(
+            "'{program}' is no absolute path: there is no shell and no PATH; find it with: command -v {program}"
+        ));
+    }
+    if let Some(word) = argv.iter().find(|word| SHELL_WORDS.contains(&word.as_str())) {
+        return Err(format!("'{word}' needs a shell and there is none: give each command its own --reload"));
+    }
+    Ok(Command { argv })
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let (address, server_name) = text.split_once('/').unwrap_or((text, ""));
+    if text.contains('/') && server_name.is_empty() {
+        return Err("the name after '/' is empty".to_owned());
+    }
+    let (host, port_text) = address.rsplit_once(':').ok_or("expected ADDR:PORT, for example 127.0.0.1:443")?;
+    port(port_text)?;
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match bracketed {
+        Some(inner) => {
+            let parsed = inner.parse::<std::net::Ipv6Addr>();
+            parsed.map_err(|error| format!("'{inner}' is no IPv6 address: {error}"))?;
+        }
+        None if host.is_empty() => return Err("the address is empty, for example 127.0.0.1:443".to_owned()),
+        None if host.contains([':', '[', ']']) => {
+            return Err("an IPv6 address stands in brackets: [::1]:443".to_owned());
+        }
+        None => {}
+    }
+    Ok(Endpoint { address: address.to_owned(), server_name: server_name.to_owned() })
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(0) => Err("port 0 is none".to_owned()),
+        Ok(port) => Ok(port),
+        Err(error) => Err(format!("'{text}' is no port: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verify_endpoint_is_an_address_a_port_and_maybe_a_name() {
+        let check = |text: &str, address: &str, name: &str| {
+            let found = endpoint(text).unwrap();
+            assert_eq!((found.address.as_str(), found.server_name.as_str()), (address, name), "{text}");
+        };
+        check("127.0.0.1:443", "127.0.0.1:443", "");
+        check("127.0.0.1:443/h1.example.test", "127.0.0.1:443", "h1.example.test");
+        check("[::1]:443/name", "[::1]:443", "name");
+        check("localhost:8443", "localhost:8443", "");
+        for text in ["", ":443", "h", "h:", "h:0", "h:70000", "::1:443", "[::1]", "[x]:1", "h:443/", "[::1:443"] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reload_is_one_absolute_command_without_expansion() {
+        let argv = |text: &str| command(text).unwrap().argv;
+        assert_eq!(argv("/usr/sbin/nginx -s reload"), ["/usr/sbin/nginx", "-s", "reload"]);
+        assert_eq!(argv("/bin/x 'a b' \"c d\" $HOME *"), ["/bin/x", "a b", "c d", "$HOME", "*"]);
+        for (text, said) in [
+            ("nginx -s reload", "absolute"),
+            ("", "empty"),
+            ("  ", "empty"),
+            ("/bin/x 'a", "quote"),
+            ("/bin/a && /bin/b", "shell"),
+            ("/bin/a | /bin/b", "shell"),
+        ] {
+            assert!(command(text).unwrap_err().contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_is_answered_standalone_or_from_a_webroot() {
+        let mode = |text: &str| http01(text).unwrap().mode.unwrap();
+        assert_eq!(mode("standalone"), http01::Mode::StandalonePort(80));
+        assert_eq!(mode("standalone:8080"), http01::Mode::StandalonePort(8080));
+        assert_eq!(mode("webroot:/var/www"), http01::Mode::Webroot("/var/www".into()));
+        for text in ["", "standalone:", "standalone:x", "webroot", "webroot:www", "dns"] {
+            assert!(http01(text).is_err(), "{text}");
+        }
+    }
+
+    fn options(files: &[&str], modes: &[&str]) -> TargetOptions {
+        TargetOptions {
+            files: files.iter().map(|text| file(text).unwrap()).collect(),
+            owner: Some("root:www-data".into()),
+            modes: modes.iter().map(|text| mode(text).unwrap()).collect(),
+            reload: Vec::new(),
+            verify: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn files_are_the_default_four_or_exactly_those_named() {
+        let list = |options: &TargetOptions| -> Vec<String> {
+            let specs = options.file_specs().unwrap();
+            assert!(specs.iter().all(|spec| spec.owner == "root:www-data"));
+            specs.iter().map(|spec| format!("{} {:04o}", spec.name, spec.mode)).collect()
+        };
+        assert_eq!(
+            list(&options(&[], &["key=0640"])),
+            ["cert.pem 0644", "key.pem 0640", "chain.pem 0644", "fullchain.pem 0644"]
+        );
+        assert_eq!(
+            list(&options(&["fullchain=server.crt", "key=server.key"], &[])),
+            ["server.crt 0644", "server.key 0600"]
+        );
+        assert!(options(&["fullchain=server.crt"], &["key=0640"]).file_specs().is_err());
+    }
+
+    #[test]
+    fn a_file_name_is_bare_and_a_mode_is_octal() {
+        for text in ["key", "key=", "key=../x", "key=a/b", "pem=x", "key=.."] {
+            assert!(file(text).is_err(), "{text}");
+        }
+        for text in ["key", "key=", "key=999", "key=01777", "0640", "pem=0640"] {
+            assert!(mode(text).is_err(), "{text}");
+        }
+        for text in ["root", "root:", ":x", "a:b:c"] {
+            assert!(owner(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Certificates: the JSON contract of design.md §7, the list, the record, and the explanation.
+
+use jiff::Timestamp;
+use proto::clock::from_wire;
+use proto::operator::v1::{Authorization, Certificate, CertificateKind, Issue, Order, PhaseStep};
+use proto::types::v1::{Http01, TargetStatus, http01};
+use serde::Serialize;
+
+use super::block::Block;
+use super::failure::ProblemView;
+use super::table::Table;
+use super::target::{self, TargetView};
+use super::version::VersionView;
+use super::{each, safe, some, time};
+use crate::client::{custody, key_type};
+
+/// A certificate in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertificateView {
+    id: String,
+    revision: u64,
+    name: String,
+    kind: &'static str,
+    identifiers: Vec<String>,
+    issuer: Option<String>,
+    key_type: Option<String>,
+    custody: Option<String>,
+    http01: Option<String>,
+    responders: Vec<String>,
+    status: String,
+    deployment: String,
+    issues: Vec<IssueView>,
+    auto_renew: bool,
+    renew_at: Option<Timestamp>,
+    renew_reason: Option<String>,
+    current: Option<VersionView>,
+    targets: Vec<TargetView>,
+    order: Option<OrderView>,
+    created_at: Option<Timestamp>,
+    deleting: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct IssueView {
+    kind: String,
+    cause: String,
+    action: Option<String>,
+    since_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct OrderView {
+    phase: String,
+    attempt: u32,
+    reason: Option<String>,
+    started_at: Option<Timestamp>,
+    retry_at: Option<Timestamp>,
+    error: Option<ProblemView>,
+    order_url: Option<String>,
+    phases: Vec<PhaseView>,
+    authorizations: Vec<AuthorizationView>,
+}
+
+#[derive(Debug, Serialize)]
+struct PhaseView {
+    name: String,
+    state: String,
+    started_at: Option<Timestamp>,
+    took_ms: u64,
+    detail: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AuthorizationView {
+    identifier: String,
+    state: String,
+    responders_serving: u32,
+    responders_total: u32,
+}
+
+impl From<&Certificate> for CertificateView {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            id: safe(&certificate.id),
+            revision: certificate.revision,
+            name: safe(&certificate.name),
+            kind: kind(certificate.kind),
+            identifiers: each(&certificate.identifiers),
+            issuer: some(&certificate.issuer),
+            key_type: some(key_type(certificate.key_type)),
+            custody: some(custody(certificate.custody)),
+            http01: certificate.http01.as_ref().and_then(http01_word),
+            responders: each(&certificate.responders),
+            status: safe(&certificate.status),
+            deployment: safe(&certificate.deployment),
+            issues: certificate.issues.iter().map(IssueView::from).collect(),
+            auto_renew: certificate.auto_renew,
+            renew_at: from_wire(certificate.renew_at),
+            renew_reason: some(&certificate.renew_reason),
+            current: certificate.current.as_ref().map(VersionView::from),
+            targets: certificate.targets.iter().map(TargetView::from).collect(),
+            order: certificate.order.as_ref().map(OrderView::from),
+            created_at: from_wire(certificate.created_at),
+            deleting: certificate.deleting,
+        }
+    }
+}
+
+impl From<&Issue> for IssueView {
+    fn from(issue: &Issue) -> Self {
+        Self {
+            kind: safe(&issue.kind),
+            cause: safe(&issue.cause),
+            action: some(&issue.action),
+            since_at: from_wire(issue.since_at),
+        }
+    }
+}
+
+impl From<&Order> for OrderView {
+    fn from(order: &Order) -> Self {
+        Self {
+            phase: safe(&order.phase),
+            attempt: order.attempt,
+            reason: some(&order.reason),
+            started_at: from_wire(order.started_at),
+            retry_at: from_wire(order.retry_at),
+            error: order.error.as_ref().map(ProblemView::from),
+            order_url: some(&order.order_url),
+            phases: order.phases.iter().map(PhaseView::from).collect(),
+            authorizations: order.authorizations.iter().map(AuthorizationView::from).collect(),
+        }
+    }
+}
+
+impl From<&PhaseStep> for PhaseView {
+    fn from(step: &PhaseStep) -> Self {
+        Self {
+            name: safe(&step.name),
+            state: safe(&step.state),
+            started_at: from_wire(step.started_at),
+            took_ms: step.took_ms,
+            detail: some(&step.detail),
+        }
+    }
+}
+
+impl From<&Authorization> for AuthorizationView {
+    fn from(authorization: &Authorization) -> Self {
+        Self {
+            identifier: safe(&authorization.identifier),
+            state: safe(&authorization.state),
+            responders_serving: authorization.responders_serving,
+            responders_total: authorization.responders_total,
+        }
+    }
+}
+
+fn kind(value: i32) -> &'static str {
+    match CertificateKind::try_from(value) {
+        Ok(CertificateKind::Acme | CertificateKind::Unspecified) => "acme",
+        Err(_) => "unknown",
+    }
+}
+
+fn http01_word(http01: &Http01) -> Option<String> {
+    http01.mode.as_ref().map(|mode| match mode {
+        http01::Mode::StandalonePort(port) => format!("standalone:{port}"),
+        http01::Mode::Webroot(dir) => format!("webroot:{}", safe(dir)),
+    })
+}
+
+/// Returns one certificate as a JSON document.
+pub(crate) fn json(certificate: &Certificate) -> String {
+    super::json(None, CertificateView::from(certificate))
+}
+
+/// Returns certificates as a JSON list.
+pub(crate) fn json_list(certificates: &[Certificate]) -> String {
+    super::json_list("CertificateList", certificates.iter().map(CertificateView::from).collect())
+}
+
+/// Returns certificates as a table.
+pub(crate) fn table(certificates: &[Certificate], now: Timestamp, wide: bool) -> Table {
+    let mut head = vec!["NAME", "STATUS", "DEPLOYMENT", "EXPIRES", "RENEWS", "TARGETS", "ISSUER", "ISSUES"];
+    if wide {
+        head.extend(["IDENTIFIERS", "KEY", "CUSTODY", "PHASE", "SERIAL"]);
+    }
+    let mut table = Table::new(&head);
+    for certificate in certificates {
+        let version = certificate.current.clone().unwrap_or_default();
+        let issues: Vec<&str> = certificate.issues.iter().map(|issue| issue.kind.as_str()).collect();
+        let mut row = vec![
+            certificate.name.clone(),
+            certificate.status.clone(),
+            certificate.deployment.clone(),
+            time::short(now, version.not_after),
+            time::short(now, certificate.renew_at),
+            applied(certificate),
+            certificate.issuer.clone(),
+            issues.join(","),
+        ];
+        if wide {
+            row.extend([
+                certificate.identifiers.join(","),
+                key_type(certificate.key_type).to_owned(),
+                custody(certificate.custody).to_owned(),
+                certificate.order.as_ref().map(|order| order.phase.clone()).unwrap_or_default(),
+                version.serial,
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Returns `2/3`: targets where a handshake proved the current version, of all.
+fn applied(certificate: &Certificate) -> String {
+    let done = certificate.targets.iter().filter(|target| target.status == i32::from(TargetStatus::Applied)).count();
+    format!("{done}/{}", certificate.targets.len())
+}
+
+/// Returns one certificate for people.
+pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
+    let mut block = Block::titled(&headline(certificate));
+    block.field("identifiers", &certificate.identifiers.join(", "));
+    block.field("issuer", &certificate.issuer);
+    let key = format!("{}, custody {}", key_type(certificate.key_type), custody(certificate.custody));
+    block.field("key", &key);
+    block.field("http-01", &certificate.http01.as_ref().and_then(http01_word).unwrap_or_default());
+    block.field("responders", &certificate.responders.join(", "));
+    if let Some(version) = &certificate.current {
+        block.field("expires", &time::both(now, version.not_after));
+        block.field("serial", &version.serial);
+        block.field("sha256", &version.fingerprint_sha256);
+        block.field("issued by", &version.issuer_cn);
+    }
+    block.field("renews", &renewal(certificate, now));
+    block.field("revision", &certificate.revision.to_string());
+    if !certificate.targets.is_empty() {
+        block.section("targets");
+        certificate.targets.iter().for_each(|target| target::describe(&mut block, target, now));
+    }
+    if let Some(order) = &certificate.order {
+        block.section("order");
+        describe_order(&mut block, order, now);
+    }
+    describe_issues(&mut block, certificate, now);
+    block.render()
+}
+
+fn headline(certificate: &Certificate) -> String {
+    let deleting = if certificate.deleting { ", being deleted" } else { "" };
+    format!("{}: {}, deployment {}{deleting}", certificate.name, certificate.status, certificate.deployment)
+}
+
+fn renewal(certificate: &Certificate, now: Timestamp) -> String {
+    if !certificate.auto_renew {
+        return "never by itself (auto-renew is off)".to_owned();
+    }
+    match (from_wire(certificate.renew_at), certificate.renew_reason.as_str()) {
+        (None, _) => String::new(),
+        (Some(_), "") => time::both(now, certificate.renew_at),
+        (Some(_), reason) => format!("{}, {reason}", time::both(now, certificate.renew_at)),
+    }
+}
+
+fn describe_order(block: &mut Block, order: &Order, now: Timestamp) {
+    let attempt = if order.attempt > 1 { format!(", attempt {}", order.attempt) } else { String::new() };
+    block.line(&format!("{}{attempt}", order.phase));
+    for step in order.phases.iter().filter(|step| step.state != "todo") {
+        let took = if step.took_ms > 0 { format!("  {}", time::took(step.took_ms)) } else { String::new() };
+        block.below(&format!("{:<12} {}{took}  {}", step.name, step.state, step.detail));
+    }
+    for authorization in &order.authorizations {
+        let Authorization { identifier, state, responders_serving, responders_total } = authorization;
+        block.below(&format!("{identifier}: {state}, served by {responders_serving} of {responders_total} responders"));
+    }
+    block.problem(order.error.as_ref());
+    if from_wire(order.retry_at).is_some() {
+        block.below(&format!("next try {}", time::both(now, order.retry_at)));
+    }
+}
+
+fn describe_issues(block: &mut Block, certificate: &Certificate, now: Timestamp) {
+    if certificate.issues.is_empty() {
+        return;
+    }
+    block.section("issues");
+    for issue in &certificate.issues {
+        let since = from_wire(issue.since_at).map(|at| format!(" ({})", time::relative(now, at))).unwrap_or_default();
+        block.line(&format!("{}: {}{since}", issue.kind, issue.cause));
+        if !issue.action.is_empty() {
+            block.below(&format!("try: {}", issue.action));
+        }
+    }
+}
+
+/// Returns what the certificate is doing, why, and what to do about it.
+pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
+    let mut block = Block::titled(&headline(certificate));
+    block.line(&status_sentence(certificate, now));
+    let renewal = renewal(certificate, now);
+    if !renewal.is_empty() {
+        block.line(&format!("it renews {renewal}"));
+    }
+    if let Some(order) = certificate.order.as_ref().filter(|order| order.phase != "completed") {
+        let reason = if order.reason.is_empty() { String::new() } else { format!(" because of {}", order.reason) };
+        block.line(&format!("an order is in phase {}{reason}", order.phase));
+        if let Some(step) = order.phases.iter().find(|step| step.state == "running" || step.state == "waiting") {
+            block.below(&format!("{} is {}: {}", step.name, step.state, step.detail));
+        }
+        block.problem(order.error.as_ref());
+        if from_wire(order.retry_at).is_some() {
+            block.below(&format!("next try {}", time::both(now, order.retry_at)));
+        }
+    }
+    for target in &certificate.targets {
+        let (agent, dir) = target::place(target);
+        block.line(&format!("on {agent} in {dir}: {}", target_sentence(target.status)));
+        block.problem(target.problem.as_ref());
+        if from_wire(target.retry_at).is_some() {
+            block.below(&format!("next try {}", time::both(now, target.retry_at)));
+        }
+    }
+    if certificate.targets.is_empty() {
+        block.line("it is deployed nowhere: add a place with `certwright targets add`");
+    }
+    describe_issues(&mut block, certificate, now);
+    block.render()
+}
+
+fn status_sentence(certificate: &Certificate, now: Timestamp) -> String {
+    let expires = certificate.current.as_ref().map(|version| time::both(now, version.not_after)).unwrap_or_default();
+    match certificate.status.as_str() {
+        "active" => format!("a valid version exists; it expires {expires}"),
+        "expired" => format!("the current version expired {expires}"),
+        "revoked" => "the current version is revoked".to_owned(),
+        "failed" => "no version could be obtained".to_owned(),
+        "pending" => "no version has been obtained yet".to_owned(),
+        other => format!("its status is {other}"),
+    }
+}
+
+fn target_sentence(status: i32) -> &'static str {
+    match TargetStatus::try_from(status) {
+        Ok(TargetStatus::Unspecified | TargetStatus::Pending) => "not deployed yet",
+        Ok(TargetStatus::Applied) => "a TLS handshake shows the current version",
+        Ok(TargetStatus::Unproven) => "the files are in place, but no --verify endpoint proves that they are served",
+        Ok(TargetStatus::NotLive) => "the files are in place, but a handshake shows another certificate or none",
+        Ok(TargetStatus::RolledBack) => "the previous files were put back",
+        Ok(TargetStatus::Failed) => "the deployment failed",
+        Ok(TargetStatus::NeedsOperator) => "it waits for an operator",
+        Ok(TargetStatus::Drifted) => "a file was changed or removed on the host",
+        Err(_) => "in a state this program does not know: it is older than the controller",
+    }
+}

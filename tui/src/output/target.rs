@@ -1,0 +1,202 @@
+//! Targets: where a certificate is deployed and how that went.
+
+use jiff::Timestamp;
+use proto::clock::from_wire;
+use proto::operator::v1::{Target, TargetSpec};
+use proto::types::v1::{Command, Endpoint, FileSpec, StepReport};
+use serde::Serialize;
+
+use super::block::Block;
+use super::failure::ProblemView;
+use super::table::Table;
+use super::{each, safe, safe_lines, some, time};
+use crate::client::{file_content, target_status};
+
+/// A target in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetView {
+    id: String,
+    agent: String,
+    agent_status: Option<String>,
+    dir: String,
+    files: Vec<FileView>,
+    reload: Vec<Vec<String>>,
+    verify: Vec<EndpointView>,
+    status: &'static str,
+    doing: Option<String>,
+    version: Option<String>,
+    served_fingerprint_sha256: Option<String>,
+    error: Option<ProblemView>,
+    steps: Vec<StepView>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    attempt: u32,
+    retry_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct FileView {
+    content: &'static str,
+    name: String,
+    owner: Option<String>,
+    mode: String,
+}
+
+#[derive(Debug, Serialize)]
+struct EndpointView {
+    address: String,
+    server_name: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepView {
+    name: String,
+    subject: String,
+    ok: bool,
+    exit_status: Option<i32>,
+    output: String,
+    took_ms: u64,
+}
+
+impl From<&Target> for TargetView {
+    fn from(target: &Target) -> Self {
+        let spec = target.spec.clone().unwrap_or_default();
+        Self {
+            id: safe(&target.id),
+            agent: safe(&spec.agent),
+            agent_status: some(&target.agent_status),
+            dir: safe(&spec.dir),
+            files: spec.files.iter().map(FileView::from).collect(),
+            reload: spec.reload.iter().map(|command| each(&command.argv)).collect(),
+            verify: spec.verify.iter().map(EndpointView::from).collect(),
+            status: target_status(target.status),
+            doing: some(&target.doing),
+            version: some(&target.version_id),
+            served_fingerprint_sha256: some(&target.served_fingerprint_sha256),
+            error: target.problem.as_ref().map(ProblemView::from),
+            steps: target.steps.iter().map(StepView::from).collect(),
+            started_at: from_wire(target.started_at),
+            finished_at: from_wire(target.finished_at),
+            attempt: target.attempt,
+            retry_at: from_wire(target.retry_at),
+        }
+    }
+}
+
+impl From<&FileSpec> for FileView {
+    fn from(file: &FileSpec) -> Self {
+        Self {
+            content: file_content(file.content),
+            name: safe(&file.name),
+            owner: some(&file.owner),
+            mode: format!("{:04o}", file.mode),
+        }
+    }
+}
+
+impl From<&Endpoint> for EndpointView {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { address: safe(&endpoint.address), server_name: some(&endpoint.server_name) }
+    }
+}
+
+impl From<&StepReport> for StepView {
+    fn from(step: &StepReport) -> Self {
+        Self {
+            name: safe(&step.name),
+            subject: safe(&step.subject),
+            ok: step.ok,
+            exit_status: step.exit_status,
+            output: safe_lines(&step.output),
+            took_ms: step.took_ms,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OwnedView {
+    certificate: String,
+    #[serde(flatten)]
+    target: TargetView,
+}
+
+/// Returns targets, each with its certificate's name, as a JSON list.
+pub(crate) fn json_list(targets: &[(String, Target)]) -> String {
+    let view =
+        |(certificate, target): &(String, Target)| OwnedView { certificate: safe(certificate), target: target.into() };
+    super::json_list("TargetList", targets.iter().map(view).collect())
+}
+
+/// Returns targets, each with its certificate's name, as a table.
+pub(crate) fn table(targets: &[(String, Target)], now: Timestamp, wide: bool) -> Table {
+    let mut head = vec!["CERTIFICATE", "AGENT", "DIR", "STATUS", "FINISHED", "ERROR"];
+    if wide {
+        head.extend(["AGENT STATUS", "SERVED", "RETRY", "ID"]);
+    }
+    let mut table = Table::new(&head);
+    for (certificate, target) in targets {
+        let (agent, dir) = place(target);
+        let error = target.problem.as_ref().map(|problem| problem.message.clone()).unwrap_or_default();
+        let mut row =
+            vec![certificate.clone(), agent, dir, status(target), time::short(now, target.finished_at), error];
+        if wide {
+            let served = target.served_fingerprint_sha256.clone();
+            row.extend([target.agent_status.clone(), served, time::short(now, target.retry_at), target.id.clone()]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Adds a target, and what went wrong with it, to a record's block.
+pub(crate) fn describe(block: &mut Block, target: &Target, now: Timestamp) {
+    let (agent, dir) = place(target);
+    let agent_status = match target.agent_status.as_str() {
+        "" | "connected" => String::new(),
+        other => format!(" (agent {other})"),
+    };
+    block.line(&format!("{agent}  {dir}  {}{agent_status}", status(target)));
+    if let Some(spec) = &target.spec {
+        settings(block, spec);
+    }
+    block.problem(target.problem.as_ref());
+    for step in target.steps.iter().filter(|step| !step.ok) {
+        let exit = step.exit_status.map(|status| format!(", exit status {status}")).unwrap_or_default();
+        block.below(&format!("{} {} failed{exit}", step.name, step.subject));
+        for line in safe_lines(&step.output).lines() {
+            block.below(&format!("  {line}"));
+        }
+    }
+    if from_wire(target.retry_at).is_some() {
+        block.below(&format!("next try {}", time::both(now, target.retry_at)));
+    }
+}
+
+fn settings(block: &mut Block, spec: &TargetSpec) {
+    let file = |file: &FileSpec| {
+        let owner = if file.owner.is_empty() { String::new() } else { format!(" {}", file.owner) };
+        format!("{}={} {:04o}{owner}", file_content(file.content), file.name, file.mode)
+    };
+    let files: Vec<String> = spec.files.iter().map(file).collect();
+    if !files.is_empty() {
+        block.below(&format!("files: {}", files.join(", ")));
+    }
+    for Command { argv } in &spec.reload {
+        block.below(&format!("reload: {}", argv.join(" ")));
+    }
+    for Endpoint { address, server_name } in &spec.verify {
+        let name = if server_name.is_empty() { String::new() } else { format!("/{server_name}") };
+        block.below(&format!("verify: {address}{name}"));
+    }
+}
+
+/// Returns the agent and the directory of a target.
+pub(crate) fn place(target: &Target) -> (String, String) {
+    target.spec.as_ref().map_or_else(Default::default, |spec| (spec.agent.clone(), spec.dir.clone()))
+}
+
+/// Returns the status of a target, and what its agent does right now.
+pub(crate) fn status(target: &Target) -> String {
+    let word = target_status(target.status);
+    if target.doing.is_empty() { word.to_owned() } else { format!("{word} ({})", target.doing) }
+}

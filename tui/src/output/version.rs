@@ -1,0 +1,77 @@
+//! Issued versions: the `current` of a certificate and its history.
+
+use jiff::Timestamp;
+use proto::clock::from_wire;
+use proto::operator::v1::Version;
+use serde::Serialize;
+
+use super::table::Table;
+use super::{each, safe, some, time};
+use crate::client::custody;
+
+/// A version in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct VersionView {
+    version: String,
+    serial: String,
+    fingerprint_sha256: String,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    issuer_cn: Option<String>,
+    identifiers: Vec<String>,
+    custody: Option<String>,
+    issued_at: Option<Timestamp>,
+    deployable: bool,
+    reason: Option<String>,
+}
+
+impl From<&Version> for VersionView {
+    fn from(version: &Version) -> Self {
+        Self {
+            version: safe(&version.id),
+            serial: safe(&version.serial),
+            fingerprint_sha256: safe(&version.fingerprint_sha256),
+            not_before: from_wire(version.not_before),
+            not_after: from_wire(version.not_after),
+            issuer_cn: some(&version.issuer_cn),
+            identifiers: each(&version.identifiers),
+            custody: some(custody(version.custody)),
+            issued_at: from_wire(version.issued_at),
+            deployable: version.deployable,
+            reason: some(&version.reason),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct HistoryView {
+    #[serde(flatten)]
+    version: VersionView,
+    current: bool,
+}
+
+/// Returns the versions as a JSON list.
+pub(crate) fn json_list(versions: &[Version]) -> String {
+    let view = |version: &Version| HistoryView { version: version.into(), current: version.current };
+    super::json_list("VersionList", versions.iter().map(view).collect())
+}
+
+/// Returns the versions as a table.
+pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
+    let mut table =
+        Table::new(&["VERSION", "CURRENT", "ISSUED", "EXPIRES", "SERIAL", "CUSTODY", "DEPLOYABLE", "REASON"]);
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    for version in versions {
+        table.row([
+            version.id.clone(),
+            word(version.current),
+            time::short(now, version.issued_at),
+            time::short(now, version.not_after),
+            version.serial.clone(),
+            custody(version.custody).to_owned(),
+            word(version.deployable),
+            version.reason.clone(),
+        ]);
+    }
+    table
+}
