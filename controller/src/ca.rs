@@ -63,7 +63,7 @@ impl CaError {
                 ("CSR_REFUSED", "the agent makes this request itself: upgrade it, or enroll it again")
             }
             Self::Id => ("IDENTITY_REFUSED", "enroll the peer again"),
-            Self::Write(_) => ("DATABASE_FAILED", "check the disk and its free space, then restart"),
+            Self::Write(error) => return error.problem(),
             Self::Seal(_) | Self::Damaged(_) => ("IDENTITY_CA_DAMAGED", "restore the database from a backup"),
             Self::Build(_) => ("CERTIFICATE_NOT_MADE", "this is a bug: report it with the controller's log"),
         };
@@ -147,7 +147,7 @@ impl IdentityCa {
             return Err(CaError::CsrKey);
         }
         let leaf = self.issue(&profile::AGENT, agent_id, &key)?;
-        let facts = LeafFacts::parse(&leaf).map_err(CaError::Csr)?;
+        let facts = LeafFacts::parse(&leaf).or(Err(CaError::Damaged("its new leaf does not parse")))?;
         Ok(IssuedIdentity {
             leaf_der: leaf.to_vec(),
             serial: facts.serial,

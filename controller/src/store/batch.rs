@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::causes;
 use super::engine::EngineError;
 use super::tables::Table;
+use crate::lifecycle::problem::Problem;
 
 /// Most keys that one batch may name (design §3: what every distributed store can do at once).
 pub const BATCH_KEYS_MAX: usize = 64;
@@ -85,4 +87,18 @@ pub enum CommitError {
     /// The database failed. Whether the batch is durable is known only after a restart.
     #[error("the change could not be stored")]
     Storage(#[from] EngineError),
+}
+
+impl CommitError {
+    /// Returns the error for people.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let (reason, hint) = match self {
+            Self::Conflict { .. } => ("REVISION_CONFLICT", "look at it again, then repeat the change"),
+            Self::TooLarge => ("CHANGE_TOO_LARGE", "change less at once"),
+            Self::NotEncodable { .. } => ("RECORD_NOT_ENCODABLE", "this is a bug: report it with the controller's log"),
+            Self::Storage(error) => return error.problem(),
+        };
+        Problem::new(reason, self.to_string(), causes(self), hint)
+    }
 }

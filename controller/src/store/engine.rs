@@ -6,6 +6,7 @@ mod file;
 mod writer;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,11 +41,12 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Whether a database is there, so that a master key must be there too. A custom backend says so by its length.
+    /// Whether a database is there, so that a master key must be there too. When the kernel does not tell, there is one.
+    /// A custom backend says so by its length.
     #[must_use]
     pub fn exists(&self) -> bool {
         match self {
-            Self::File(path) => path.symlink_metadata().is_ok(),
+            Self::File(path) => !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound),
             Self::Custom(backend) => backend.len().map_or(true, |len| len > 0),
         }
     }

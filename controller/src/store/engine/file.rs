@@ -2,10 +2,10 @@
 //! initialised again, not even an empty one. Called by `engine` only.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::{CACHE_BYTES, CUSTOM, ENGINE, EngineError, REVISION, storage};
 
 /// Readable and writable by the owner alone.
 const OWNER_ONLY: u32 = 0o600;
+const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 const PERMISSION_BITS: u32 = 0o777;
 const GROUP_AND_OTHERS: u32 = 0o077;
 
@@ -53,9 +54,14 @@ fn builder() -> Builder {
     builder
 }
 
-/// Makes the database under another name, then links it in place: whoever is second finds the first one's.
+/// Makes the directory if need be, and the database under another name, then links it in place: whoever is second finds the first one's.
 fn create_file(path: &Path) -> Result<(), EngineError> {
     let directory = directory(path);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(OWNER_ONLY_DIRECTORY)
+        .create(directory)
+        .map_err(failed("create", directory))?;
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", proto::id::random_id()));

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -120,11 +121,12 @@ async fn the_revision_is_announced_before_the_reply() {
 #[tokio::test]
 async fn what_is_queued_together_is_synced_together_and_fails_alone() {
     let syncs = Arc::new(AtomicUsize::new(0));
-    let backend = Probe { inner: InMemoryBackend::new(), syncs: syncs.clone(), broken: Arc::default() };
+    let backend = Probe { inner: InMemoryBackend::new(), syncs: syncs.clone(), fault: Arc::default() };
     let engine = Engine::open(Backend::Custom(Box::new(backend)), true).await.unwrap();
     syncs.store(0, Ordering::SeqCst);
     engine.commit(put("alone", "x")).await.unwrap();
     let alone = syncs.swap(0, Ordering::SeqCst);
+    assert_eq!(alone, 2, "two-phase commit");
     let outcomes = join_all((0..200).map(|number| {
         // Every tenth one wants a key that exists.
         let key = if number % 10 == 0 { "alone".to_owned() } else { format!("k{number}") };
@@ -245,13 +247,15 @@ async fn two_first_starts_at_once_make_one_database() {
 #[tokio::test]
 async fn a_missing_database_is_not_made_unless_asked() {
     let directory = directory();
-    let path = directory.path().join("controller.redb");
+    let path = directory.path().join("state").join("controller.redb");
     assert!(!Backend::File(path.clone()).exists());
     assert!(matches!(open_file(&path, false).await, Err(EngineError::Missing { .. })));
-    assert!(!path.exists());
+    assert!(!path.parent().unwrap().exists());
     drop(open_file(&path, true).await.unwrap());
     assert!(Backend::File(path.clone()).exists());
-    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    assert!(Backend::File(path.join("below a file")).exists(), "the kernel did not say that there is none");
     let empty = Backend::Custom(Box::new(InMemoryBackend::new()));
     assert!(!empty.exists());
     assert!(matches!(Engine::open(empty, false).await, Err(EngineError::Missing { .. })));
@@ -291,20 +295,20 @@ async fn a_failing_disk_is_reported_and_ends_the_engine() {
     let directory = directory();
     let path = directory.path().join("controller.redb");
     drop(open_file(&path, true).await.unwrap());
-    let broken = Arc::new(AtomicBool::new(false));
+    let fault = Arc::new(Mutex::new(Fault::None));
     let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let inner = redb::backends::FileBackend::new(file).unwrap();
-    let backend = Probe { inner, syncs: Arc::default(), broken: broken.clone() };
+    let backend = Probe { inner, syncs: Arc::default(), fault: fault.clone() };
     let engine = Engine::open(Backend::Custom(Box::new(backend)), false).await.unwrap();
     engine.commit(put("a", "kept")).await.unwrap();
     assert!(!engine.failed().is_cancelled());
-    broken.store(true, Ordering::SeqCst);
+    *fault.lock().unwrap() = Fault::Full;
     let refused = engine.commit(put("a", "lost")).await.unwrap_err();
     assert!(matches!(refused, CommitError::Storage(EngineError::Storage(_))), "{refused:?}");
     assert!(engine.failed().is_cancelled());
     assert_eq!(*engine.revision().borrow(), 1);
-    broken.store(false, Ordering::SeqCst);
-    assert!(engine.commit(put("a", "lost")).await.is_err(), "redb trusts nothing until it is opened again");
+    *fault.lock().unwrap() = Fault::None;
+    assert!(engine.commit(put("a", "lost")).await.is_err(), "nothing is trusted until it is opened again");
     drop(engine);
     let engine = open_file(&path, false).await.unwrap();
     assert_eq!(text(&engine, "a").await, Some((1, "kept".to_owned())));
@@ -320,17 +324,40 @@ async fn a_panic_in_a_read_is_the_readers_own() {
     engine.commit(put("a", "1")).await.unwrap();
 }
 
-/// Counts syncs, and fails writes and syncs on demand.
+#[tokio::test]
+async fn a_panic_in_a_commit_ends_the_engine_and_leaves_no_one_waiting() {
+    let fault = Arc::new(Mutex::new(Fault::None));
+    let backend = Probe { inner: InMemoryBackend::new(), syncs: Arc::default(), fault: fault.clone() };
+    let engine = Engine::open(Backend::Custom(Box::new(backend)), true).await.unwrap();
+    engine.commit(put("a", "1")).await.unwrap();
+    *fault.lock().unwrap() = Fault::Panic;
+    let outcome = engine.commit(put("b", "1")).await;
+    assert!(matches!(outcome, Err(CommitError::Storage(EngineError::Stopped))), "{outcome:?}");
+    engine.failed().cancelled().await;
+    assert!(matches!(engine.commit(put("b", "1")).await, Err(CommitError::Storage(EngineError::Stopped))));
+}
+
+#[derive(Debug, Default)]
+enum Fault {
+    #[default]
+    None,
+    /// Every write and sync fails.
+    Full,
+    /// The next sync panics, as redb itself may on a damaged file.
+    Panic,
+}
+
+/// Counts syncs, and fails on demand.
 #[derive(Debug)]
 struct Probe<B> {
     inner: B,
     syncs: Arc<AtomicUsize>,
-    broken: Arc<AtomicBool>,
+    fault: Arc<Mutex<Fault>>,
 }
 
 impl<B> Probe<B> {
     fn check(&self) -> std::io::Result<()> {
-        if self.broken.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if matches!(*self.fault.lock().unwrap(), Fault::Full) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -350,6 +377,8 @@ impl<B: StorageBackend> StorageBackend for Probe<B> {
 
     fn sync_data(&self) -> std::io::Result<()> {
         self.check()?;
+        let fault = std::mem::take(&mut *self.fault.lock().unwrap());
+        assert!(!matches!(fault, Fault::Panic), "a fault of the test");
         self.syncs.fetch_add(1, Ordering::SeqCst);
         self.inner.sync_data()
     }

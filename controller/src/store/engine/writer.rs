@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::batch::{Batch, CommitError};
+use super::super::causes;
 use super::{ENGINE, EngineError, REVISION, Stored, blocking, definition, storage};
 
 /// Batches that may wait; more make their callers wait.
@@ -60,6 +61,8 @@ async fn write(
     announce: watch::Sender<u64>,
     failed: CancellationToken,
 ) {
+    // Also when a commit panics, as redb may on a damaged file.
+    let failed = failed.drop_guard();
     let mut group = Vec::new();
     while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
         let Some(database) = database.upgrade() else { break };
@@ -72,14 +75,15 @@ async fn write(
                 }
             }
             Err(failure) => {
-                error!(cause = ?failure, "the database cannot store changes");
-                failed.cancel();
+                error!(error = %failure, cause = causes(&failure), "the database cannot store changes");
                 for reply in replies {
                     answer(reply, Err(failure.clone().into()));
                 }
+                break;
             }
         }
     }
+    drop(failed);
 }
 
 /// A caller that has gone does not need its answer.
