@@ -452,6 +452,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
 mod tests;

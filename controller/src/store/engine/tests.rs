@@ -1,5 +1,7 @@
 //! Conflicts, limits, scans, and what an opener is told.
 
+mod crash;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use super::*;
+use super::super::*;
 
 const COMMITS: u64 = 12;
 const FILE: &str = "killed.redb";
@@ -225,7 +225,7 @@ async fn a_killed_process_leaves_everything_it_acknowledged() {
     let path = directory.path().join(FILE);
     drop(Engine::open(Backend::File(path.clone()), true).await.unwrap());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "store::engine::crash_tests::writes_until_killed"])
+        .args(["--exact", "--nocapture", "store::engine::tests::crash::writes_until_killed"])
         .current_dir(&directory)
         .stdout(Stdio::piped())
         .spawn()
