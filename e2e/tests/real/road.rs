@@ -108,6 +108,8 @@ async fn answers_below_a_web_root_that_nginx_serves() -> anyhow::Result<()> {
     server.configure(&[&name], "  server { listen 80; root /var/www/html; }\n").await?;
     server.host.ok(&["/usr/sbin/nginx", "-s", "reload"]).await?;
     server.enroll(&site.control).await?;
+    let policy = std::fs::read_to_string(server.policy())?;
+    std::fs::write(server.policy(), policy.replace("webroots = []", "webroots = [\"/var/www/html\"]"))?;
     server.start_agent()?;
     site.control.connected("h1").await?;
     let target = server.target(&name);
