@@ -1,0 +1,142 @@
+//! Everything that touches keys, files and commands, and nothing that touches the network. `net` talks to it through
+//! `request::Handle` only, so that this room can move into a process of its own. The policy is enforced here, always.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Host;
+use crate::policy::file::PolicyFile;
+use crate::problem::Problem;
+use crate::state::StateDir;
+
+mod command;
+mod files;
+mod keys;
+pub(crate) mod ledger;
+pub(crate) mod request;
+mod webroot;
+
+use request::{ApplyReply, ApplyRequest, Call, Handle};
+
+/// Requests that may wait; each is one small effect of this server.
+const QUEUE_MAX: usize = 64;
+
+/// The room: owns the policy, the keys and every descriptor below a target's directory.
+#[derive(Debug)]
+struct Room {
+    state: StateDir,
+    policy: PolicyFile,
+    host: Arc<dyn Host>,
+    /// One writer at a time: two targets may share a directory.
+    writing: Mutex<()>,
+    /// One run at a time of the same command.
+    running: Mutex<HashMap<Vec<String>, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Opens the room; `serve` must be awaited for its handle to get answers.
+pub(crate) fn open(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> (Handle, Server) {
+    let (calls, inbox) = mpsc::channel(QUEUE_MAX);
+    let room = Room {
+        state,
+        policy: PolicyFile::new(policy),
+        host,
+        writing: Mutex::new(()),
+        running: Mutex::new(HashMap::new()),
+    };
+    (Handle::new(calls), Server { room: Arc::new(room), inbox })
+}
+
+/// Answers requests until it is stopped or every handle is gone.
+#[derive(Debug)]
+pub(crate) struct Server {
+    room: Arc<Room>,
+    inbox: mpsc::Receiver<Call>,
+}
+
+impl Server {
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+        let mut work = JoinSet::new();
+        loop {
+            // Cancel-safe: `recv` and `join_next` lose nothing.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = work.join_next(), if !work.is_empty() => {}
+                call = self.inbox.recv(), if work.len() < QUEUE_MAX => {
+                    let Some((request, reply)) = call else { break };
+                    let room = Arc::clone(&self.room);
+                    work.spawn(async move {
+                        // The asker may be gone: then nobody needs the answer.
+                        drop(reply.send(room.perform(request).await));
+                    });
+                }
+            }
+        }
+        // A file write that has begun goes on in its blocking thread; it is safe to be cut at any step.
+        work.shutdown().await;
+    }
+}
+
+impl Room {
+    async fn perform(self: Arc<Self>, request: ApplyRequest) -> Result<ApplyReply, Problem> {
+        if let ApplyRequest::Run(argv) = request {
+            return self.run(&argv).await.map(ApplyReply::Ran);
+        }
+        spawn_blocking(move || self.perform_blocking(request))
+            .await
+            .unwrap_or_else(|error| Err(Problem::internal(&format!("a file operation: {error}"))))
+    }
+
+    fn perform_blocking(&self, request: ApplyRequest) -> Result<ApplyReply, Problem> {
+        let done = |()| ApplyReply::Done;
+        match request {
+            ApplyRequest::Policy => self.policy.current().map(ApplyReply::Policy),
+            ApplyRequest::Load => ledger::load(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
+            ApplyRequest::SaveDesired(response) => ledger::save_desired(&self.state, &response).map(done),
+            ApplyRequest::SaveOutcomes(outcomes) => ledger::save_outcomes(&self.state, &outcomes).map(done),
+            ApplyRequest::KeysHeld => keys::held(&self.state).map(ApplyReply::Slots),
+            ApplyRequest::MakeKey(slot) => keys::make(&self.state, &slot).map(ApplyReply::Csr),
+            ApplyRequest::Inspect(target) => {
+                let policy = self.policy.current()?;
+                files::inspect(&target, policy.permit(&target)?).map(ApplyReply::Inspected)
+            }
+            ApplyRequest::Install(install) => self.install(*install).map(|changed| ApplyReply::Installed { changed }),
+            ApplyRequest::Purge { target, names } => {
+                let _writing = self.turn();
+                let policy = self.policy.current()?;
+                files::purge(&target, policy.permit(&target)?, &names).map(done)
+            }
+            ApplyRequest::ServeToken { webroot, token, key_authorization } => {
+                let _writing = self.turn();
+                self.policy.current()?.permit_webroot(&webroot)?;
+                webroot::serve(&self.state, &webroot, &token, &key_authorization).map(done)
+            }
+            ApplyRequest::WithdrawTokens { keep } => {
+                let _writing = self.turn();
+                webroot::withdraw(&self.state, &keep).map(done)
+            }
+            ApplyRequest::Run(_) => Err(Problem::internal("a command in the wrong place")),
+        }
+    }
+
+    fn install(&self, install: request::Install) -> Result<bool, Problem> {
+        let policy = self.policy.current()?;
+        let root = policy.permit(&install.target)?;
+        let key = match (&install.target.key_slot_id, install.key_pem) {
+            (Some(slot), _) => Some(keys::read(&self.state, slot)?),
+            (None, key) => key,
+        };
+        let pair = files::pair::check(&install.target, &install.leaf_pem, &install.chain_pem, key)?;
+        let _writing = self.turn();
+        files::install(&install.target, root, &pair, &install.dropped)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,170 @@
+//! Puts a version's files into a target's directory so that they appear together or not at all (design §4 *Files*).
+//! Called by `apply` with a target that the policy permits; never touches anything outside of its directory.
+
+use nix::unistd::{Group, User};
+use rustix::fs::Stat;
+
+use crate::policy::Dir;
+use crate::problem::Problem;
+use crate::target::{Content, Owner, Target};
+
+pub(super) mod pair;
+mod steps;
+pub(crate) mod tree;
+
+use super::request::Inspected;
+use pair::Pair;
+use steps::{Live, Step};
+use tree::{NewFile, Tree, TreeError};
+
+/// Writes the version; returns whether anything had to change.
+pub(super) fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[String]) -> Result<bool, Problem> {
+    let files = new_files(target, pair)?;
+    let tree = open(target, root, true)?;
+    refuse_older(target, &tree, pair)?;
+    if is_written(&tree, &files).map_err(|error| error.problem())? {
+        return Ok(false);
+    }
+    let steps = plan(target, &tree, dropped)?;
+    for (done, step) in steps.iter().enumerate() {
+        if let Err(error) = tree.perform(step, &files) {
+            tree.tidy(steps.get(..=done).unwrap_or_default());
+            return Err(error.problem());
+        }
+    }
+    Ok(true)
+}
+
+/// Looks at what is there, without the version at hand.
+pub(super) fn inspect(target: &Target, root: &Dir) -> Result<Inspected, Problem> {
+    match Tree::open(&root.path, &target.dir, false) {
+        Ok(tree) => inspect_tree(target, &tree),
+        Err(_) => Ok(Inspected::default()),
+    }
+}
+
+/// Removes the target's links, and the generations once no link needs them.
+pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(), Problem> {
+    let tree = match Tree::open(&root.path, &target.dir, false) {
+        Ok(tree) => tree,
+        Err(error) if error.problem().reason == "PARENT_MISSING" => return Ok(()),
+        Err(error) => return Err(error.problem()),
+    };
+    for name in names {
+        tree.unlink_ours(name).map_err(|error| error.problem())?;
+    }
+    tree.remove_base().map_err(|error| error.problem())
+}
+
+fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {
+    let tree = Tree::open(&root.path, &target.dir, create).map_err(|error| error.problem())?;
+    if tree.is_shared().map_err(|error| error.problem())? {
+        return Err(Problem::new(
+            "UNSAFE_DIR",
+            format!("{} can be written by others than root and the agent's user", target.dir),
+            "somebody else could swap the files there",
+            format!("as root: `chown root {0} && chmod go-w {0}`", target.dir),
+        ));
+    }
+    Ok(tree)
+}
+
+fn plan(target: &Target, tree: &Tree, dropped: &[String]) -> Result<Vec<Step>, Problem> {
+    let names = target.names();
+    let observed = tree.observe(&names).map_err(|error| error.problem())?;
+    steps::steps(&observed, &target.dir, &names, dropped)
+}
+
+fn new_files(target: &Target, pair: &Pair) -> Result<Vec<NewFile>, Problem> {
+    let mut files = Vec::new();
+    for file in &target.files {
+        let owner = file.owner.as_ref().map(ids).transpose()?;
+        files.push(NewFile { name: file.name.clone(), mode: file.mode, owner, bytes: pair.bytes(file.content) });
+    }
+    Ok(files)
+}
+
+fn ids(owner: &Owner) -> Result<(u32, u32), Problem> {
+    let unknown = |what: &str, name: &str, cause: String| {
+        Problem::new(
+            "UNKNOWN_OWNER",
+            format!("this server has no {what} {name}"),
+            cause,
+            "choose an owner that exists there, or create it",
+        )
+    };
+    let user = User::from_name(&owner.user).map_err(|error| unknown("user", &owner.user, error.to_string()))?;
+    let group = Group::from_name(&owner.group).map_err(|error| unknown("group", &owner.group, error.to_string()))?;
+    let user = user.ok_or_else(|| unknown("user", &owner.user, String::new()))?;
+    let group = group.ok_or_else(|| unknown("group", &owner.group, String::new()))?;
+    Ok((user.uid.as_raw(), group.gid.as_raw()))
+}
+
+/// A leaf is never replaced by an older one for the same names: the controller may have been restored from a backup.
+fn refuse_older(target: &Target, tree: &Tree, pair: &Pair) -> Result<(), Problem> {
+    let Some(there) = current_leaf(target, tree)? else { return Ok(()) };
+    let shares_a_name = there.identifiers.iter().any(|name| pair.leaf.identifiers.contains(name));
+    if !shares_a_name || pair.leaf.not_before >= there.not_before {
+        return Ok(());
+    }
+    Err(Problem::new(
+        "OLDER_LEAF",
+        format!("the certificate in {} is newer than the one to deploy; nothing was changed", target.dir),
+        format!("not before {} there, {} offered", there.not_before, pair.leaf.not_before),
+        "renew the certificate, or remove the newer file if the older one is wanted",
+    ))
+}
+
+fn current_leaf(target: &Target, tree: &Tree) -> Result<Option<proto::x509::LeafFacts>, Problem> {
+    for file in target.files.iter().filter(|file| matches!(file.content, Content::Leaf | Content::Fullchain)) {
+        let read = tree.read(&file.name).map_err(|error| error.problem())?;
+        if let Some(leaf) = read.and_then(|(bytes, _)| pair::leaf_of(&bytes)) {
+            return Ok(Some(leaf));
+        }
+    }
+    Ok(None)
+}
+
+fn is_written(tree: &Tree, files: &[NewFile]) -> Result<bool, TreeError> {
+    for file in files {
+        if tree.live(&file.name)? != Live::Ours {
+            return Ok(false);
+        }
+        match tree.read(&file.name)? {
+            Some((bytes, stat)) if bytes == *file.bytes && has(&stat, file.mode, file.owner) => {}
+            Some(_) | None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn has(stat: &Stat, mode: u32, owner: Option<(u32, u32)>) -> bool {
+    stat.st_mode & 0o777 == mode && owner.is_none_or(|owner| owner == (stat.st_uid, stat.st_gid))
+}
+
+fn inspect_tree(target: &Target, tree: &Tree) -> Result<Inspected, Problem> {
+    let Some(leaf) = current_leaf(target, tree)? else { return Ok(Inspected::default()) };
+    let wanted = target.version.as_ref().map(|version| version.fingerprint_sha256);
+    let mut in_place = wanted == Some(leaf.fingerprint_sha256);
+    for file in &target.files {
+        let owner = file.owner.as_ref().map(ids).transpose()?;
+        let read = tree.read(&file.name).map_err(|error| error.problem())?;
+        let ours = tree.live(&file.name).map_err(|error| error.problem())? == Live::Ours;
+        in_place &= ours
+            && read.is_some_and(|(bytes, stat)| {
+                let fits = match file.content {
+                    Content::Leaf | Content::Fullchain => {
+                        pair::leaf_of(&bytes).map(|leaf| leaf.fingerprint_sha256) == wanted
+                    }
+                    Content::Key => String::from_utf8(bytes)
+                        .is_ok_and(|pem| proto::x509::spki_of_key(&pem.into()).is_ok_and(|spki| spki == leaf.spki_der)),
+                    Content::Chain => true,
+                };
+                fits && has(&stat, file.mode, owner)
+            });
+    }
+    Ok(Inspected { in_place, fingerprint_sha256: Some(leaf.fingerprint_sha256) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What `net` may ask of `apply`, and the answers: one enum each way, so that the two can live in two processes.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ledger::Loaded;
+use crate::host::CommandOutcome;
+use crate::plan::Outcome;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::target::{KeySlot, Target};
+
+/// A request and where its answer goes.
+pub(super) type Call = (ApplyRequest, oneshot::Sender<Result<ApplyReply, Problem>>);
+
+/// One effect on this server, or one look at it.
+#[derive(Debug)]
+pub(crate) enum ApplyRequest {
+    Policy,
+    Load,
+    SaveDesired(Box<proto::agent::v1::GetDesiredResponse>),
+    SaveOutcomes(Vec<Outcome>),
+    KeysHeld,
+    MakeKey(KeySlot),
+    Inspect(Box<Target>),
+    Install(Box<Install>),
+    Run(Vec<String>),
+    Purge { target: Box<Target>, names: Vec<String> },
+    ServeToken { webroot: String, token: String, key_authorization: String },
+    WithdrawTokens { keep: Vec<(String, String)> },
+}
+
+/// A version to put into a target's directory.
+#[derive(Debug)]
+pub(crate) struct Install {
+    pub(crate) target: Target,
+    pub(crate) leaf_pem: String,
+    pub(crate) chain_pem: String,
+    /// Only in controller custody.
+    pub(crate) key_pem: Option<SecretString>,
+    /// Names this target wrote earlier and no longer lists.
+    pub(crate) dropped: Vec<String>,
+}
+
+/// Answers, by the kind of the request.
+#[derive(Debug)]
+pub(crate) enum ApplyReply {
+    Done,
+    Policy(Arc<Policy>),
+    Loaded(Box<Loaded>),
+    Slots(Vec<String>),
+    Csr(Vec<u8>),
+    Inspected(Inspected),
+    Installed { changed: bool },
+    Ran(CommandOutcome),
+}
+
+/// What is in a target's directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inspected {
+    /// The desired version's files are all there, with their links, modes and owners.
+    pub(crate) in_place: bool,
+    /// The leaf that is there now.
+    pub(crate) fingerprint_sha256: Option<[u8; 32]>,
+}
+
+/// The one door to `apply`.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    calls: mpsc::Sender<Call>,
+}
+
+impl Handle {
+    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
+        Self { calls }
+    }
+
+    pub(crate) async fn policy(&self) -> Result<Arc<Policy>, Problem> {
+        match self.call(ApplyRequest::Policy).await? {
+            ApplyReply::Policy(policy) => Ok(policy),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn load(&self) -> Result<Loaded, Problem> {
+        match self.call(ApplyRequest::Load).await? {
+            ApplyReply::Loaded(loaded) => Ok(*loaded),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn keys_held(&self) -> Result<Vec<String>, Problem> {
+        match self.call(ApplyRequest::KeysHeld).await? {
+            ApplyReply::Slots(slots) => Ok(slots),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes (or finds) the slot's key and returns its CSR, DER; both are on the disk by then.
+    pub(crate) async fn make_key(&self, slot: KeySlot) -> Result<Vec<u8>, Problem> {
+        match self.call(ApplyRequest::MakeKey(slot)).await? {
+            ApplyReply::Csr(csr) => Ok(csr),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn inspect(&self, target: &Target) -> Result<Inspected, Problem> {
+        match self.call(ApplyRequest::Inspect(Box::new(target.clone()))).await? {
+            ApplyReply::Inspected(inspected) => Ok(inspected),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns whether anything had to be written.
+    pub(crate) async fn install(&self, install: Install) -> Result<bool, Problem> {
+        match self.call(ApplyRequest::Install(Box::new(install))).await? {
+            ApplyReply::Installed { changed } => Ok(changed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn run(&self, argv: Vec<String>) -> Result<CommandOutcome, Problem> {
+        match self.call(ApplyRequest::Run(argv)).await? {
+            ApplyReply::Ran(outcome) => Ok(outcome),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// For requests that answer only with success.
+    pub(crate) async fn perform(&self, request: ApplyRequest) -> Result<(), Problem> {
+        match self.call(request).await? {
+            ApplyReply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn call(&self, request: ApplyRequest) -> Result<ApplyReply, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send((request, reply)).await.map_err(|error| stopping(&error))?;
+        answer.await.unwrap_or_else(|error| Err(stopping(&error)))
+    }
+}
+
+fn stopping(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new("STOPPING", "the agent is stopping", error.to_string(), "it goes on when it is started again")
+}
+
+fn unexpected(reply: &ApplyReply) -> Problem {
+    // Only the kind: a reply may hold a key's CSR or output.
+    Problem::internal(&format!("an answer of the wrong kind: {:?}", std::mem::discriminant(reply)))
+}

@@ -1,0 +1,97 @@
+//! The outside of the agent: connections, listeners, commands. Two implementations: `RealHost` here, and the fake host
+//! of e2e. Decides nothing and retries nothing; `net` and `apply::command` call it.
+
+use std::fmt::Debug;
+use std::io;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+mod command;
+mod port;
+mod socket;
+
+/// A byte stream to a peer.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// A listening port; dropping it closes the port.
+#[async_trait]
+pub trait Incoming: Send {
+    /// Returns the next connection.
+    ///
+    /// # Errors
+    /// When the kernel gives none, for example because no descriptor is left.
+    async fn accept(&mut self) -> io::Result<Box<dyn Connection>>;
+}
+
+/// What the agent may do outside of its own process.
+#[async_trait]
+pub trait Host: Send + Sync + Debug {
+    /// Connects to `HOST:PORT`. The caller sets the time limit.
+    ///
+    /// # Errors
+    /// When the name does not resolve or the peer refuses.
+    async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>>;
+
+    /// Listens on a TCP port, IPv6 and IPv4.
+    ///
+    /// # Errors
+    /// When the port is taken or not allowed.
+    async fn bind(&self, port: u16) -> io::Result<Box<dyn Incoming>>;
+
+    /// Runs an exact argv: no shell, own process group, empty environment, no stdin, output capped, killed at `timeout`.
+    async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome;
+
+    /// Returns who listens on a port, as "nginx (pid 812)".
+    async fn port_holder(&self, port: u16) -> Option<String>;
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandExit {
+    /// It returned this status.
+    Status(i32),
+    /// A signal killed it.
+    Signal(i32),
+    /// It was killed, with its process group, at the time limit.
+    TimedOut,
+    /// It could not be started, for this reason.
+    NotStarted(String),
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOutcome {
+    /// How it ended.
+    pub exit: CommandExit,
+    /// What it wrote to stdout and stderr, raw, at most 64 KiB.
+    pub output: String,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+/// The machine the agent runs on.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RealHost;
+
+#[async_trait]
+impl Host for RealHost {
+    async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
+        socket::connect(address).await
+    }
+
+    async fn bind(&self, port: u16) -> io::Result<Box<dyn Incoming>> {
+        socket::bind(port)
+    }
+
+    async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome {
+        command::run(argv, timeout).await
+    }
+
+    async fn port_holder(&self, port: u16) -> Option<String> {
+        tokio::task::spawn_blocking(move || port::holder(port)).await.ok().flatten()
+    }
+}

@@ -1,0 +1,158 @@
+//! Runs one command: exact argv, no shell, empty environment, own process group, killed as a group at its time limit.
+//! Only `RealHost` calls this; which argv may run is decided by the policy before.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+use super::{CommandExit, CommandOutcome};
+
+/// Output kept; the rest is read and dropped, so that the command never blocks on a full pipe.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// How long output may trickle in once the command has ended: a daemon it started may keep the pipe open for ever.
+const DRAIN: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
+    let started = Instant::now();
+    let outcome = |exit, output: &[u8]| CommandOutcome {
+        exit,
+        output: String::from_utf8_lossy(output).into_owned(),
+        took: started.elapsed(),
+    };
+    let Some((program, arguments)) = argv.split_first() else {
+        return outcome(CommandExit::NotStarted("the command is empty".to_owned()), b"");
+    };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => return outcome(CommandExit::NotStarted(error.to_string()), b""),
+    };
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let (mut out, mut err) = (Capture::new(child.stdout.take()), Capture::new(child.stderr.take()));
+    let exit = match timeout(limit, wait(&mut child, &mut out, &mut err)).await {
+        Ok(exit) => exit,
+        Err(_elapsed) => {
+            // A group that has just ended by itself needs no signal.
+            group.map(|group| kill_process_group(group, Signal::KILL).ok());
+            drop(child.wait().await);
+            CommandExit::TimedOut
+        }
+    };
+    let drained = timeout(DRAIN, async { tokio::join!(out.drain(), err.drain()) }).await;
+    drop(drained);
+    let mut output = out.bytes;
+    output.extend_from_slice(&err.bytes);
+    output.truncate(OUTPUT_BYTES_MAX);
+    outcome(exit, &output)
+}
+
+/// Waits for the end while reading both pipes. Every arm is cancel-safe: `wait`, and `read` into a buffer of our own.
+async fn wait<O, E>(child: &mut Child, out: &mut Capture<O>, err: &mut Capture<E>) -> CommandExit
+where
+    O: AsyncRead + Unpin,
+    E: AsyncRead + Unpin,
+{
+    loop {
+        tokio::select! {
+            biased;
+            () = out.read(), if out.open() => {}
+            () = err.read(), if err.open() => {}
+            status = child.wait() => return match status {
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => CommandExit::Status(code),
+                    (None, signal) => CommandExit::Signal(signal.unwrap_or_default()),
+                },
+                Err(error) => CommandExit::NotStarted(error.to_string()),
+            },
+        }
+    }
+}
+
+struct Capture<R> {
+    source: Option<R>,
+    bytes: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Capture<R> {
+    fn new(source: Option<R>) -> Self {
+        Self { source, bytes: Vec::new(), chunk: vec![0; 4096] }
+    }
+
+    fn open(&self) -> bool {
+        self.source.is_some()
+    }
+
+    async fn read(&mut self) {
+        let Some(source) = &mut self.source else { return };
+        match source.read(&mut self.chunk).await {
+            Ok(count @ 1..) => {
+                let room = OUTPUT_BYTES_MAX.saturating_sub(self.bytes.len()).min(count);
+                self.bytes.extend_from_slice(self.chunk.get(..room).unwrap_or_default());
+            }
+            Ok(0) | Err(_) => self.source = None,
+        }
+    }
+
+    async fn drain(&mut self) {
+        while self.open() {
+            self.read().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(argv: &[&str], limit_ms: u64) -> CommandOutcome {
+        let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
+        run(&argv, Duration::from_millis(limit_ms)).await
+    }
+
+    #[tokio::test]
+    async fn tells_status_and_output_of_both_pipes() {
+        let outcome = check(&["/bin/ls", "/", "/no/such/path"], 5_000).await;
+        assert_eq!(outcome.exit, CommandExit::Status(2));
+        assert!(outcome.output.contains("etc") && outcome.output.contains("/no/such/path"), "{}", outcome.output);
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_empty() {
+        let outcome = check(&["/usr/bin/env"], 5_000).await;
+        assert_eq!((outcome.exit, outcome.output.as_str()), (CommandExit::Status(0), ""));
+    }
+
+    #[tokio::test]
+    async fn a_hanging_command_is_killed_at_its_time_limit() {
+        let outcome = check(&["/bin/sleep", "60"], 50).await;
+        assert_eq!(outcome.exit, CommandExit::TimedOut);
+        assert!(outcome.took < Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn endless_output_is_capped() {
+        let outcome = check(&["/usr/bin/yes"], 300).await;
+        assert_eq!(outcome.exit, CommandExit::TimedOut);
+        assert_eq!(outcome.output.len(), OUTPUT_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_says_so() {
+        assert!(matches!(check(&["/no/such/program"], 50).await.exit, CommandExit::NotStarted(_)));
+    }
+}

@@ -1,0 +1,359 @@
+//! Carries targets through one pass: fetch and write each, then run every distinct reload command once, then prove each
+//! by handshake. One target's failure never stops another. Effects on this server are asked of `apply`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use proto::agent::v1 as wire;
+use proto::clock::Clock;
+use proto::text::{many_lines, one_line};
+use proto::x509::hex;
+use secrecy::SecretString;
+use tokio::sync::{OnceCell, mpsc, watch};
+use tokio::time::Instant;
+
+use super::client::{call, is_transient, refusal};
+use super::jitter;
+use super::session::Link;
+use super::verify::{VerifyError, prove, served};
+use crate::apply::request::{ApplyRequest, Handle, Install};
+use crate::host::{CommandExit, CommandOutcome, Host};
+use crate::plan::{Outcome, Status, Step, retry_after};
+use crate::problem::Problem;
+use crate::target::{Endpoint, Target};
+
+/// Targets that are worked on at the same time.
+const AT_ONCE: usize = 4;
+/// Output kept of a step.
+const OUTPUT_BYTES_MAX: usize = 4096;
+
+/// What became of a target so far.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Doing(&'static str),
+    Done(Box<Outcome>),
+    /// The controller is needed and not there: try again with the next connection.
+    Later,
+}
+
+/// A target and its change.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) target_id: String,
+    pub(crate) change: Change,
+}
+
+/// A target to work on.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) target: Target,
+    pub(crate) attempt: u32,
+    /// Names that this target wrote earlier in the same directory.
+    pub(crate) names_before: Vec<String>,
+}
+
+/// Works on targets; shared by all passes.
+#[derive(Debug)]
+pub(crate) struct Deployer {
+    pub(crate) apply: Handle,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) progress: mpsc::Sender<Progress>,
+}
+
+/// One attempt at one target.
+struct Attempt {
+    job: Job,
+    started_at: Timestamp,
+    steps: Vec<Step>,
+}
+
+/// Each distinct command of a pass, run by whoever needs it first.
+type Runs = HashMap<Vec<String>, OnceCell<Result<CommandOutcome, Problem>>>;
+
+enum Written {
+    Yes,
+    Later,
+    Failed(Problem),
+}
+
+impl Deployer {
+    /// Works on all jobs; every one of them ends in `Done` or `Later`.
+    pub(crate) async fn pass(&self, jobs: Vec<Job>) {
+        let written: Vec<Attempt> = stream::iter(jobs)
+            .map(|job| self.begin(job))
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        // All files are in place before the first reload, so one run serves every target that names the command.
+        let commands = written.iter().flat_map(|attempt| &attempt.job.target.reload);
+        let runs: Runs = commands.map(|argv| (argv.clone(), OnceCell::new())).collect();
+        let proofs = stream::iter(written).map(|attempt| self.finish(attempt, &runs)).buffer_unordered(AT_ONCE);
+        proofs.collect::<()>().await;
+    }
+
+    /// Writes the files; `None` when the attempt ends here.
+    async fn begin(&self, job: Job) -> Option<Attempt> {
+        let mut attempt = Attempt { job, started_at: self.clock.now(), steps: Vec::new() };
+        if attempt.job.target.purge {
+            let outcome = self.purge(&mut attempt).await;
+            self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+            return None;
+        }
+        self.tell(&attempt, Change::Doing("writing")).await;
+        let started = Instant::now();
+        let (problem, note) = match self.write(&attempt.job).await {
+            Written::Later => {
+                self.tell(&attempt, Change::Later).await;
+                return None;
+            }
+            Written::Yes => (None, String::new()),
+            Written::Failed(problem) => (Some(problem.clone()), problem.cause),
+        };
+        let ok = problem.is_none();
+        attempt.step("write", attempt.job.target.dir.clone(), ok, None, &note, started);
+        let Some(problem) = problem else { return Some(attempt) };
+        let outcome = self.outcome(&attempt, Status::Failed, Some(problem), None);
+        self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+        None
+    }
+
+    async fn write(&self, job: &Job) -> Written {
+        match self.try_write(job).await {
+            Ok(written) => written,
+            Err(problem) => Written::Failed(problem),
+        }
+    }
+
+    async fn try_write(&self, job: &Job) -> Result<Written, Problem> {
+        let Job { target, attempt, names_before } = job;
+        // Refused before a secret travels; `apply` enforces the policy again.
+        self.apply.policy().await?.permit(target)?;
+        let client = self.link.borrow().client.clone();
+        if (*attempt > 1 || client.is_none()) && self.apply.inspect(target).await?.in_place {
+            return Ok(Written::Yes);
+        }
+        let (Some(mut client), Some(version)) = (client, target.version.as_ref()) else { return Ok(Written::Later) };
+        let request = wire::FetchRequest { target_id: target.id.clone(), version_id: version.id.clone() };
+        let fetched = match call(client.fetch(request)).await {
+            Ok(fetched) => fetched,
+            Err(status) if is_transient(&status) => return Ok(Written::Later),
+            Err(status) => return Err(refusal(&status)),
+        };
+        let key_pem = SecretString::from(fetched.key_pem);
+        let has_key = !secrecy::ExposeSecret::expose_secret(&key_pem).is_empty();
+        let names = target.names();
+        let install = Install {
+            target: target.clone(),
+            leaf_pem: fetched.leaf_pem,
+            chain_pem: fetched.chain_pem,
+            key_pem: has_key.then_some(key_pem),
+            dropped: names_before.iter().filter(|name| !names.contains(name)).cloned().collect(),
+        };
+        self.apply.install(install).await?;
+        Ok(Written::Yes)
+    }
+
+    async fn finish(&self, mut attempt: Attempt, runs: &Runs) {
+        let outcome = match self.reload(&mut attempt, runs).await {
+            Err(problem) => self.outcome(&attempt, Status::Failed, Some(problem), None),
+            Ok(()) => self.verify(&mut attempt).await,
+        };
+        self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+    }
+
+    async fn reload(&self, attempt: &mut Attempt, runs: &Runs) -> Result<(), Problem> {
+        if attempt.job.target.reload.is_empty() {
+            return Ok(());
+        }
+        self.tell(attempt, Change::Doing("reloading")).await;
+        for argv in attempt.job.target.reload.clone() {
+            let started = Instant::now();
+            let run = runs.get(&argv).ok_or_else(|| Problem::internal("a command that nobody planned"))?;
+            let run = run.get_or_init(|| self.apply.run(argv.clone())).await.clone()?;
+            let status = match run.exit {
+                CommandExit::Status(status) => Some(status),
+                CommandExit::Signal(_) | CommandExit::TimedOut | CommandExit::NotStarted(_) => None,
+            };
+            let subject = one_line(&argv.join(" "), 400);
+            let ok = status == Some(0);
+            attempt.step("reload", subject.clone(), ok, status, &run.output, started);
+            if !ok {
+                return Err(reload_failed(&subject, &run));
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, attempt: &mut Attempt) -> Outcome {
+        let target = attempt.job.target.clone();
+        let Some(version) = target.version.as_ref().filter(|_| !target.verify.is_empty()) else {
+            return self.outcome(attempt, Status::Unproven, None, None);
+        };
+        self.tell(attempt, Change::Doing("verifying")).await;
+        let wanted = version.fingerprint_sha256;
+        let started = Instant::now();
+        let proofs = target.verify.iter().map(|endpoint| prove(self.host.as_ref(), endpoint, wanted, &self.clock));
+        let mut shown = None;
+        let mut problem = None;
+        for (endpoint, seen) in target.verify.iter().zip(join_all(proofs).await) {
+            let failed = not_live(endpoint, &seen, wanted);
+            let note = failed.as_ref().map(|problem| problem.cause.clone()).unwrap_or_default();
+            attempt.step("verify", endpoint.to_string(), failed.is_none(), None, &note, started);
+            shown = if failed.is_some() || shown.is_none() { seen.ok().or(shown) } else { shown };
+            problem = problem.or(failed);
+        }
+        let status = if problem.is_none() { Status::Applied } else { Status::NotLive };
+        self.outcome(attempt, status, problem, shown)
+    }
+
+    /// Removes the files once no endpoint serves them any more.
+    async fn purge(&self, attempt: &mut Attempt) -> Outcome {
+        self.tell(attempt, Change::Doing("verifying")).await;
+        let started = Instant::now();
+        let removed = self.try_purge(&attempt.job).await;
+        let note = removed.as_ref().err().map(|problem| problem.cause.clone()).unwrap_or_default();
+        attempt.step("purge", attempt.job.target.dir.clone(), removed.is_ok(), None, &note, started);
+        match removed {
+            Ok(()) => Outcome { purged: true, names: vec![], ..self.outcome(attempt, Status::Applied, None, None) },
+            Err(problem) => self.outcome(attempt, Status::Pending, Some(problem), None),
+        }
+    }
+
+    async fn try_purge(&self, job: &Job) -> Result<(), Problem> {
+        let target = &job.target;
+        let there = self.apply.inspect(target).await?.fingerprint_sha256;
+        let ours = there.or_else(|| target.version.as_ref().map(|version| version.fingerprint_sha256));
+        for endpoint in &target.verify {
+            match served(self.host.as_ref(), endpoint, &self.clock).await {
+                Ok(fingerprint) if Some(fingerprint) == ours => {
+                    let message = format!("{endpoint} still serves the certificate; its files were not removed");
+                    let hint =
+                        "point the service at another certificate and reload it; the agent looks again by itself";
+                    return Err(Problem::new("STILL_SERVED", message, format!("leaf {}", hex(&fingerprint)), hint));
+                }
+                Ok(_) => {}
+                Err(error) if error.is_refused() => {}
+                Err(error) => {
+                    let message = format!("{endpoint} does not tell what it serves; the files were not removed");
+                    let hint = "bring the endpoint up, or remove it from the target; the agent looks again by itself";
+                    return Err(Problem::new("PURGE_UNPROVEN", message, chain(&error), hint));
+                }
+            }
+        }
+        let mut names = target.names();
+        names.extend(job.names_before.iter().cloned());
+        self.apply.perform(ApplyRequest::Purge { target: Box::new(target.clone()), names }).await
+    }
+
+    fn outcome(&self, attempt: &Attempt, status: Status, problem: Option<Problem>, shown: Option<[u8; 32]>) -> Outcome {
+        let target = &attempt.job.target;
+        let finished_at = self.clock.now();
+        let retry_at = match status {
+            Status::Applied | Status::Unproven => None,
+            Status::Pending | Status::NotLive | Status::Failed => {
+                let after = retry_after(attempt.job.attempt, jitter());
+                finished_at.checked_add(SignedDuration::try_from(after).unwrap_or_default()).ok()
+            }
+        };
+        let mut names = target.names();
+        if status == Status::Failed {
+            names.extend(attempt.job.names_before.iter().filter(|name| !target.names().contains(name)).cloned());
+        }
+        Outcome {
+            target_id: target.id.clone(),
+            wish: target.digest(),
+            version_id: target.version.as_ref().map(|version| version.id.clone()).unwrap_or_default(),
+            deploy_wish: target.deploy_wish,
+            status,
+            served_fingerprint_sha256: shown,
+            problem,
+            steps: attempt.steps.clone(),
+            started_at: attempt.started_at,
+            finished_at,
+            retry_at,
+            attempt: attempt.job.attempt,
+            purged: false,
+            dir: target.dir.clone(),
+            names,
+        }
+    }
+
+    async fn tell(&self, attempt: &Attempt, change: Change) {
+        let target_id = attempt.job.target.id.clone();
+        // Nobody listens only while the agent stops.
+        drop(self.progress.send(Progress { target_id, change }).await);
+    }
+}
+
+impl Attempt {
+    fn step(
+        &mut self,
+        name: &str,
+        subject: String,
+        ok: bool,
+        exit_status: Option<i32>,
+        output: &str,
+        started: Instant,
+    ) {
+        self.steps.push(Step {
+            name: name.to_owned(),
+            subject,
+            ok,
+            exit_status,
+            output: clip(output),
+            took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+}
+
+fn reload_failed(subject: &str, run: &CommandOutcome) -> Problem {
+    let how = match &run.exit {
+        CommandExit::Status(status) => format!("ended with status {status}"),
+        CommandExit::Signal(signal) => format!("was killed by signal {signal}"),
+        CommandExit::TimedOut => format!("did not end within {} s and was killed", run.took.as_secs()),
+        CommandExit::NotStarted(error) => format!("could not be started: {error}"),
+    };
+    Problem::new(
+        "RELOAD_FAILED",
+        format!("`{subject}` {how}; the new files are in place"),
+        one_line(&run.output, 600),
+        "correct the service on this server; the agent tries again by itself, or deploy now",
+    )
+}
+
+fn not_live(endpoint: &Endpoint, seen: &Result<[u8; 32], VerifyError>, wanted: [u8; 32]) -> Option<Problem> {
+    let (message, cause) = match seen {
+        Ok(fingerprint) if *fingerprint == wanted => return None,
+        Ok(fingerprint) => (
+            format!("{endpoint} still shows another certificate"),
+            format!("expected leaf {}, got {}", hex(&wanted), hex(fingerprint)),
+        ),
+        Err(error) => (format!("{endpoint} shows no certificate"), chain(error)),
+    };
+    let hint = "check that the service reads these files, that the reload command is the right one, and address and name \
+                of the verify endpoint";
+    Some(Problem::new("NOT_LIVE", message, cause, hint))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{source}")
+}
+
+/// Sanitises output and cuts it to [`OUTPUT_BYTES_MAX`].
+fn clip(output: &str) -> String {
+    let mut text = many_lines(output, OUTPUT_BYTES_MAX);
+    while text.len() > OUTPUT_BYTES_MAX {
+        text.pop();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

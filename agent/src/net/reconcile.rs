@@ -1,0 +1,538 @@
+//! Makes what is observed equal to what is desired: pulls the desired state, makes keys, serves tokens, starts passes
+//! over targets, reports. One loop, level-triggered: whatever wakes it, it looks at everything again. Decisions are in
+//! `plan`; work that may take time runs in tasks, and the loop itself never waits for the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::agent::v1 as wire;
+use proto::clock::Clock;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::Status as CallStatus;
+use tracing::{info, warn};
+
+use super::client::{Client, call, refusal};
+use super::deployment::{Change, Deployer, Job, Progress};
+use super::http01::Listeners;
+use super::jitter;
+use super::report::{Observed, report};
+use super::session::Link;
+use crate::apply::request::{ApplyRequest, Handle};
+use crate::host::Host;
+use crate::plan::{Offer, Outcome, TargetStep, judge, next_step};
+use crate::problem::Problem;
+use crate::target::{Challenge, Desired, KeySlot, Place, StateName};
+
+/// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
+const PULL: Duration = Duration::from_secs(900);
+/// Rest after a call that failed on a connection that is still there.
+const CALL_RETRY: Duration = Duration::from_secs(5);
+/// Rest before a port that was taken is tried again; a challenge is short-lived.
+const CHALLENGE_RETRY: Duration = Duration::from_secs(3);
+/// Rest before a key or CSR that failed is tried again.
+const KEY_RETRY: Duration = Duration::from_secs(10);
+const KEYS_AT_ONCE: usize = 4;
+const PASSES_AT_ONCE: usize = 8;
+const PROGRESS_MAX: usize = 256;
+/// How long running deployments may go on when the agent is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Work that at most one task does at a time.
+#[derive(Debug, Default)]
+struct Duty {
+    wanted: bool,
+    busy: bool,
+    not_before: Option<Instant>,
+}
+
+impl Duty {
+    fn is_due(&self, now: Instant) -> bool {
+        self.wanted && !self.busy && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn begin(&mut self) {
+        *self = Self { wanted: false, busy: true, not_before: None };
+    }
+
+    fn retry(&mut self, after: Duration) {
+        *self = Self { wanted: true, busy: false, not_before: Some(Instant::now() + after) };
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        self.not_before.filter(|_| self.wanted && !self.busy)
+    }
+}
+
+/// What a task came back with.
+enum Done {
+    Pulled(Result<wire::GetDesiredResponse, CallStatus>),
+    Reported(Result<(), CallStatus>),
+    Key { id: String, sent: bool, problem: Option<Problem> },
+    Served { serving: BTreeSet<String>, problems: BTreeMap<String, Problem> },
+    Passed,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    apply: Handle,
+    clock: Arc<dyn Clock>,
+    link: watch::Receiver<Link>,
+    link_number: u64,
+    deployer: Arc<Deployer>,
+    progress: mpsc::Receiver<Progress>,
+    listeners: Arc<tokio::sync::Mutex<Listeners>>,
+    work: JoinSet<Done>,
+    desired: Option<Desired>,
+    /// The controller has named the held state since the agent started: only then are tokens served.
+    confirmed: bool,
+    ignored: Option<StateName>,
+    outcomes: BTreeMap<String, Outcome>,
+    outcomes_changed: bool,
+    doing: BTreeMap<String, &'static str>,
+    later: BTreeMap<String, Instant>,
+    passes: usize,
+    keys_held: Vec<String>,
+    keys_busy: BTreeSet<String>,
+    keys_rest: BTreeMap<String, Instant>,
+    key_problems: BTreeMap<String, Problem>,
+    csr_sent: BTreeSet<String>,
+    serving: BTreeSet<String>,
+    challenge_problems: BTreeMap<String, Problem>,
+    pull: Duty,
+    pull_at: Instant,
+    report: Duty,
+    challenges: Duty,
+}
+
+impl Reconciler {
+    /// Loads what the ledger remembers and removes what a crash may have left.
+    pub(crate) async fn load(
+        apply: Handle,
+        host: Arc<dyn Host>,
+        clock: Arc<dyn Clock>,
+        link: watch::Receiver<Link>,
+    ) -> Result<Self, Problem> {
+        let loaded = apply.load().await?;
+        let keys_held = apply.keys_held().await?;
+        if let Err(problem) = apply.perform(ApplyRequest::WithdrawTokens { keep: vec![] }).await {
+            warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
+        }
+        let (sender, progress) = mpsc::channel(PROGRESS_MAX);
+        let deployer = Deployer {
+            apply: apply.clone(),
+            host: Arc::clone(&host),
+            clock: Arc::clone(&clock),
+            link: link.clone(),
+            progress: sender,
+        };
+        let outcomes = loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
+        Ok(Self {
+            apply,
+            clock,
+            link,
+            link_number: 0,
+            deployer: Arc::new(deployer),
+            progress,
+            listeners: Arc::new(tokio::sync::Mutex::new(Listeners::new(host))),
+            work: JoinSet::new(),
+            desired: loaded.desired.as_ref().map(Desired::from_wire),
+            confirmed: false,
+            ignored: None,
+            outcomes,
+            outcomes_changed: false,
+            doing: BTreeMap::new(),
+            later: BTreeMap::new(),
+            passes: 0,
+            keys_held,
+            keys_busy: BTreeSet::new(),
+            keys_rest: BTreeMap::new(),
+            key_problems: BTreeMap::new(),
+            csr_sent: BTreeSet::new(),
+            serving: BTreeSet::new(),
+            challenge_problems: BTreeMap::new(),
+            pull: Duty::default(),
+            pull_at: Instant::now() + PULL,
+            report: Duty::default(),
+            challenges: Duty::default(),
+        })
+    }
+
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// When a task panicked: a bug; the whole agent starts anew.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Problem> {
+        loop {
+            self.look().await;
+            let wake_at = self.wakes_at();
+            // Cancel-safe: every arm is a queue, a watch or a timer.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = self.link.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.see_link();
+                }
+                Some(progress) = self.progress.recv() => self.see_progress(progress),
+                Some(done) = self.work.join_next(), if !self.work.is_empty() => {
+                    let done = done.map_err(|error| Problem::internal(&format!("a task: {error}")))?;
+                    self.see_done(done).await;
+                }
+                () = sleep_until(wake_at) => {}
+            }
+            while let Ok(progress) = self.progress.try_recv() {
+                self.see_progress(progress);
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    /// Starts everything that is due.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        self.later.retain(|_, until| *until > now);
+        self.keys_rest.retain(|_, until| *until > now);
+        if now >= self.pull_at {
+            self.pull.wanted = true;
+        }
+        self.start_passes();
+        self.start_keys();
+        if self.challenges.is_due(now) {
+            self.challenges.begin();
+            let wanted = self.desired.as_ref().map(|desired| desired.challenges.clone()).unwrap_or_default();
+            self.work.spawn(serve_challenges(self.apply.clone(), Arc::clone(&self.listeners), wanted));
+        }
+        self.save_outcomes().await;
+        let Some(client) = self.link.borrow().client.clone() else { return };
+        if self.pull.is_due(now) {
+            self.pull.begin();
+            self.pull_at = now + PULL - PULL * u32::from(jitter()) / 255 / 5;
+            self.work.spawn(pull(client.clone()));
+        }
+        if self.report.is_due(now) {
+            self.report.begin();
+            self.work.spawn(send_report(client, self.picture()));
+        }
+    }
+
+    fn start_passes(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        if self.passes >= PASSES_AT_ONCE {
+            return;
+        }
+        let now = self.clock.now();
+        let mut jobs = Vec::new();
+        for target in &desired.targets {
+            if self.doing.contains_key(&target.id) || self.later.contains_key(&target.id) {
+                continue;
+            }
+            let last = self.outcomes.get(&target.id);
+            let (TargetStep::Apply { attempt } | TargetStep::Purge { attempt }) = next_step(target, last, now) else {
+                continue;
+            };
+            let before = last.filter(|last| last.dir == target.dir);
+            let names_before = before.map(|last| last.names.clone()).unwrap_or_default();
+            jobs.push(Job { target: target.clone(), attempt, names_before });
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        for job in &jobs {
+            self.doing.insert(job.target.id.clone(), "");
+        }
+        self.passes += 1;
+        let deployer = Arc::clone(&self.deployer);
+        self.work.spawn(async move {
+            deployer.pass(jobs).await;
+            Done::Passed
+        });
+    }
+
+    fn start_keys(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        let client = self.link.borrow().client.clone();
+        for slot in &desired.key_slots {
+            let resting = self.keys_busy.contains(&slot.id) || self.keys_rest.contains_key(&slot.id);
+            let csr_due = slot.csr_wanted && client.is_some() && !self.csr_sent.contains(&slot.id);
+            if resting || self.keys_busy.len() >= KEYS_AT_ONCE || (self.keys_held.contains(&slot.id) && !csr_due) {
+                continue;
+            }
+            self.keys_busy.insert(slot.id.clone());
+            let client = client.clone().filter(|_| slot.csr_wanted);
+            self.work.spawn(make_key(self.apply.clone(), client, slot.clone()));
+        }
+    }
+
+    fn see_link(&mut self) {
+        let link = self.link.borrow_and_update().clone();
+        if link.client.is_none() {
+            return;
+        }
+        if link.number != self.link_number {
+            self.link_number = link.number;
+            self.later.clear();
+            self.keys_rest.clear();
+            self.want_pull();
+            self.want_report();
+        }
+        if link.announced.is_some() && link.announced.as_ref() != self.desired.as_ref().map(|desired| &desired.name) {
+            self.want_pull();
+        }
+    }
+
+    fn see_progress(&mut self, progress: Progress) {
+        match progress.change {
+            Change::Doing(what) => {
+                self.doing.insert(progress.target_id, what);
+            }
+            Change::Later => {
+                self.doing.remove(&progress.target_id);
+                self.later.insert(progress.target_id, Instant::now() + CALL_RETRY * 6);
+            }
+            Change::Done(outcome) => {
+                self.doing.remove(&progress.target_id);
+                info!(target_id = outcome.target_id, status = ?outcome.status, attempt = outcome.attempt, "target done");
+                self.outcomes.insert(progress.target_id, *outcome);
+                self.outcomes_changed = true;
+            }
+        }
+        self.want_report();
+    }
+
+    async fn see_done(&mut self, done: Done) {
+        match done {
+            Done::Passed => self.passes = self.passes.saturating_sub(1),
+            Done::Reported(Ok(())) => self.report.busy = false,
+            Done::Reported(Err(status)) => {
+                warn!(code = ?status.code(), "report not taken");
+                self.report.retry(CALL_RETRY);
+            }
+            Done::Pulled(Ok(response)) => {
+                self.pull.busy = false;
+                self.take(response).await;
+            }
+            Done::Pulled(Err(status)) => {
+                warn!(reason = refusal(&status).reason, "desired state not pulled");
+                self.pull.retry(CALL_RETRY);
+            }
+            Done::Key { id, sent, problem } => self.see_key(id, sent, problem).await,
+            Done::Served { serving, problems } => {
+                self.challenges.busy = false;
+                if !problems.is_empty() {
+                    self.challenges.retry(CHALLENGE_RETRY);
+                }
+                if (&serving, &problems) != (&self.serving, &self.challenge_problems) {
+                    self.want_report();
+                }
+                self.serving = serving;
+                self.challenge_problems = problems;
+            }
+        }
+    }
+
+    async fn see_key(&mut self, id: String, sent: bool, problem: Option<Problem>) {
+        self.keys_busy.remove(&id);
+        if sent {
+            self.csr_sent.insert(id.clone());
+        }
+        match problem {
+            None => {
+                self.key_problems.remove(&id);
+            }
+            Some(problem) => {
+                warn!(key_slot_id = id, reason = problem.reason, cause = problem.cause, "{}", problem.message);
+                self.keys_rest.insert(id.clone(), Instant::now() + KEY_RETRY);
+                self.key_problems.insert(id, problem);
+            }
+        }
+        match self.apply.keys_held().await {
+            Ok(held) => self.keys_held = held,
+            Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message),
+        }
+        self.want_report();
+    }
+
+    /// Takes an offered desired state: judged, on the disk, and only then acted on.
+    async fn take(&mut self, response: wire::GetDesiredResponse) {
+        let offered: StateName = response.name.clone().unwrap_or_default().into();
+        match judge(self.desired.as_ref().map(|desired| &desired.name), &offered) {
+            Offer::Same => {}
+            Offer::Older => {
+                warn!(epoch = offered.epoch, generation = offered.generation, "older desired state ignored");
+                self.ignored = Some(offered);
+                self.want_report();
+                return;
+            }
+            Offer::Newer => {
+                if let Err(problem) = self.apply.perform(ApplyRequest::SaveDesired(Box::new(response.clone()))).await {
+                    warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+                    self.pull.retry(CALL_RETRY * 6);
+                    return;
+                }
+                info!(epoch = offered.epoch, generation = offered.generation, "desired state taken");
+                self.hold(Desired::from_wire(&response));
+            }
+        }
+        if !self.confirmed {
+            self.confirmed = true;
+            self.challenges.wanted = true;
+        }
+        let announced = self.link.borrow().announced.clone();
+        if announced.is_none_or(|announced| announced == offered) {
+            self.pull.wanted = false;
+        }
+    }
+
+    fn hold(&mut self, desired: Desired) {
+        self.ignored = None;
+        self.csr_sent.clear();
+        let slots: BTreeSet<&String> = desired.key_slots.iter().map(|slot| &slot.id).collect();
+        self.key_problems.retain(|id, _| slots.contains(id));
+        let targets: BTreeSet<&String> = desired.targets.iter().map(|target| &target.id).collect();
+        let refused: BTreeSet<&String> = desired.refused.targets.iter().map(|(id, ..)| id).collect();
+        let count = self.outcomes.len();
+        self.outcomes.retain(|id, _| targets.contains(id) || refused.contains(id));
+        self.outcomes_changed |= self.outcomes.len() != count;
+        self.desired = Some(desired);
+        self.challenges.wanted = true;
+        self.challenges.not_before = None;
+        self.want_report();
+    }
+
+    async fn save_outcomes(&mut self) {
+        if !std::mem::take(&mut self.outcomes_changed) {
+            return;
+        }
+        let outcomes = self.outcomes.values().cloned().collect();
+        if let Err(problem) = self.apply.perform(ApplyRequest::SaveOutcomes(outcomes)).await {
+            // Forgetting an outcome costs one more reload after a restart, nothing else.
+            warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+        }
+    }
+
+    /// Lets running deployments end, so that a stop does not cut a reload short.
+    async fn drain(&mut self) {
+        let until = Instant::now() + DRAIN;
+        while !self.doing.is_empty() {
+            match timeout_at(until, self.progress.recv()).await {
+                Ok(Some(progress)) => self.see_progress(progress),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.save_outcomes().await;
+        self.work.shutdown().await;
+    }
+
+    fn picture(&self) -> wire::ReportRequest {
+        report(&Observed {
+            desired: self.desired.as_ref(),
+            outcomes: Some(&self.outcomes),
+            doing: self.doing.clone(),
+            keys_held: self.keys_held.clone(),
+            key_problems: self.key_problems.clone(),
+            serving: self.serving.clone(),
+            challenge_problems: self.challenge_problems.clone(),
+            ignored: self.ignored.clone(),
+        })
+    }
+
+    fn want_pull(&mut self) {
+        self.pull.wanted = true;
+        self.pull.not_before = None;
+    }
+
+    fn want_report(&mut self) {
+        self.report.wanted = true;
+        self.report.not_before = None;
+    }
+
+    /// Returns when there is something to do again.
+    fn wakes_at(&self) -> Instant {
+        let now = self.clock.now();
+        let retries = self.outcomes.values().filter_map(|outcome| outcome.retry_at).filter(|at| *at > now);
+        let retries = retries.map(|at| Instant::now() + Duration::try_from(now.duration_until(at)).unwrap_or_default());
+        let duties = [&self.pull, &self.report, &self.challenges].into_iter().filter_map(Duty::wakes_at);
+        let rests = self.later.values().chain(self.keys_rest.values()).copied();
+        let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
+        duties.chain(rests).chain(retries).fold(pull_at, Instant::min)
+    }
+}
+
+async fn pull(mut client: Client) -> Done {
+    Done::Pulled(call(client.get_desired(wire::GetDesiredRequest {})).await)
+}
+
+async fn send_report(mut client: Client, report: wire::ReportRequest) -> Done {
+    Done::Reported(call(client.report(report)).await.map(|_| ()))
+}
+
+/// Makes the key, and offers its CSR when the controller wants it and is there.
+async fn make_key(apply: Handle, client: Option<Client>, slot: KeySlot) -> Done {
+    let id = slot.id.clone();
+    let csr_der = match apply.make_key(slot).await {
+        Ok(csr_der) => csr_der,
+        Err(problem) => return Done::Key { id, sent: false, problem: Some(problem) },
+    };
+    let Some(mut client) = client else { return Done::Key { id, sent: false, problem: None } };
+    let request = wire::SubmitCsrRequest { key_slot_id: id.clone(), csr_der };
+    match call(client.submit_csr(request)).await {
+        Ok(_) => Done::Key { id, sent: true, problem: None },
+        Err(status) => Done::Key { id, sent: false, problem: Some(refusal(&status)) },
+    }
+}
+
+/// Opens and closes ports, writes and removes webroot files, so that exactly the wanted tokens are served.
+async fn serve_challenges(
+    apply: Handle,
+    listeners: Arc<tokio::sync::Mutex<Listeners>>,
+    wanted: Vec<Challenge>,
+) -> Done {
+    let mut problems = BTreeMap::new();
+    let mut permitted = Vec::new();
+    for challenge in wanted {
+        let allowed = apply.policy().await.and_then(|policy| match &challenge.place {
+            Place::Standalone(port) => policy.permit_port(*port),
+            Place::Webroot(webroot) => policy.permit_webroot(webroot),
+        });
+        match allowed {
+            Ok(()) => permitted.push(challenge),
+            Err(problem) => {
+                problems.insert(challenge.token, problem);
+            }
+        }
+    }
+    let failed = listeners.lock().await.set(&permitted).await;
+    let keep = permitted.iter().filter_map(|challenge| match &challenge.place {
+        Place::Webroot(webroot) => Some((webroot.clone(), challenge.token.clone())),
+        Place::Standalone(_) => None,
+    });
+    if let Err(problem) = apply.perform(ApplyRequest::WithdrawTokens { keep: keep.collect() }).await {
+        warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
+    }
+    let mut serving = BTreeSet::new();
+    for Challenge { token, key_authorization, place, .. } in permitted {
+        let served = match place {
+            Place::Standalone(port) => failed.get(&port).cloned().map_or(Ok(()), Err),
+            Place::Webroot(webroot) => {
+                apply.perform(ApplyRequest::ServeToken { webroot, token: token.clone(), key_authorization }).await
+            }
+        };
+        match served {
+            Ok(()) => {
+                serving.insert(token);
+            }
+            Err(problem) => {
+                problems.insert(token, problem);
+            }
+        }
+    }
+    Done::Served { serving, problems }
+}

@@ -1,0 +1,181 @@
+//! PURE: the report of everything the agent observes, always the whole picture (agent.proto `ReportRequest`), kept
+//! below the size that the controller takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use proto::agent::v1 as wire;
+use proto::clock::to_wire;
+use proto::types::v1 as types;
+
+use crate::plan::{Outcome, Step};
+use crate::problem::Problem;
+use crate::target::{Desired, StateName, Target};
+
+/// The controller refuses more than 256 KiB (reliability.md NT10).
+const REPORT_BYTES_MAX: usize = 200 * 1024;
+
+/// What the agent observes.
+#[derive(Debug, Default)]
+pub(crate) struct Observed<'a> {
+    pub(crate) desired: Option<&'a Desired>,
+    pub(crate) outcomes: Option<&'a BTreeMap<String, Outcome>>,
+    /// What is under way: target id → "writing", "reloading", "verifying".
+    pub(crate) doing: BTreeMap<String, &'static str>,
+    pub(crate) keys_held: Vec<String>,
+    pub(crate) key_problems: BTreeMap<String, Problem>,
+    pub(crate) serving: BTreeSet<String>,
+    pub(crate) challenge_problems: BTreeMap<String, Problem>,
+    pub(crate) ignored: Option<StateName>,
+}
+
+/// Makes the report.
+pub(crate) fn report(observed: &Observed<'_>) -> wire::ReportRequest {
+    let empty = Desired::default();
+    let desired = observed.desired.unwrap_or(&empty);
+    let targets = desired.targets.iter().map(|target| target_report(observed, target));
+    let refused = desired.refused.targets.iter().map(|(id, version, wish, problem)| wire::TargetReport {
+        target_id: id.clone(),
+        version_id: version.clone(),
+        deploy_wish: *wish,
+        status: types::TargetStatus::Failed.into(),
+        problem: Some(problem.clone().into()),
+        ..wire::TargetReport::default()
+    });
+    let key_problem = |(id, problem): (&String, &Problem)| wire::KeyProblem {
+        key_slot_id: id.clone(),
+        problem: Some(problem.clone().into()),
+    };
+    let mut report = wire::ReportRequest {
+        name: observed.desired.map(|desired| desired.name.clone().into()),
+        targets: targets.chain(refused).collect(),
+        challenges: challenges(observed, desired),
+        key_slots_held: observed.keys_held.clone(),
+        key_problems: observed
+            .key_problems
+            .iter()
+            .map(key_problem)
+            .chain(desired.refused.key_slots.iter().map(|(id, problem)| key_problem((id, problem))))
+            .collect(),
+        ignored: observed.ignored.clone().map(Into::into),
+    };
+    shrink(&mut report);
+    report
+}
+
+fn target_report(observed: &Observed<'_>, target: &Target) -> wire::TargetReport {
+    let doing = observed.doing.get(&target.id).copied().unwrap_or_default().to_owned();
+    let last = observed.outcomes.and_then(|outcomes| outcomes.get(&target.id));
+    let Some(last) = last.filter(|last| last.wish == target.digest()) else {
+        // A wish that was not tried yet says nothing of the last one.
+        return wire::TargetReport {
+            target_id: target.id.clone(),
+            version_id: target.version.as_ref().map(|version| version.id.clone()).unwrap_or_default(),
+            deploy_wish: target.deploy_wish,
+            status: types::TargetStatus::Pending.into(),
+            doing,
+            ..wire::TargetReport::default()
+        };
+    };
+    wire::TargetReport {
+        target_id: target.id.clone(),
+        version_id: last.version_id.clone(),
+        deploy_wish: last.deploy_wish,
+        status: types::TargetStatus::from(last.status).into(),
+        served_fingerprint_sha256: last.served_fingerprint_sha256.map(|bytes| bytes.to_vec()).unwrap_or_default(),
+        problem: last.problem.clone().map(Into::into),
+        steps: last.steps.iter().map(step_report).collect(),
+        started_at: to_wire(Some(last.started_at)),
+        finished_at: to_wire(Some(last.finished_at)),
+        retry_at: to_wire(last.retry_at),
+        attempt: last.attempt,
+        purged: last.purged,
+        doing,
+    }
+}
+
+fn step_report(step: &Step) -> types::StepReport {
+    types::StepReport {
+        name: step.name.clone(),
+        subject: step.subject.clone(),
+        ok: step.ok,
+        exit_status: step.exit_status,
+        output: step.output.clone(),
+        took_ms: step.took_ms,
+    }
+}
+
+fn challenges(observed: &Observed<'_>, desired: &Desired) -> Vec<wire::ChallengeReport> {
+    let mut tokens: BTreeSet<&String> = desired.challenges.iter().map(|challenge| &challenge.token).collect();
+    let refused: BTreeMap<&String, &Problem> =
+        desired.refused.challenges.iter().map(|(token, problem)| (token, problem)).collect();
+    tokens.extend(refused.keys());
+    let report = |token: &String| {
+        let problem = observed.challenge_problems.get(token).or_else(|| refused.get(token).copied());
+        wire::ChallengeReport {
+            token: token.clone(),
+            serving: problem.is_none() && observed.serving.contains(token),
+            problem: problem.cloned().map(Into::into),
+        }
+    };
+    tokens.into_iter().map(report).collect()
+}
+
+/// Drops the output of what went well first, then every output, then the steps.
+fn shrink(report: &mut wire::ReportRequest) {
+    let too_large = |report: &wire::ReportRequest| report.encoded_len() > REPORT_BYTES_MAX;
+    if too_large(report) {
+        for step in report.targets.iter_mut().flat_map(|target| &mut target.steps).filter(|step| step.ok) {
+            step.output.clear();
+        }
+    }
+    if too_large(report) {
+        for step in report.targets.iter_mut().flat_map(|target| &mut target.steps) {
+            step.output = proto::text::many_lines(&step.output, 200);
+        }
+    }
+    if too_large(report) {
+        for target in &mut report.targets {
+            target.steps.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{Challenge, Place};
+
+    #[test]
+    fn a_token_is_served_only_without_a_problem() {
+        let challenge = |token: &str| Challenge {
+            token: token.into(),
+            key_authorization: format!("{token}.t"),
+            identifier: "a.test".into(),
+            place: Place::Standalone(80),
+        };
+        let mut desired = Desired { challenges: vec![challenge("a"), challenge("b")], ..Desired::default() };
+        desired.refused.challenges.push(("c".into(), Problem::internal("x")));
+        let observed = Observed {
+            desired: Some(&desired),
+            serving: BTreeSet::from(["a".to_owned()]),
+            challenge_problems: BTreeMap::from([("b".to_owned(), Problem::internal("y"))]),
+            ..Observed::default()
+        };
+        let report = report(&observed);
+        let serving: Vec<(&str, bool, bool)> =
+            report.challenges.iter().map(|item| (item.token.as_str(), item.serving, item.problem.is_some())).collect();
+        assert_eq!(serving, [("a", true, false), ("b", false, true), ("c", false, true)]);
+    }
+
+    #[test]
+    fn a_report_stays_below_the_limit() {
+        let step = types::StepReport { output: "x".repeat(4096), ok: false, ..types::StepReport::default() };
+        let target = wire::TargetReport { steps: vec![step; 4], ..wire::TargetReport::default() };
+        let mut report = wire::ReportRequest { targets: vec![target; 100], ..wire::ReportRequest::default() };
+        shrink(&mut report);
+        assert!(report.encoded_len() <= REPORT_BYTES_MAX);
+        assert_eq!(report.targets.len(), 100);
+        assert_eq!(report.targets[0].steps.len(), 4);
+    }
+}

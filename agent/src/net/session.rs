@@ -1,0 +1,228 @@
+//! Keeps one connection to the controller: connects, renews the identity, attaches, sends heartbeats, passes hints on,
+//! and starts again with full jitter when it ends. Knows nothing of what is desired; `reconcile` uses the link.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto::agent::v1 as wire;
+use proto::clock::{Clock, to_wire};
+use proto::types::v1 as types;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{info, warn};
+
+use super::client::{self, Client};
+use super::identity::Identity;
+use super::jitter;
+use crate::apply::request::Handle;
+use crate::host::Host;
+use crate::plan::reconnect_ceiling;
+use crate::problem::Problem;
+use crate::state::StateDir;
+use crate::target::{FEATURES, StateName};
+
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// A connection that held this long was a good one: the next wait starts small again.
+const GOOD: Duration = Duration::from_secs(30);
+/// Longest sleep before the wall clock is asked again: it may have jumped.
+const RENEW_LOOK_MAX: Duration = Duration::from_secs(3_600);
+const RENEW_RETRY: Duration = Duration::from_secs(600);
+/// Hello and heartbeats that wait for the wire.
+const OUTBOUND_MAX: usize = 8;
+
+/// What `reconcile` knows of the connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    /// Grows with every connection.
+    pub(crate) number: u64,
+    pub(crate) client: Option<Client>,
+    /// The state that the controller named last.
+    pub(crate) announced: Option<StateName>,
+}
+
+/// Everything a session needs.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) state: StateDir,
+    pub(crate) apply: Handle,
+    pub(crate) link: watch::Sender<Link>,
+    pub(crate) policy_path: PathBuf,
+}
+
+/// Why a connection ended.
+enum End {
+    Stopped,
+    /// The identity or the policy changed: connect again at once.
+    Changed,
+    Lost(Problem),
+}
+
+impl Session {
+    /// Connects for ever, until it is stopped.
+    pub(crate) async fn hold(self, mut identity: Identity, stop: CancellationToken) {
+        let mut attempt = 0;
+        loop {
+            let started = Instant::now();
+            // Cancel-safe: a connection that is dropped is only lost.
+            let end = tokio::select! {
+                biased;
+                () = stop.cancelled() => End::Stopped,
+                end = self.connect(&mut identity) => end,
+            };
+            self.link.send_modify(|link| link.client = None);
+            attempt = if started.elapsed() >= GOOD { 0 } else { attempt };
+            match end {
+                End::Stopped => return,
+                End::Changed => continue,
+                End::Lost(problem) => {
+                    warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+                }
+            }
+            let pause = reconnect_ceiling(attempt) * u32::from(jitter()) / 255;
+            attempt += 1;
+            // Cancel-safe: a timer.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn connect(&self, identity: &mut Identity) -> End {
+        let credentials = match identity.credentials() {
+            Ok(credentials) => credentials,
+            Err(problem) => return End::Lost(problem),
+        };
+        let opened = client::open(
+            self.host.as_ref(),
+            &identity.controller,
+            identity.trust(),
+            Some(credentials),
+            Arc::clone(&self.clock),
+        );
+        let mut client = match opened.await {
+            Ok(client) => client,
+            Err(error) => return End::Lost(error.problem()),
+        };
+        if self.clock.now() >= identity.renew_at() {
+            match self.renew(identity, &mut client).await {
+                Ok(()) => return End::Changed,
+                Err(problem) if self.clock.now() >= identity.not_after => return End::Lost(problem),
+                // The leaf is still good: go on with it, and ask again later.
+                Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
+            }
+        }
+        self.attach(identity, client).await
+    }
+
+    async fn renew(&self, identity: &mut Identity, client: &mut Client) -> Result<(), Problem> {
+        *identity = identity.renew(&self.state, client).await?;
+        info!(not_after = %identity.not_after, "identity renewed");
+        Ok(())
+    }
+
+    async fn attach(&self, identity: &mut Identity, mut client: Client) -> End {
+        let policy = self.policy().await;
+        let (outbound, messages) = mpsc::channel(OUTBOUND_MAX);
+        if outbound.send(message(hello(policy.clone()))).await.is_err() {
+            return End::Lost(Problem::internal("saying hello"));
+        }
+        let attached = timeout(client::CALL, client.attach(ReceiverStream::new(messages))).await;
+        let mut hints = match attached.unwrap_or_else(|_| Err(Status::deadline_exceeded("attach"))) {
+            Ok(response) => response.into_inner(),
+            Err(status) => return End::Lost(client::refusal(&status)),
+        };
+        info!(controller = identity.controller, "attached");
+        self.link.send_modify(|link| {
+            *link = Link { number: link.number + 1, client: Some(client.clone()), announced: None };
+        });
+        let mut renew_after = self.renew_after(identity.renew_at());
+        let mut beat_at = Instant::now() + HEARTBEAT;
+        let mut look_at = Instant::now() + renew_after;
+        loop {
+            // Cancel-safe: `message` keeps its buffer in the stream, timers lose nothing.
+            tokio::select! {
+                biased;
+                hint = hints.message() => match hint {
+                    Ok(Some(hint)) => self.announce(hint),
+                    Ok(None) => return End::Lost(lost("the controller ended the stream")),
+                    Err(status) => return End::Lost(client::refusal(&status)),
+                },
+                () = tokio::time::sleep_until(beat_at) => {
+                    beat_at = Instant::now() + HEARTBEAT;
+                    if self.policy().await != policy {
+                        return End::Changed;
+                    }
+                    let beat = wire::Heartbeat { clock_at: to_wire(Some(self.clock.now())) };
+                    if outbound.try_send(message(wire::attach_request::Message::Heartbeat(beat))).is_err() {
+                        return End::Lost(lost("the controller takes no heartbeat"));
+                    }
+                }
+                () = tokio::time::sleep_until(look_at) => {
+                    if self.clock.now() >= identity.renew_at() {
+                        match self.renew(identity, &mut client).await {
+                            Ok(()) => return End::Changed,
+                            Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
+                        }
+                        renew_after = RENEW_RETRY;
+                    } else {
+                        renew_after = self.renew_after(identity.renew_at());
+                    }
+                    look_at = Instant::now() + renew_after;
+                }
+            }
+        }
+    }
+
+    fn renew_after(&self, renew_at: Timestamp) -> Duration {
+        let rest = self.clock.now().duration_until(renew_at);
+        Duration::try_from(rest).unwrap_or(RENEW_RETRY).clamp(Duration::from_secs(1), RENEW_LOOK_MAX)
+    }
+
+    fn announce(&self, hint: wire::AttachResponse) {
+        let Some(name) = hint.desired else { return };
+        self.link.send_modify(|link| link.announced = Some(name.into()));
+    }
+
+    /// The policy as the controller may know it; an unreadable one allows nothing.
+    async fn policy(&self) -> types::Policy {
+        match self.apply.policy().await {
+            Ok(policy) => types::Policy::from(policy.as_ref()),
+            Err(problem) => {
+                warn!(path = %self.policy_path.display(), cause = problem.cause, "{}", problem.message);
+                types::Policy::default()
+            }
+        }
+    }
+}
+
+fn message(message: wire::attach_request::Message) -> wire::AttachRequest {
+    wire::AttachRequest { message: Some(message) }
+}
+
+fn hello(policy: types::Policy) -> wire::attach_request::Message {
+    wire::attach_request::Message::Hello(wire::Hello {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
+        policy: Some(policy),
+        hostname: crate::config::hostname(),
+        os: crate::config::os_name(),
+    })
+}
+
+fn lost(cause: &str) -> Problem {
+    Problem::new(
+        "CONTROLLER_LOST",
+        "the connection to the controller ended",
+        cause,
+        "the agent connects again by itself",
+    )
+}

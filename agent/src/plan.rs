@@ -1,0 +1,243 @@
+//! PURE: from a target, its last outcome and the time to the single next step. Asks no clock, does no I/O.
+//! `net::reconcile` acts on it.
+//!
+//! ```text
+//!            new wish                 every endpoint shows the leaf
+//!  Nothing ───────────▶ Apply ──────────────────────────────────────▶ Keep
+//!                         ▲  └── failed, not live ──▶ Wait(retry_at) ──┐
+//!                         └──────────────── time reached ◀─────────────┘
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto::types::v1::TargetStatus;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+use crate::target::{StateName, Target};
+
+/// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
+const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
+
+/// What came of a target's last attempt; kept in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) target_id: String,
+    /// Digest of the wish that was tried.
+    pub(crate) wish: String,
+    pub(crate) version_id: String,
+    pub(crate) deploy_wish: u64,
+    pub(crate) status: Status,
+    pub(crate) served_fingerprint_sha256: Option<[u8; 32]>,
+    pub(crate) problem: Option<Problem>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) finished_at: Timestamp,
+    pub(crate) retry_at: Option<Timestamp>,
+    pub(crate) attempt: u32,
+    pub(crate) purged: bool,
+    /// Where files were written, so that a name no longer listed can be removed.
+    pub(crate) dir: String,
+    pub(crate) names: Vec<String>,
+}
+
+/// Outcome of the latest attempt, in the ledger's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    Pending,
+    Applied,
+    Unproven,
+    NotLive,
+    Failed,
+}
+
+impl From<Status> for TargetStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Pending => Self::Pending,
+            Status::Applied => Self::Applied,
+            Status::Unproven => Self::Unproven,
+            Status::NotLive => Self::NotLive,
+            Status::Failed => Self::Failed,
+        }
+    }
+}
+
+/// One step of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) subject: String,
+    pub(crate) ok: bool,
+    pub(crate) exit_status: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) took_ms: u64,
+}
+
+/// The single next step of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TargetStep {
+    /// No version exists yet.
+    Nothing,
+    /// The wish was fulfilled.
+    Keep,
+    /// Write, reload, prove.
+    Apply { attempt: u32 },
+    /// Remove our files once nothing serves them any more.
+    Purge { attempt: u32 },
+    /// Not before this instant.
+    Wait(Timestamp),
+}
+
+/// Decides the next step of one target.
+pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp) -> TargetStep {
+    if target.version.is_none() && !target.purge {
+        return TargetStep::Nothing;
+    }
+    let step = |attempt| if target.purge { TargetStep::Purge { attempt } } else { TargetStep::Apply { attempt } };
+    let Some(last) = last.filter(|last| last.wish == target.digest()) else { return step(1) };
+    match (last.status, last.retry_at) {
+        (Status::Applied | Status::Unproven, _) => TargetStep::Keep,
+        (Status::Pending | Status::NotLive | Status::Failed, Some(retry_at)) if now < retry_at => {
+            TargetStep::Wait(retry_at)
+        }
+        (Status::Pending | Status::NotLive | Status::Failed, _) => step(last.attempt.saturating_add(1)),
+    }
+}
+
+/// What to do with an offered desired state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// It is the one held.
+    Same,
+    /// Take it.
+    Newer,
+    /// A lower generation in the same epoch: ignore it and say so.
+    Older,
+}
+
+/// Compares an offered desired state with the one held.
+pub(crate) fn judge(held: Option<&StateName>, offered: &StateName) -> Offer {
+    match held {
+        Some(held) if held == offered => Offer::Same,
+        Some(held) if held.epoch == offered.epoch && offered.generation < held.generation => Offer::Older,
+        Some(_) | None => Offer::Newer,
+    }
+}
+
+/// Returns how long a target rests after its n-th failed attempt; `jitter` is in 0..=255 and takes up to a fifth away.
+pub(crate) fn retry_after(attempt: u32, jitter: u8) -> Duration {
+    let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+    let seconds = RETRY_SECONDS.get(index).or(RETRY_SECONDS.last()).copied().unwrap_or(900);
+    Duration::from_millis(seconds * 1000 - seconds * 200 * u64::from(jitter) / 255)
+}
+
+/// Returns the limit of the wait before the n-th reconnect: 0.5 s doubling to 60 s. The caller draws below it.
+pub(crate) fn reconnect_ceiling(attempt: u32) -> Duration {
+    Duration::from_millis(500_u64.saturating_mul(1 << attempt.min(7))).min(Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Version;
+
+    fn target() -> Target {
+        Target {
+            id: "t".into(),
+            certificate_name: "web".into(),
+            identifiers: vec!["a.test".into()],
+            version: Some(Version { id: "v1".into(), fingerprint_sha256: [1; 32] }),
+            key_slot_id: None,
+            dir: "/etc/x".into(),
+            files: vec![],
+            reload: vec![],
+            verify: vec![],
+            deploy_wish: 0,
+            purge: false,
+        }
+    }
+
+    fn outcome(target: &Target, status: Status, attempt: u32, retry_at: Option<Timestamp>) -> Outcome {
+        Outcome {
+            target_id: target.id.clone(),
+            wish: target.digest(),
+            version_id: "v1".into(),
+            deploy_wish: target.deploy_wish,
+            status,
+            served_fingerprint_sha256: None,
+            problem: None,
+            steps: vec![],
+            started_at: at(0),
+            finished_at: at(0),
+            retry_at,
+            attempt,
+            purged: false,
+            dir: target.dir.clone(),
+            names: vec![],
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn without_a_version_there_is_nothing_to_do() {
+        let target = Target { version: None, ..target() };
+        assert_eq!(next_step(&target, None, at(0)), TargetStep::Nothing);
+    }
+
+    #[test]
+    fn a_fulfilled_wish_is_kept_until_the_wish_changes() {
+        let one = target();
+        let done = outcome(&one, Status::Applied, 1, None);
+        assert_eq!(next_step(&one, Some(&done), at(0)), TargetStep::Keep);
+        let again = Target { deploy_wish: 1, ..one.clone() };
+        assert_eq!(next_step(&again, Some(&done), at(0)), TargetStep::Apply { attempt: 1 });
+        let purge = Target { purge: true, ..one };
+        assert_eq!(next_step(&purge, Some(&done), at(0)), TargetStep::Purge { attempt: 1 });
+    }
+
+    #[test]
+    fn a_failure_waits_and_then_tries_again() {
+        let target = target();
+        for status in [Status::Failed, Status::NotLive, Status::Pending] {
+            let failed = outcome(&target, status, 2, Some(at(60)));
+            assert_eq!(next_step(&target, Some(&failed), at(59)), TargetStep::Wait(at(60)));
+            assert_eq!(next_step(&target, Some(&failed), at(60)), TargetStep::Apply { attempt: 3 });
+        }
+    }
+
+    #[test]
+    fn retries_back_off_to_a_quarter_of_an_hour() {
+        let seconds: Vec<u64> = (1..=5).map(|attempt| retry_after(attempt, 0).as_secs()).collect();
+        assert_eq!(seconds, [60, 300, 900, 900, 900]);
+        assert_eq!(retry_after(1, 255), Duration::from_secs(48));
+    }
+
+    #[test]
+    fn reconnects_back_off_to_a_minute() {
+        assert_eq!(reconnect_ceiling(0), Duration::from_millis(500));
+        assert_eq!(reconnect_ceiling(3), Duration::from_secs(4));
+        assert_eq!(reconnect_ceiling(99), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_lower_generation_of_the_same_epoch_is_ignored() {
+        let name = |epoch, generation, digest: u8| StateName { epoch, generation, digest: vec![digest] };
+        let held = name(7, 5, 1);
+        for (offered, expected) in [
+            (name(7, 5, 1), Offer::Same),
+            (name(7, 5, 2), Offer::Newer),
+            (name(7, 6, 1), Offer::Newer),
+            (name(7, 4, 1), Offer::Older),
+            (name(8, 1, 1), Offer::Newer),
+        ] {
+            assert_eq!(judge(Some(&held), &offered), expected, "{offered:?}");
+        }
+        assert_eq!(judge(None, &held), Offer::Newer);
+    }
+}

@@ -1,0 +1,568 @@
+//! PURE: a desired state as the agent understands it. The wire is parsed once, here, into types that cannot be wrong:
+//! what does not parse, or requires what this agent cannot do, is refused item by item and the rest goes on.
+//! Does no I/O and knows no policy.
+
+use std::collections::BTreeSet;
+
+use proto::agent::v1 as wire;
+use proto::text::one_line;
+use proto::types::v1 as types;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::problem::Problem;
+
+/// What a desired item may require of this agent.
+pub(crate) const FEATURES: &[&str] = &["http01-standalone", "http01-webroot", "verify-tls", "purge"];
+/// The directory of ours inside a target's directory.
+pub(crate) const BASE: &str = ".certwright";
+const FILES_MAX: usize = 16;
+const COMMANDS_MAX: usize = 8;
+const ENDPOINTS_MAX: usize = 16;
+const PATH_BYTES_MAX: usize = 1024;
+const KEY_AUTHORIZATION_BYTES_MAX: usize = 512;
+
+/// Names a desired state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateName {
+    pub(crate) epoch: u64,
+    pub(crate) generation: u64,
+    pub(crate) digest: Vec<u8>,
+}
+
+impl From<wire::StateName> for StateName {
+    fn from(name: wire::StateName) -> Self {
+        Self { epoch: name.epoch, generation: name.generation, digest: name.digest }
+    }
+}
+
+impl From<StateName> for wire::StateName {
+    fn from(name: StateName) -> Self {
+        Self { epoch: name.epoch, generation: name.generation, digest: name.digest }
+    }
+}
+
+/// Where and how one certificate lives on this server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) id: String,
+    pub(crate) certificate_name: String,
+    pub(crate) identifiers: Vec<String>,
+    /// `None` while no version exists: nothing to do but to keep what is there.
+    pub(crate) version: Option<Version>,
+    /// The slot that holds the version's key; `None` when the controller sends the key.
+    pub(crate) key_slot_id: Option<String>,
+    /// Absolute and normalised.
+    pub(crate) dir: String,
+    pub(crate) files: Vec<TargetFile>,
+    pub(crate) reload: Vec<Vec<String>>,
+    pub(crate) verify: Vec<Endpoint>,
+    pub(crate) deploy_wish: u64,
+    pub(crate) purge: bool,
+}
+
+/// One issued leaf, by name and fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) id: String,
+    pub(crate) fingerprint_sha256: [u8; 32],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TargetFile {
+    pub(crate) content: Content,
+    /// A bare name without a leading dot.
+    pub(crate) name: String,
+    /// User and group; `None` keeps the agent's own.
+    pub(crate) owner: Option<Owner>,
+    pub(crate) mode: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Content {
+    Leaf,
+    Key,
+    Chain,
+    Fullchain,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) user: String,
+    pub(crate) group: String,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.user, self.group)
+    }
+}
+
+/// Where a TLS handshake must show the leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) address: String,
+    pub(crate) server_name: String,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.server_name)
+    }
+}
+
+impl Target {
+    /// Names everything that is wished for this target: another wish has another digest.
+    pub(crate) fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).expect("a struct of strings and numbers has a JSON form");
+        proto::x509::hex(&Sha256::digest(text))
+    }
+
+    pub(crate) fn has_key_file(&self) -> bool {
+        self.files.iter().any(|file| file.content == Content::Key)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.files.iter().map(|file| file.name.clone()).collect()
+    }
+}
+
+/// A key to make, to keep, and to offer a CSR for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeySlot {
+    pub(crate) id: String,
+    pub(crate) identifiers: Vec<String>,
+    pub(crate) key_type: KeyType,
+    pub(crate) csr_wanted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    P256,
+    P384,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+/// A token to serve (RFC 8555 §8.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(crate) token: String,
+    pub(crate) key_authorization: String,
+    pub(crate) identifier: String,
+    pub(crate) place: Place,
+}
+
+/// How a token is served.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Standalone(u16),
+    Webroot(String),
+}
+
+/// A whole desired state; refused items stand beside the accepted ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Desired {
+    pub(crate) name: StateName,
+    pub(crate) key_slots: Vec<KeySlot>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) challenges: Vec<Challenge>,
+    pub(crate) refused: Refused,
+}
+
+/// Items of a desired state that this agent will not touch, by their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) key_slots: Vec<(String, Problem)>,
+    /// With version id and deploy wish, as a report names them.
+    pub(crate) targets: Vec<(String, String, u64, Problem)>,
+    pub(crate) challenges: Vec<(String, Problem)>,
+}
+
+impl Desired {
+    /// Parses what the controller sent.
+    pub(crate) fn from_wire(response: &wire::GetDesiredResponse) -> Self {
+        let mut desired = Self { name: response.name.clone().unwrap_or_default().into(), ..Self::default() };
+        for slot in &response.key_slots {
+            match key_slot(slot) {
+                Ok(slot) => desired.key_slots.push(slot),
+                Err(problem) => desired.refused.key_slots.push((one_line(&slot.id, 64), problem)),
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for item in &response.targets {
+            match target(item).and_then(|target| claim(&mut taken, target)) {
+                Ok(target) => desired.targets.push(target),
+                Err(problem) => {
+                    desired.refused.targets.push((
+                        item.target_id.clone(),
+                        item.version_id.clone(),
+                        item.deploy_wish,
+                        problem,
+                    ));
+                }
+            }
+        }
+        for item in &response.challenges {
+            match challenge(item) {
+                Ok(challenge) => desired.challenges.push(challenge),
+                Err(problem) => desired.refused.challenges.push((one_line(&item.token, 128), problem)),
+            }
+        }
+        desired
+    }
+}
+
+/// Two targets may share a directory, but never a file.
+fn claim(taken: &mut BTreeSet<(String, String)>, target: Target) -> Result<Target, Problem> {
+    for file in &target.files {
+        if !taken.insert((target.dir.clone(), file.name.clone())) {
+            return Err(Problem::new(
+                "FILE_TAKEN",
+                format!("two targets write the file {}/{}", target.dir, file.name),
+                "",
+                "give each target a directory of its own, or other file names",
+            ));
+        }
+    }
+    Ok(target)
+}
+
+fn key_slot(slot: &wire::KeySlot) -> Result<KeySlot, Problem> {
+    let key_type = match slot.key_type() {
+        types::KeyType::P256 => KeyType::P256,
+        types::KeyType::P384 => KeyType::P384,
+        types::KeyType::Rsa2048 => KeyType::Rsa2048,
+        types::KeyType::Rsa3072 => KeyType::Rsa3072,
+        types::KeyType::Rsa4096 => KeyType::Rsa4096,
+        types::KeyType::Unspecified => return Err(upgrade("a key of an unknown type")),
+    };
+    if !is_item_id(&slot.id) {
+        return Err(malformed("the id of a key slot", &slot.id));
+    }
+    Ok(KeySlot {
+        id: slot.id.clone(),
+        identifiers: identifiers(&slot.identifiers)?,
+        key_type,
+        csr_wanted: slot.csr_wanted,
+    })
+}
+
+fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
+    requires(&item.requires)?;
+    if !is_item_id(&item.target_id) {
+        return Err(malformed("the id of a target", &item.target_id));
+    }
+    let version = if item.version_id.is_empty() {
+        None
+    } else {
+        let fingerprint = item.fingerprint_sha256.as_slice().try_into();
+        let fingerprint_sha256 = fingerprint.ok().ok_or_else(|| malformed("a fingerprint", &item.version_id))?;
+        Some(Version { id: item.version_id.clone(), fingerprint_sha256 })
+    };
+    let identifiers = identifiers(&item.identifiers)?;
+    let key_slot_id = match item.custody() {
+        types::Custody::Agent if version.is_none() && item.key_slot_id.is_empty() => None,
+        types::Custody::Agent if is_item_id(&item.key_slot_id) => Some(item.key_slot_id.clone()),
+        types::Custody::Agent => return Err(malformed("the id of a key slot", &item.key_slot_id)),
+        types::Custody::Controller => None,
+        types::Custody::Unspecified if version.is_none() => None,
+        types::Custody::Unspecified => return Err(upgrade("a key custody that is unknown here")),
+    };
+    limit("files", item.files.len(), FILES_MAX)?;
+    limit("reload commands", item.reload.len(), COMMANDS_MAX)?;
+    limit("verify endpoints", item.verify.len(), ENDPOINTS_MAX)?;
+    let first = identifiers.first().map_or("", String::as_str).to_owned();
+    Ok(Target {
+        id: item.target_id.clone(),
+        certificate_name: one_line(&item.certificate_name, 128),
+        version,
+        key_slot_id,
+        dir: directory(&item.dir)?,
+        files: item.files.iter().map(file).collect::<Result<_, _>>()?,
+        reload: item.reload.iter().map(|command| command.argv.clone()).collect(),
+        verify: item.verify.iter().map(|endpoint| self::endpoint(endpoint, &first)).collect::<Result<_, _>>()?,
+        deploy_wish: item.deploy_wish,
+        purge: item.purge,
+        identifiers,
+    })
+}
+
+fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
+    let content = match spec.content() {
+        types::FileContent::Cert => Content::Leaf,
+        types::FileContent::Key => Content::Key,
+        types::FileContent::Chain => Content::Chain,
+        types::FileContent::Fullchain => Content::Fullchain,
+        types::FileContent::Unspecified => return Err(upgrade("a file of an unknown form")),
+    };
+    let bare = !spec.name.is_empty()
+        && spec.name.len() <= 200
+        && !spec.name.starts_with('.')
+        && spec.name.chars().all(|ch| ch != '/' && !ch.is_control());
+    if !bare {
+        return Err(Problem::new(
+            "FILE_NAME",
+            format!("{:?} cannot be a file name", one_line(&spec.name, 255)),
+            "a file name has 1 to 200 octets, no slash, no control character and no leading dot",
+            "choose another name for this file of the target",
+        ));
+    }
+    let owner = match spec.owner.split_once(':') {
+        _ if spec.owner.is_empty() => None,
+        Some((user, group)) if is_account(user) && is_account(group) => {
+            Some(Owner { user: user.to_owned(), group: group.to_owned() })
+        }
+        Some(_) | None => return Err(malformed("an owner (expected user:group)", &spec.owner)),
+    };
+    if spec.mode & !0o777 != 0 || spec.mode & 0o400 == 0 {
+        return Err(malformed("a file mode (expected 0400 to 0777)", &format!("{:04o}", spec.mode)));
+    }
+    Ok(TargetFile { content, name: spec.name.clone(), owner, mode: spec.mode })
+}
+
+fn endpoint(endpoint: &types::Endpoint, first: &str) -> Result<Endpoint, Problem> {
+    let port = endpoint.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none_or(|port| port == 0) || endpoint.address.len() > 300 {
+        return Err(malformed("a verify endpoint (expected HOST:PORT)", &endpoint.address));
+    }
+    let name = if endpoint.server_name.is_empty() { first } else { &endpoint.server_name };
+    // A wildcard cannot stand in SNI; any label in its place selects the same certificate.
+    let server_name = name.strip_prefix("*.").map_or_else(|| name.to_owned(), |rest| format!("certwright.{rest}"));
+    Ok(Endpoint { address: endpoint.address.clone(), server_name })
+}
+
+fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
+    requires(&item.requires)?;
+    if !is_token(&item.token) {
+        return Err(Problem::new(
+            "TOKEN_INVALID",
+            format!("a challenge token is not one: {:?}", one_line(&item.token, 64)),
+            "a token has 1 to 128 characters of A-Z a-z 0-9 _ - (RFC 8555 §8.1)",
+            "the CA sent it: choose another CA, or ask its operator",
+        ));
+    }
+    let rest = item.key_authorization.strip_prefix(&item.token).and_then(|rest| rest.strip_prefix('.'));
+    let good = rest.is_some_and(is_token) && item.key_authorization.len() <= KEY_AUTHORIZATION_BYTES_MAX;
+    if !good {
+        return Err(malformed("a key authorization (expected TOKEN.THUMBPRINT)", &item.token));
+    }
+    let place = match item.http01.as_ref().and_then(|http01| http01.mode.as_ref()) {
+        Some(types::http01::Mode::StandalonePort(port)) => match u16::try_from(*port) {
+            Ok(port @ 1..) => Place::Standalone(port),
+            Ok(0) | Err(_) => return Err(malformed("a port", &port.to_string())),
+        },
+        Some(types::http01::Mode::Webroot(path)) => Place::Webroot(directory(path)?),
+        None => return Err(upgrade("an http-01 mode that is unknown here")),
+    };
+    let identifier = identifiers(std::slice::from_ref(&item.identifier))?.remove(0);
+    Ok(Challenge { token: item.token.clone(), key_authorization: item.key_authorization.clone(), identifier, place })
+}
+
+/// Returns the directory without repeated or trailing slashes.
+fn directory(path: &str) -> Result<String, Problem> {
+    normalise(path).ok_or_else(|| {
+        Problem::new(
+            "DIR_INVALID",
+            format!("{:?} cannot be a directory of a target", one_line(path, 200)),
+            "a directory is an absolute path without `..`, `.certwright` or control characters",
+            "write the directory in full, for example /etc/nginx/ssl/www.example.com",
+        )
+    })
+}
+
+/// Returns an absolute path with single slashes and no `.`; `None` when it is relative, climbs, or is not printable.
+pub(crate) fn normalise(path: &str) -> Option<String> {
+    if !path.starts_with('/') || path.len() > PATH_BYTES_MAX || path.chars().any(char::is_control) {
+        return None;
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.is_empty() || parts.iter().any(|part| *part == ".." || *part == BASE || part.len() > 255) {
+        return None;
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+fn identifiers(names: &[String]) -> Result<Vec<String>, Problem> {
+    if names.is_empty() || names.len() > proto::x509::NAMES_MAX {
+        return Err(malformed("a list of identifiers", &format!("{} names", names.len())));
+    }
+    for name in names {
+        let bytes = name.strip_prefix("*.").unwrap_or(name);
+        let good = !bytes.is_empty()
+            && bytes.len() <= 253
+            && bytes.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'));
+        if !good {
+            return Err(malformed("an identifier", name));
+        }
+    }
+    Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+}
+
+fn requires(features: &[String]) -> Result<(), Problem> {
+    match features.iter().find(|feature| !FEATURES.contains(&feature.as_str())) {
+        Some(feature) => Err(upgrade(&format!("the feature {:?}", one_line(feature, 64)))),
+        None => Ok(()),
+    }
+}
+
+fn limit(what: &str, count: usize, max: usize) -> Result<(), Problem> {
+    if count <= max {
+        Ok(())
+    } else {
+        Err(malformed(&format!("a target with at most {max} {what}"), &count.to_string()))
+    }
+}
+
+/// Whether the text is an http-01 token (RFC 8555 §8.1), base64url.
+pub(crate) fn is_token(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// Whether the text is an id that may become a file name.
+pub(crate) fn is_item_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn is_account(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'))
+}
+
+fn upgrade(what: &str) -> Problem {
+    Problem::new(
+        "UPGRADE_AGENT",
+        format!("this agent does not know {what}"),
+        format!("agent version {}", env!("CARGO_PKG_VERSION")),
+        "upgrade the agent on this server, then deploy again",
+    )
+}
+
+fn malformed(what: &str, found: &str) -> Problem {
+    Problem::new(
+        "DESIRED_INVALID",
+        format!("the controller sent something that is not {what}"),
+        format!("{:?}", one_line(found, 200)),
+        "correct it at the certificate or target; if it looks right there, report a bug",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn wire_target() -> wire::DesiredTarget {
+        let file = |content: types::FileContent, name: &str, mode| types::FileSpec {
+            content: content.into(),
+            name: name.to_owned(),
+            owner: String::new(),
+            mode,
+        };
+        wire::DesiredTarget {
+            target_id: "t1".into(),
+            certificate_name: "web".into(),
+            identifiers: vec!["H1.example.test".into()],
+            version_id: "v1".into(),
+            fingerprint_sha256: vec![7; 32],
+            custody: types::Custody::Controller.into(),
+            dir: "/etc/nginx//ssl/".into(),
+            files: vec![
+                file(types::FileContent::Fullchain, "fullchain.pem", 0o644),
+                file(types::FileContent::Key, "key.pem", 0o600),
+            ],
+            verify: vec![types::Endpoint { address: "127.0.0.1:443".into(), server_name: String::new() }],
+            ..wire::DesiredTarget::default()
+        }
+    }
+
+    fn refusal(change: impl Fn(&mut wire::DesiredTarget)) -> String {
+        let mut item = wire_target();
+        change(&mut item);
+        target(&item).map_or_else(|problem| problem.reason, |_| "accepted".to_owned())
+    }
+
+    #[test]
+    fn a_target_is_normalised() {
+        let target = target(&wire_target()).unwrap();
+        assert_eq!(target.dir, "/etc/nginx/ssl");
+        assert_eq!(target.identifiers, ["h1.example.test"]);
+        assert_eq!(target.verify[0].server_name, "h1.example.test");
+    }
+
+    #[test]
+    fn another_wish_has_another_digest() {
+        let one = target(&wire_target()).unwrap();
+        let two = Target { deploy_wish: 1, ..one.clone() };
+        assert_ne!(one.digest(), two.digest());
+        assert_eq!(one.digest(), one.clone().digest());
+    }
+
+    #[test]
+    fn refuses_directories_that_climb_or_are_relative() {
+        for dir in ["etc", "/etc/../root", "", "/", "/etc/\u{1b}x", "/etc/.certwright/1"] {
+            assert_eq!(refusal(|item| item.dir = dir.into()), "DIR_INVALID", "{dir:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_file_names_that_are_no_bare_names() {
+        for name in ["", "..", "a/b", ".hidden", "a\nb", "../../etc/cron.d/x"] {
+            assert_eq!(refusal(|item| item.files[0].name = name.into()), "FILE_NAME", "{name:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know_with_upgrade() {
+        assert_eq!(refusal(|item| item.requires = vec!["jks".into()]), "UPGRADE_AGENT");
+        assert_eq!(refusal(|item| item.files[0].content = 99), "UPGRADE_AGENT");
+        assert_eq!(refusal(|item| item.custody = 99), "UPGRADE_AGENT");
+    }
+
+    #[test]
+    fn refuses_hostile_modes_and_owners() {
+        assert_eq!(refusal(|item| item.files[0].mode = 0o4755), "DESIRED_INVALID");
+        assert_eq!(refusal(|item| item.files[0].owner = "root".into()), "DESIRED_INVALID");
+        assert_eq!(refusal(|item| item.files[0].owner = "a b:c".into()), "DESIRED_INVALID");
+        assert_eq!(refusal(|item| item.fingerprint_sha256 = vec![1]), "DESIRED_INVALID");
+    }
+
+    #[test]
+    fn a_refused_item_does_not_stop_the_rest() {
+        let mut bad = wire_target();
+        bad.target_id = "t2".into();
+        let response =
+            wire::GetDesiredResponse { targets: vec![wire_target(), bad], ..wire::GetDesiredResponse::default() };
+        let desired = Desired::from_wire(&response);
+        assert_eq!(desired.targets.len(), 1);
+        assert_eq!(desired.refused.targets[0].3.reason, "FILE_TAKEN");
+    }
+
+    fn wire_challenge(token: &str, key_authorization: &str) -> wire::DesiredChallenge {
+        wire::DesiredChallenge {
+            token: token.into(),
+            key_authorization: key_authorization.into(),
+            identifier: "h1.example.test".into(),
+            http01: Some(types::Http01 { mode: Some(types::http01::Mode::StandalonePort(80)) }),
+            requires: vec![],
+        }
+    }
+
+    #[test]
+    fn a_token_is_checked_before_anything() {
+        assert!(challenge(&wire_challenge("tok_-1", "tok_-1.thumb")).is_ok());
+        for (token, authorization) in [
+            ("../../etc/x", "../../etc/x.thumb"),
+            ("", ".thumb"),
+            ("tok", "other.thumb"),
+            ("tok", "tok"),
+            ("tok", "tok.<script>"),
+        ] {
+            assert!(challenge(&wire_challenge(token, authorization)).is_err(), "{token:?}");
+        }
+        assert!(challenge(&wire_challenge(&"a".repeat(129), &format!("{}.t", "a".repeat(129)))).is_err());
+    }
+}
