@@ -10,9 +10,11 @@
 
 pub mod fake_ca;
 pub mod fake_dns;
+pub mod fake_host;
 pub mod lab;
 pub mod pebble;
 pub mod power;
+pub mod raw_agent;
 pub mod sim_clock;
 pub mod sim_net;
 pub mod site;

@@ -1,0 +1,112 @@
+//! A TLS server as nginx is one: it reads its PEM pairs when told to, keeps the old ones when the new do not fit, and
+//! chooses by SNI. Real rustls, so that a handshake proves what it proves on a real host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::sim_net::Listener;
+
+/// The server.
+#[derive(Debug)]
+pub struct TlsService {
+    sites: Arc<Sites>,
+    running: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Sites {
+    files: Mutex<BTreeMap<String, (PathBuf, PathBuf)>>,
+    loaded: RwLock<BTreeMap<String, Arc<CertifiedKey>>>,
+}
+
+impl TlsService {
+    pub(super) fn new() -> Self {
+        Self { sites: Arc::default(), running: Mutex::default() }
+    }
+
+    /// Configures a server name with the paths of its chain and key; effective at the next reload.
+    pub fn add_site(&self, server_name: &str, chain: PathBuf, key: PathBuf) {
+        let mut files = self.sites.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(server_name.to_owned(), (chain, key));
+    }
+
+    /// Removes a server name from the configuration; effective at the next reload.
+    pub fn remove_site(&self, server_name: &str) {
+        self.sites.files.lock().unwrap_or_else(PoisonError::into_inner).remove(server_name);
+    }
+
+    /// Returns the leaf now served for a server name, DER.
+    #[must_use]
+    pub fn served(&self, server_name: &str) -> Option<Vec<u8>> {
+        let loaded = self.sites.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(server_name).map(|pair| pair.cert[0].to_vec())
+    }
+
+    /// Reads all pairs; when one does not fit, everything stays as it was. A site without files is left out.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        let files = self.sites.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut loaded = BTreeMap::new();
+        for (name, (chain, key)) in files.iter().filter(|(_, (chain, _))| chain.exists()) {
+            loaded.insert(name.clone(), Arc::new(load(chain, key)?));
+        }
+        *self.sites.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(())
+    }
+
+    pub(super) fn start(&self, mut listener: Listener) {
+        let sites: Arc<dyn ResolvesServerCert> = self.sites.clone();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(sites);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.spawn(async move {
+            let mut visitors = JoinSet::new();
+            while let Some(pipe) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                visitors.spawn(async move {
+                    if let Ok(mut stream) = acceptor.accept(pipe).await {
+                        drop(stream.read_u8().await);
+                    }
+                });
+                while visitors.try_join_next().is_some() {}
+            }
+        });
+    }
+}
+
+impl fmt::Display for TlsService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the TLS service")
+    }
+}
+
+impl ResolvesServerCert for Sites {
+    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(client_hello.server_name().unwrap_or_default()).cloned()
+    }
+}
+
+fn load(chain: &PathBuf, key: &PathBuf) -> Result<CertifiedKey, String> {
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(chain).map_err(|error| format!("{}: {error}", chain.display()))?.collect();
+    let certificates = certificates.map_err(|error| format!("{}: {error}", chain.display()))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider())
+        .map_err(|error| format!("SSL_CTX_use_PrivateKey({}) failed: {error}", key.display()))
+}
