@@ -76,6 +76,11 @@ pub(crate) fn http01(text: &str) -> Result<Http01, String> {
     Ok(Http01 { mode: Some(mode) })
 }
 
+/// Reads the directory of a target.
+pub(crate) fn dir(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a directory on the agent is absolute".to_owned()) }
+}
+
 fn content(text: &str) -> Result<FileContent, String> {
     Ok(match text {
         "cert" => FileContent::Cert,

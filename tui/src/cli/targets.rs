@@ -7,7 +7,7 @@ use proto::operator::v1::{
 
 use super::certs::{self, spec};
 use super::session::{Session, WaitOptions};
-use super::target_options::TargetOptions;
+use super::target_options::{self, TargetOptions};
 use super::wait;
 use crate::client::{ClientError, ErrorKind};
 use crate::output::target::{self, place};
@@ -38,7 +38,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "AGENT")]
     agent: String,
     /// Directory on the agent, absolute
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = target_options::dir)]
     dir: String,
     #[command(flatten)]
     target: TargetOptions,

@@ -80,7 +80,7 @@ pub(crate) fn describe(issuer: &Issuer) -> String {
     block.field("contacts", &issuer.contacts.join(", "));
     block.field("terms", if issuer.terms_accepted { "accepted" } else { "not accepted" });
     block.field("account", &issuer.account_url);
-    block.field("used by", &format!("{} certificates", issuer.certificates));
+    block.field("certificates", &issuer.certificates.to_string());
     block.field("id", &issuer.id);
     block.problem(issuer.problem.as_ref());
     block.render()

@@ -41,10 +41,14 @@ pub(crate) fn short(now: Timestamp, wire: i64) -> String {
 
 /// Returns `59d`, `2h05m`, `3m20s` or `8s`: two units while the second one still matters.
 fn span(seconds: i64) -> String {
+    let two = |first: i64, unit: &str, second: i64, smaller: &str| match second {
+        0 => format!("{first}{unit}"),
+        _ => format!("{first}{unit}{second:02}{smaller}"),
+    };
     match seconds {
         s if s >= 2 * DAY => format!("{}d", s / DAY),
-        s if s >= HOUR => format!("{}h{:02}m", s / HOUR, s % HOUR / MINUTE),
-        s if s >= MINUTE => format!("{}m{:02}s", s / MINUTE, s % MINUTE),
+        s if s >= HOUR => two(s / HOUR, "h", s % HOUR / MINUTE, "m"),
+        s if s >= MINUTE => two(s / MINUTE, "m", s % MINUTE, "s"),
         s => format!("{s}s"),
     }
 }
@@ -85,6 +89,7 @@ mod tests {
         let check = |seconds: i64, text: &str| assert_eq!(relative(now, at(seconds)), text);
         check(0, "now");
         check(8, "in 8s");
+        check(600, "in 10m");
         check(200, "in 3m20s");
         check(7_500, "in 2h05m");
         check(59 * DAY + 5, "in 59d");

@@ -34,7 +34,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "AGENT", requires = "dir")]
     agent: Option<String>,
     /// Directory on the agent, absolute
-    #[arg(long, value_name = "DIR", requires = "agent")]
+    #[arg(long, value_name = "DIR", requires = "agent", value_parser = target_options::dir)]
     dir: Option<String>,
     #[command(flatten)]
     target: TargetOptions,

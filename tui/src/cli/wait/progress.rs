@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proto::clock::from_wire;
 use proto::operator::v1::{Certificate, Job, PhaseStep, Target};
+use proto::types::v1::Problem;
 
 use crate::output::{safe, safe_lines, target, time};
 
@@ -64,6 +65,7 @@ impl Progress {
         let (agent, dir) = target::place(target);
         let error = target.problem.as_ref().map(|problem| format!(": {}", problem.message)).unwrap_or_default();
         lines.push(safe(&format!("{agent} {dir}  {status}{error}")));
+        lines.extend(target.problem.iter().flat_map(reasons));
     }
 
     /// Tells why a job waits, and when it goes on. The problem of an ended job is told by its result.
@@ -78,14 +80,20 @@ impl Progress {
         }
         self.problem = seen;
         lines.push(format!("{}: {}", safe(&job.state), safe(&problem.message)));
-        lines.extend(safe_lines(&problem.cause).lines().map(|line| format!("  because: {line}")));
-        if !problem.hint.is_empty() {
-            lines.push(format!("  try: {}", safe(&problem.hint)));
-        }
+        lines.extend(reasons(problem));
         if let Some(at) = from_wire(job.retry_at) {
             lines.push(format!("  next try {} ({})", time::absolute(at), time::relative(now, at)));
         }
     }
+}
+
+/// Returns why it happened and what to do.
+fn reasons(problem: &Problem) -> Vec<String> {
+    let mut lines: Vec<String> = safe_lines(&problem.cause).lines().map(|line| format!("  because: {line}")).collect();
+    if !problem.hint.is_empty() {
+        lines.push(format!("  try: {}", safe(&problem.hint)));
+    }
+    lines
 }
 
 /// Returns the steps of the order that belongs to this job; those of an earlier order are history.

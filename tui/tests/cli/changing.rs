@@ -1,0 +1,194 @@
+//! Commands that change something: what they ask the controller for, and what consent they want.
+
+use insta::assert_snapshot;
+use proto::operator::v1::EnrollAgentResponse;
+
+use crate::controller::{FakeController, World};
+use crate::fixtures::at;
+use crate::{Place, run, session, transcript, world};
+
+const CREATE: [&str; 25] = [
+    "certs",
+    "create",
+    "web",
+    "--san",
+    "h1.example.test",
+    "--san",
+    "www.h1.example.test",
+    "--issuer",
+    "lab",
+    "--http01",
+    "standalone:8080",
+    "--responder",
+    "front",
+    "--agent",
+    "h1",
+    "--dir",
+    "/etc/nginx/ssl/h1.example.test",
+    "--mode",
+    "key=0640",
+    "--owner",
+    "root:www-data",
+    "--reload",
+    "/usr/sbin/nginx -s 'reload'",
+    "--verify",
+    "[::1]:443/h1.example.test",
+];
+
+/// Returns the last request without the id that is made anew each time.
+fn request(fake: &FakeController) -> String {
+    let text = fake.requests().pop().unwrap_or_default();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("request_id")).collect();
+    assert!(kept.len() < text.lines().count(), "a changing request carries an id: {text}");
+    kept.join("\n")
+}
+
+#[tokio::test]
+async fn create_asks_for_everything_in_one_line() {
+    let fake = FakeController::start(World { warnings: vec!["agent front is offline".into()], ..world() });
+    let text = session(&fake, &[&CREATE]).await;
+    assert_snapshot!(format!("{text}{}", request(&fake)));
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_plan_and_says_that_nothing_changed() {
+    let fake = FakeController::start(world());
+    let words = [CREATE.as_slice(), &["--dry-run"]].concat();
+    let ran = run(&fake, &words).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, "dry run: all checks passed and nothing was changed\n"));
+    assert!(ran.out.starts_with("web: active"), "{}", ran.out);
+    assert!(request(&fake).contains("dry_run: true"));
+    let json = run(&fake, &[words.as_slice(), &["-o", "json"]].concat()).await;
+    assert!(json.out.contains("\"dry_run\": true") && json.out.contains("\"kind\": \"Accepted\""), "{}", json.out);
+}
+
+#[tokio::test]
+async fn set_changes_only_what_is_named() {
+    let fake = FakeController::start(world());
+    run(&fake, &["certs", "set", "web", "--custody", "controller", "--no-responders", "--auto-renew", "off"]).await;
+    assert_snapshot!(fake.requests().concat());
+    let nothing = run(&fake, &["certs", "set", "web"]).await;
+    assert_eq!(nothing.code, 2);
+    assert!(nothing.err.contains("nothing to change"), "{}", nothing.err);
+    assert_eq!(fake.requests().len(), 1, "nothing was asked for");
+}
+
+#[tokio::test]
+async fn targets_are_added_deployed_and_removed_by_agent_and_directory() {
+    let fake = FakeController::start(world());
+    let mut text = String::new();
+    let commands: [&[&str]; 5] = [
+        &["targets", "add", "web", "--agent", "h3", "--dir", "/etc/x", "--file", "fullchain=server.crt", "-o", "name"],
+        &["targets", "deploy", "web", "--agent", "h1", "-o", "name"],
+        &["certs", "renew", "web", "-o", "name"],
+        &["targets", "rm", "web", "--agent", "h1", "-o", "name"],
+        &["targets", "rm", "web", "--agent", "h9", "-o", "name"],
+    ];
+    for words in commands {
+        text.push_str(&session(&fake, &[words]).await);
+    }
+    fake.change(|world| {
+        let mut second = world.certificates[0].targets[0].clone();
+        second.spec.as_mut().unwrap().dir = "/etc/other".into();
+        world.certificates[0].targets.push(second);
+    });
+    text.push_str(&session(&fake, &[&["targets", "rm", "web", "--agent", "h1"]]).await);
+    let requests = fake.requests().join("\n");
+    let kept: Vec<&str> = requests.lines().filter(|line| !line.contains("request_id")).collect();
+    assert_snapshot!(format!("{text}{}", kept.join("\n")));
+}
+
+#[tokio::test]
+async fn nothing_is_destroyed_without_the_name() {
+    let fake = FakeController::start(world());
+    let mut text = session(
+        &fake,
+        &[
+            &["certs", "delete", "web"],
+            &["certs", "delete", "web", "--confirm=shop"],
+            &["agents", "revoke", "h1"],
+            &["agents", "forget", "h1", "--confirm="],
+        ],
+    )
+    .await;
+    let delete = ["certs", "delete", "web"];
+    let wrong = Place { answers: Some("wbe\n"), ..Place::default() };
+    text.push_str(&transcript(&fake, &delete, &wrong.run(&fake.socket(), &delete).await));
+    assert!(fake.requests().is_empty(), "{:?}", fake.requests());
+
+    let right = Place { answers: Some("web\n"), ..Place::default() };
+    text.push_str(&transcript(&fake, &delete, &right.run(&fake.socket(), &delete).await));
+    let consented: &[&[&str]] = &[
+        &["certs", "delete", "web", "--purge", "--confirm=web"],
+        &["agents", "revoke", "h1", "--confirm=h1", "-o", "name"],
+        &["agents", "forget", "h1", "--confirm=h1"],
+    ];
+    text.push_str(&session(&fake, consented).await);
+    assert_eq!(fake.requests().len(), 4);
+    assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn an_enrollment_is_one_command_on_stdout_and_its_story_on_stderr() {
+    let enrollment = EnrollAgentResponse {
+        token: "SECRET.PIN".into(),
+        command: "echo SECRET.PIN | certwright-agent enroll --controller ADDRESS:7443 --token -".into(),
+        expires_at: at(3_600),
+        hint: "put the controller's address for ADDRESS, or start it with --advertise HOST:PORT".into(),
+    };
+    let fake = FakeController::start(World { enrollment, ..world() });
+    let text = session(&fake, &[&["agents", "enroll", "h5"], &["agents", "enroll", "h1", "--replace", "-o", "json"]]);
+    assert_snapshot!(text.await);
+    assert!(fake.requests()[1].contains("replace: true"));
+}
+
+#[tokio::test]
+async fn an_issuer_is_added_with_its_own_roots() {
+    let fake = FakeController::start(world());
+    let root = fake.folder().join("root.pem");
+    std::fs::write(&root, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let root = root.to_string_lossy().into_owned();
+    let words = ["issuers", "add", "lab", "--directory", "https://ca.example.test/dir", "--accept-terms", "--root"];
+    let ran = run(&fake, &[words.as_slice(), &[&root, "--email", "ops@example.test"]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_snapshot!(fake.requests().concat());
+    let missing = run(&fake, &[words.as_slice(), &["/nonexistent.pem"]].concat()).await;
+    assert_eq!(missing.code, 2);
+    assert!(missing.err.contains("/nonexistent.pem"), "{}", missing.err);
+    assert_eq!(run(&fake, &["issuers", "rm", "lab"]).await.code, 0);
+}
+
+#[tokio::test]
+async fn an_option_that_cannot_be_right_is_refused_before_anything_is_asked() {
+    let fake = FakeController::start(world());
+    let base = ["certs", "create", "web", "--san", "a.test", "--issuer", "lab"];
+    let placed = ["--agent", "h1", "--dir", "/etc/x"];
+    for (words, said) in [
+        (["--dir", "/etc/x"].as_slice(), "--agent"),
+        (&["--agent", "h1"], "--dir"),
+        (&["--agent", "h1", "--dir", "etc/x"], "absolute"),
+        (&["--reload", "/bin/true"], "--agent"),
+        (&["--key", "dsa"], "p256"),
+        (&["--custody", "me"], "agent or controller"),
+        (&["--http01", "webroot:x"], "absolute"),
+        (&["--wait", "--dry-run"], "cannot be used with"),
+        (&["--wait=soon"], "duration"),
+        (&["-o", "yaml"], "possible values"),
+    ] {
+        let ran = run(&fake, &[base.as_slice(), words].concat()).await;
+        assert_eq!(ran.code, 2, "{words:?}");
+        assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
+    }
+    for (words, said) in [
+        (["--reload", "nginx -s reload"].as_slice(), "command -v nginx"),
+        (&["--reload", "/bin/sh -c x && y"], "no"),
+        (&["--verify", "::1:443"], "brackets"),
+        (&["--file", "fullchain=../x"], "bare file name"),
+        (&["--file", "fullchain=x", "--mode", "key=0600"], "no key file"),
+    ] {
+        let ran = run(&fake, &[base.as_slice(), &placed, words].concat()).await;
+        assert_eq!(ran.code, 2, "{words:?}");
+        assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
+    }
+    assert!(fake.requests().is_empty(), "{:?}", fake.requests());
+}

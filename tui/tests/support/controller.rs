@@ -1,0 +1,361 @@
+//! A controller that is only its operator API: it answers from a `World` that the test makes and changes. It speaks real
+//! gRPC over a real Unix socket, in a runtime of its own so that it can be stopped as a process is. Included by tests with `#[path]`; never part of the product.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and ends by panicking")]
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::Stream;
+use prost::Message as _;
+use proto::method::Method;
+use proto::operator::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use proto::operator::v1::*;
+use proto::types::v1::{ErrorDetail, FieldError, Problem};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Code, Request, Response, Status};
+
+/// A fake that does not stop in this time is left behind.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// A change of the world.
+pub(crate) type Step = Box<dyn FnOnce(&mut World) + Send>;
+
+/// What the controller knows, and what it was asked.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) whoami: WhoamiResponse,
+    pub(crate) overview: GetOverviewResponse,
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) pending: Vec<PendingEnrollment>,
+    pub(crate) enrollment: EnrollAgentResponse,
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) events: Vec<Event>,
+    /// The job that changing calls return.
+    pub(crate) job_id: String,
+    pub(crate) warnings: Vec<String>,
+    /// Answered instead, to this method.
+    pub(crate) refusal: Option<(Method, Status)>,
+    /// One step happens after each `GetCertificate`: what a command that follows a job asks for last.
+    pub(crate) script: VecDeque<Step>,
+    /// Every request but the reads, as its Debug text.
+    pub(crate) requests: Vec<String>,
+    /// How often a job was read.
+    pub(crate) reads: u64,
+}
+
+/// A running fake. Dropping it ends it.
+pub(crate) struct FakeController {
+    folder: TempDir,
+    service: Service,
+    runtime: Option<Runtime>,
+}
+
+#[derive(Clone)]
+struct Service {
+    world: Arc<Mutex<World>>,
+    revision: Arc<watch::Sender<u64>>,
+}
+
+impl FakeController {
+    /// Starts on a socket of its own.
+    pub(crate) fn start(world: World) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let service = Service { world: Arc::new(Mutex::new(world)), revision: Arc::new(watch::Sender::new(1)) };
+        let mut fake = Self { folder, service, runtime: None };
+        fake.resume();
+        fake
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("controller.sock")
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Changes the world and tells every watcher.
+    pub(crate) fn change(&self, step: impl FnOnce(&mut World)) {
+        step(&mut self.service.world.lock().unwrap());
+        self.service.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// The changing requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.service.world.lock().unwrap().requests.clone()
+    }
+
+    /// How often a job was read so far: a command that follows one has begun.
+    pub(crate) fn reads(&self) -> u64 {
+        self.service.world.lock().unwrap().reads
+    }
+
+    /// Goes away as a stopped process does: connections end, the socket's file stays.
+    pub(crate) async fn stop(&mut self) {
+        let runtime = self.runtime.take().unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_MAX)).await.unwrap();
+    }
+
+    /// Comes back after `stop`, on the same socket.
+    pub(crate) fn resume(&mut self) {
+        std::fs::remove_file(self.socket()).unwrap_or_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(self.socket()).unwrap()
+        };
+        let service = OperatorServiceServer::new(self.service.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        drop(runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener))));
+        self.runtime = Some(runtime);
+    }
+}
+
+impl Drop for FakeController {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Returns the status that the controller makes for `problem`.
+pub(crate) fn refused(code: Code, problem: Problem, fields: Vec<FieldError>) -> Status {
+    let detail = ErrorDetail { problem: Some(problem.clone()), fields };
+    Status::with_details(code, problem.message, detail.encode_to_vec().into())
+}
+
+/// Returns the refusal for a record that is not there.
+pub(crate) fn not_found(kind: &str, name: &str) -> Status {
+    let problem = Problem {
+        reason: format!("{}_NOT_FOUND", kind.to_uppercase()),
+        message: format!("there is no {kind} named {name}"),
+        cause: String::new(),
+        hint: format!("see `certwright {kind}s ls`"),
+    };
+    refused(Code::NotFound, problem, Vec::new())
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn serve<T>(&self, method: Method, answer: impl FnOnce(&mut World) -> Result<T, Status>) -> Answer<T> {
+        let mut world = self.world.lock().unwrap();
+        if let Some((_, status)) = world.refusal.as_ref().filter(|(refused, _)| *refused == method) {
+            return Err(status.clone());
+        }
+        answer(&mut world).map(Response::new)
+    }
+
+    /// Like `serve`, for a call that changes something.
+    fn change<Q: std::fmt::Debug, T>(
+        &self,
+        method: Method,
+        request: Request<Q>,
+        answer: impl FnOnce(&mut World, Q) -> Result<T, Status>,
+    ) -> Answer<T> {
+        let request = request.into_inner();
+        self.serve(method, |world| {
+            world.requests.push(format!("{request:#?}"));
+            answer(world, request)
+        })
+    }
+}
+
+impl World {
+    fn certificate(&self, name: &str) -> Result<Certificate, Status> {
+        let found = self.certificates.iter().find(|certificate| certificate.name == name);
+        found.cloned().ok_or_else(|| not_found("cert", name))
+    }
+
+    fn agent(&self, name: &str) -> Result<Agent, Status> {
+        self.agents.iter().find(|agent| agent.name == name).cloned().ok_or_else(|| not_found("agent", name))
+    }
+
+    fn issuer(&self, name: &str) -> Result<Issuer, Status> {
+        self.issuers.iter().find(|issuer| issuer.name == name).cloned().ok_or_else(|| not_found("issuer", name))
+    }
+
+    fn accepted(&self, name: &str) -> Result<CertificateAccepted, Status> {
+        let certificate = Some(self.certificate(name)?);
+        Ok(CertificateAccepted { certificate, job_id: self.job_id.clone(), warnings: self.warnings.clone() })
+    }
+}
+
+fn count<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap()
+}
+
+/// One page of two rows, so that paging is always tried.
+fn page<T: Clone>(items: &[T], token: &str) -> (Vec<T>, String) {
+    let start: usize = token.parse().unwrap_or(0);
+    let page: Vec<T> = items.iter().skip(start).take(2).cloned().collect();
+    let next = start + page.len();
+    (page, if next < items.len() { next.to_string() } else { String::new() })
+}
+
+#[tonic::async_trait]
+impl OperatorService for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn whoami(&self, _: Request<WhoamiRequest>) -> Answer<WhoamiResponse> {
+        self.serve(Method::OperatorWhoami, |world| Ok(world.whoami.clone()))
+    }
+
+    async fn get_overview(&self, _: Request<GetOverviewRequest>) -> Answer<GetOverviewResponse> {
+        self.serve(Method::OperatorGetOverview, |world| Ok(world.overview.clone()))
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Answer<Self::WatchStream> {
+        let receiver = self.revision.subscribe();
+        let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.changed().await.ok()?;
+            let revision = *receiver.borrow_and_update();
+            Some((Ok(WatchResponse { revision, server_at: 0 }), receiver))
+        });
+        self.serve(Method::OperatorWatch, |_| Ok(()))?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_certificates(&self, request: Request<ListCertificatesRequest>) -> Answer<ListCertificatesResponse> {
+        let request = request.into_inner();
+        self.serve(Method::OperatorListCertificates, |world| {
+            let fits = |certificate: &&Certificate| certificate.name.contains(&request.filter);
+            let all: Vec<Certificate> = world.certificates.iter().filter(fits).cloned().collect();
+            let (items, next_page_token) = page(&all, &request.page_token);
+            Ok(ListCertificatesResponse { items, total: count(&all), next_page_token, revision: 1 })
+        })
+    }
+
+    async fn get_certificate(&self, request: Request<GetCertificateRequest>) -> Answer<Certificate> {
+        let answer = self.serve(Method::OperatorGetCertificate, |world| world.certificate(&request.get_ref().name));
+        let step = self.world.lock().unwrap().script.pop_front();
+        if let Some(step) = step {
+            step(&mut self.world.lock().unwrap());
+            self.revision.send_modify(|revision| *revision += 1);
+        }
+        answer
+    }
+
+    async fn create_certificate(&self, request: Request<CreateCertificateRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorCreateCertificate, request, |world, request| world.accepted(&request.name))
+    }
+
+    async fn update_certificate(&self, request: Request<UpdateCertificateRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorUpdateCertificate, request, |world, request| world.accepted(&request.name))
+    }
+
+    async fn renew_certificate(&self, request: Request<RenewCertificateRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorRenewCertificate, request, |world, request| world.accepted(&request.name))
+    }
+
+    async fn deploy_certificate(&self, request: Request<DeployCertificateRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorDeployCertificate, request, |world, request| world.accepted(&request.name))
+    }
+
+    async fn delete_certificate(
+        &self,
+        request: Request<DeleteCertificateRequest>,
+    ) -> Answer<DeleteCertificateResponse> {
+        self.change(Method::OperatorDeleteCertificate, request, |world, request| {
+            let certificate = Some(world.certificate(&request.name)?).filter(|_| request.purge);
+            Ok(DeleteCertificateResponse { certificate })
+        })
+    }
+
+    async fn add_target(&self, request: Request<AddTargetRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorAddTarget, request, |world, request| world.accepted(&request.certificate))
+    }
+
+    async fn remove_target(&self, request: Request<RemoveTargetRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorRemoveTarget, request, |world, request| world.accepted(&request.certificate))
+    }
+
+    async fn list_versions(&self, request: Request<ListVersionsRequest>) -> Answer<ListVersionsResponse> {
+        self.serve(Method::OperatorListVersions, |world| {
+            world.certificate(&request.get_ref().certificate)?;
+            Ok(ListVersionsResponse { items: world.versions.clone() })
+        })
+    }
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Answer<ListAgentsResponse> {
+        self.serve(Method::OperatorListAgents, |world| {
+            let (items, next_page_token) = page(&world.agents, &request.get_ref().page_token);
+            let (total, pending) = (count(&world.agents), world.pending.clone());
+            Ok(ListAgentsResponse { items, total, next_page_token, pending })
+        })
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Answer<Agent> {
+        self.serve(Method::OperatorGetAgent, |world| world.agent(&request.get_ref().name))
+    }
+
+    async fn enroll_agent(&self, request: Request<EnrollAgentRequest>) -> Answer<EnrollAgentResponse> {
+        self.change(Method::OperatorEnrollAgent, request, |world, _| Ok(world.enrollment.clone()))
+    }
+
+    async fn revoke_agent(&self, request: Request<RevokeAgentRequest>) -> Answer<Agent> {
+        self.change(Method::OperatorRevokeAgent, request, |world, request| {
+            Ok(Agent { status: "revoked".into(), ..world.agent(&request.name)? })
+        })
+    }
+
+    async fn forget_agent(&self, request: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
+        self.change(Method::OperatorForgetAgent, request, |world, request| {
+            world.agent(&request.name).map(|_| ForgetAgentResponse {})
+        })
+    }
+
+    async fn list_issuers(&self, _: Request<ListIssuersRequest>) -> Answer<ListIssuersResponse> {
+        self.serve(Method::OperatorListIssuers, |world| Ok(ListIssuersResponse { items: world.issuers.clone() }))
+    }
+
+    async fn get_issuer(&self, request: Request<GetIssuerRequest>) -> Answer<Issuer> {
+        self.serve(Method::OperatorGetIssuer, |world| world.issuer(&request.get_ref().name))
+    }
+
+    async fn add_issuer(&self, request: Request<AddIssuerRequest>) -> Answer<Issuer> {
+        self.change(Method::OperatorAddIssuer, request, |world, request| world.issuer(&request.name))
+    }
+
+    async fn remove_issuer(&self, request: Request<RemoveIssuerRequest>) -> Answer<RemoveIssuerResponse> {
+        self.change(Method::OperatorRemoveIssuer, request, |world, request| {
+            world.issuer(&request.name).map(|_| RemoveIssuerResponse {})
+        })
+    }
+
+    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsResponse> {
+        self.serve(Method::OperatorListJobs, |world| {
+            let (items, next_page_token) = page(&world.jobs, &request.get_ref().page_token);
+            Ok(ListJobsResponse { items, next_page_token })
+        })
+    }
+
+    async fn get_job(&self, request: Request<GetJobRequest>) -> Answer<Job> {
+        let id = request.into_inner().id;
+        self.serve(Method::OperatorGetJob, |world| {
+            world.reads += 1;
+            world.jobs.iter().find(|job| job.id == id).cloned().ok_or_else(|| not_found("job", &id))
+        })
+    }
+
+    async fn list_events(&self, request: Request<ListEventsRequest>) -> Answer<ListEventsResponse> {
+        let request = request.into_inner();
+        self.serve(Method::OperatorListEvents, |world| {
+            let before = |event: &&Event| request.before_seq == 0 || event.seq < request.before_seq;
+            let size = usize::try_from(request.page_size.min(2)).unwrap();
+            Ok(ListEventsResponse { items: world.events.iter().filter(before).take(size).cloned().collect() })
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! Records as a controller would show them, at one fixed time. Included by tests with `#[path]`.
+#![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and ends by panicking")]
+
+use jiff::Timestamp;
+use proto::clock::{Clock, to_wire};
+use proto::operator::v1::*;
+use proto::types::v1::*;
+
+/// When every test happens.
+pub(crate) const NOW: &str = "2026-11-21T21:30:00Z";
+pub(crate) const MINUTE: i64 = 60;
+pub(crate) const DAY: i64 = 86_400;
+pub(crate) const FINGERPRINT: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// A clock that stands at `NOW`.
+#[derive(Debug)]
+pub(crate) struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        NOW.parse().unwrap()
+    }
+}
+
+/// Returns the wire's instant, `seconds` after `NOW`.
+pub(crate) fn at(seconds: i64) -> i64 {
+    to_wire(Some(StoppedClock.now())) + seconds * 1_000
+}
+
+pub(crate) fn problem() -> Problem {
+    Problem {
+        reason: "RELOAD_FAILED".into(),
+        message: "/usr/sbin/nginx -s reload on h1 ended with exit status 1".into(),
+        cause: "nginx: [emerg] unknown directive \"wrker_processes\" in /etc/nginx/nginx.conf:3".into(),
+        hint: "correct the configuration on h1; the deployment is tried again by itself".into(),
+    }
+}
+
+pub(crate) fn version() -> Version {
+    Version {
+        id: "01jversion0000000000000001".into(),
+        serial: "04ab12cd".into(),
+        fingerprint_sha256: FINGERPRINT.into(),
+        not_before: at(-DAY),
+        not_after: at(89 * DAY),
+        issuer_cn: "Pebble Intermediate CA 4b4f0c".into(),
+        custody: Custody::Agent.into(),
+        identifiers: vec!["h1.example.test".into()],
+        issued_at: at(-DAY),
+        current: true,
+        deployable: true,
+        reason: "first".into(),
+    }
+}
+
+pub(crate) fn target(status: TargetStatus) -> Target {
+    let file = |content: FileContent, name: &str, mode| FileSpec {
+        content: content.into(),
+        name: name.into(),
+        mode,
+        owner: String::new(),
+    };
+    Target {
+        id: "01jtarget00000000000000001".into(),
+        spec: Some(TargetSpec {
+            agent: "h1".into(),
+            dir: "/etc/nginx/ssl/h1.example.test".into(),
+            files: vec![
+                file(FileContent::Key, "key.pem", 0o600),
+                FileSpec { owner: "root:www-data".into(), ..file(FileContent::Fullchain, "fullchain.pem", 0o644) },
+            ],
+            reload: vec![Command { argv: vec!["/usr/sbin/nginx".into(), "-s".into(), "reload".into()] }],
+            verify: vec![Endpoint { address: "127.0.0.1:443".into(), server_name: "h1.example.test".into() }],
+        }),
+        status: status.into(),
+        served_fingerprint_sha256: if status == TargetStatus::Applied { FINGERPRINT.into() } else { String::new() },
+        version_id: version().id,
+        agent_status: "connected".into(),
+        started_at: at(-DAY),
+        finished_at: at(-DAY + 2),
+        attempt: 1,
+        ..Target::default()
+    }
+}
+
+/// A target whose reload failed.
+pub(crate) fn broken_target() -> Target {
+    Target {
+        problem: Some(problem()),
+        steps: vec![StepReport {
+            name: "reload".into(),
+            subject: "/usr/sbin/nginx -s reload".into(),
+            ok: false,
+            exit_status: Some(1),
+            output: "nginx: [emerg] unknown directive\nnginx: configuration test failed".into(),
+            took_ms: 12,
+        }],
+        retry_at: at(MINUTE),
+        ..target(TargetStatus::RolledBack)
+    }
+}
+
+pub(crate) fn phase(name: &str, state: &str, took_ms: u64, detail: &str) -> PhaseStep {
+    PhaseStep { name: name.into(), state: state.into(), started_at: at(0), took_ms, detail: detail.into() }
+}
+
+pub(crate) fn completed_order() -> Order {
+    Order {
+        phase: "completed".into(),
+        attempt: 1,
+        started_at: at(-DAY),
+        order_url: "https://ca.example.test/order/1".into(),
+        reason: "first".into(),
+        phases: vec![phase("ordering", "done", 812, ""), phase("completed", "done", 0, "")],
+        authorizations: vec![Authorization {
+            identifier: "h1.example.test".into(),
+            state: "valid".into(),
+            responders_serving: 1,
+            responders_total: 1,
+        }],
+        ..Order::default()
+    }
+}
+
+/// A healthy certificate.
+pub(crate) fn certificate(name: &str) -> Certificate {
+    Certificate {
+        id: "01jcertificate000000000001".into(),
+        revision: 7,
+        name: name.into(),
+        kind: CertificateKind::Acme.into(),
+        identifiers: vec!["h1.example.test".into(), "www.h1.example.test".into()],
+        issuer: "lab".into(),
+        key_type: KeyType::P256.into(),
+        custody: Custody::Agent.into(),
+        http01: Some(Http01 { mode: Some(http01::Mode::StandalonePort(80)) }),
+        status: "active".into(),
+        deployment: "ok".into(),
+        renew_at: at(59 * DAY),
+        renew_reason: "lifetime_fraction".into(),
+        current: Some(version()),
+        targets: vec![target(TargetStatus::Applied)],
+        order: Some(completed_order()),
+        created_at: at(-DAY),
+        auto_renew: true,
+        ..Certificate::default()
+    }
+}
+
+/// A certificate just created: nothing has happened yet.
+pub(crate) fn fresh_certificate(name: &str) -> Certificate {
+    Certificate {
+        status: "pending".into(),
+        deployment: "pending".into(),
+        current: None,
+        order: None,
+        renew_at: 0,
+        renew_reason: String::new(),
+        created_at: at(0),
+        targets: vec![Target { started_at: 0, finished_at: 0, attempt: 0, ..target(TargetStatus::Pending) }],
+        ..certificate(name)
+    }
+}
+
+/// A certificate with everything that can be wrong.
+pub(crate) fn troubled_certificate(name: &str) -> Certificate {
+    Certificate {
+        deployment: "failed".into(),
+        responders: vec!["front".into()],
+        issues: vec![Issue {
+            kind: "responder_offline".into(),
+            cause: "agent front has been offline since yesterday".into(),
+            action: "start certwright-agent on front".into(),
+            since_at: at(-DAY),
+        }],
+        targets: vec![broken_target()],
+        order: Some(Order {
+            phase: "waiting".into(),
+            attempt: 2,
+            retry_at: at(10 * MINUTE),
+            error: Some(Problem {
+                reason: "RATE_LIMITED".into(),
+                message: "the CA refused the order".into(),
+                cause: "urn:ietf:params:acme:error:rateLimited".into(),
+                hint: "nothing to do: the order is tried again when the CA allows it".into(),
+            }),
+            phases: vec![phase("ordering", "waiting", 0, "until the CA allows it")],
+            reason: "expiring".into(),
+            ..completed_order()
+        }),
+        ..certificate(name)
+    }
+}
+
+pub(crate) fn agent(name: &str) -> Agent {
+    Agent {
+        id: "01jagent000000000000000001".into(),
+        revision: 3,
+        name: name.into(),
+        status: "connected".into(),
+        version: "0.1.0".into(),
+        hostname: format!("{name}.example.test"),
+        os: "Debian GNU/Linux 12 (bookworm)".into(),
+        features: vec!["http01-standalone".into(), "http01-webroot".into()],
+        policy: Some(Policy {
+            dirs: vec![PolicyDir {
+                path: "/etc/nginx/ssl".into(),
+                names: vec!["*.example.test".into()],
+                files: vec!["*.pem".into(), "*.key".into()],
+                owners: vec!["root:root".into()],
+                key_mode_max: 0o640,
+            }],
+            commands: vec![Command { argv: vec!["/usr/sbin/nginx".into(), "-s".into(), "reload".into()] }],
+            http01_ports: vec![80],
+            webroots: vec!["/var/www/html".into()],
+            custody: vec![Custody::Agent.into(), Custody::Controller.into()],
+        }),
+        enrolled_at: at(-30 * DAY),
+        last_seen_at: at(-3),
+        identity_not_after: at(29 * DAY),
+        identity_serial: "0a0b".into(),
+        clock_skew_ms: -12,
+        targets: vec![AgentTarget {
+            certificate: "web".into(),
+            dir: "/etc/nginx/ssl/h1.example.test".into(),
+            status: TargetStatus::Applied.into(),
+        }],
+        generation: 5,
+        generation_reported: 5,
+    }
+}
+
+pub(crate) fn issuer(name: &str) -> Issuer {
+    Issuer {
+        id: "01jissuer00000000000000001".into(),
+        revision: 2,
+        name: name.into(),
+        directory: "https://ca.example.test/dir".into(),
+        own_root: true,
+        contacts: vec!["mailto:ops@example.test".into()],
+        terms_accepted: true,
+        account_status: "valid".into(),
+        account_url: "https://ca.example.test/account/1".into(),
+        certificates: 1,
+        problem: None,
+    }
+}
+
+pub(crate) fn job(state: &str, phase: &str) -> Job {
+    Job {
+        id: "J1".into(),
+        kind: "issue".into(),
+        certificate: "web".into(),
+        actor: "local:root".into(),
+        created_at: at(0),
+        state: state.into(),
+        phase: phase.into(),
+        ..Job::default()
+    }
+}
+
+pub(crate) fn event(seq: u64, kind: &str, message: &str) -> Event {
+    Event {
+        seq,
+        at: at(i64::try_from(seq).unwrap() - 100),
+        severity: "info".into(),
+        actor: "controller".into(),
+        kind: kind.into(),
+        certificate: "web".into(),
+        message: message.into(),
+        ..Event::default()
+    }
+}
+
+pub(crate) fn whoami() -> WhoamiResponse {
+    WhoamiResponse {
+        operator: "local:root".into(),
+        role: "owner".into(),
+        controller_version: "0.1.0".into(),
+        controller_name: "ctl".into(),
+        advertise: "ctl.example.test:7443".into(),
+    }
+}
+
+pub(crate) fn overview() -> GetOverviewResponse {
+    let count = |state: &str, count| Count { state: state.into(), count };
+    GetOverviewResponse {
+        certificates: vec![count("active", 2), count("failed", 0), count("pending", 1)],
+        deployments: vec![count("ok", 1), count("failed", 1)],
+        agents: vec![count("connected", 1), count("offline", 1)],
+        attention: vec![Attention {
+            kind: "agent".into(),
+            name: "front".into(),
+            what: "AGENT DOWN".into(),
+            why: "not seen for 1 day".into(),
+            action: "start certwright-agent on front".into(),
+            since_at: at(-DAY),
+        }],
+        attention_total: 3,
+        jobs: vec![job("running", "ordering")],
+        expiring_by_week: vec![0, 0, 1],
+        next_renewal_name: "web".into(),
+        next_renewal_at: at(59 * DAY),
+        issuers: 1,
+        ..GetOverviewResponse::default()
+    }
+}
