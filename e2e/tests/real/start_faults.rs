@@ -74,7 +74,7 @@ async fn an_agent_refuses_a_policy_that_is_wrong_or_that_others_may_write() -> a
     server.agent.take().context("it runs")?.stop().await?;
     let policy = server.policy();
     let good = std::fs::read_to_string(&policy)?;
-    let tries = [("[[dirz]]\npath = \"/etc/nginx/ssl\"\n", "600", "dirz"), (good.as_str(), "666", "write")];
+    let tries = [("[[dirz]]\npath = \"/etc/nginx/ssl\"\n", "600", "dirz"), (good.as_str(), "666", "0666")];
     for (text, mode, word) in tries {
         std::fs::write(&policy, text)?;
         server.host.ok(&["chmod", mode, &policy]).await?;
