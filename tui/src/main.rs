@@ -2,7 +2,8 @@
 //! given to `tui::cli`. It never decides anything by itself.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -27,8 +28,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn dashboard(_socket: &std::path::Path) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("the dashboard is not part of this build")
+/// Says that there is no dashboard in this build, as a missing verb would be refused.
+fn dashboard(socket: &Path) -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stderr(), "error: no dashboard in this build for {}\ntry: certwright --help", socket.display())?;
+    Ok(ExitCode::from(2))
 }
 
 fn console() -> Console {

@@ -4,9 +4,8 @@ use insta::assert_snapshot;
 use proto::method::Method;
 use proto::types::v1::{FieldError, Problem};
 use serde_json::Value;
-use tonic::Code;
 
-use crate::controller::{FakeController, World, not_found, refused};
+use crate::controller::{Code, FakeController, World, not_found, refused};
 use crate::{Place, fixtures, run, session, transcript, world};
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A controller that is only its operator API: it answers from a `World` that the test makes and changes. It speaks real
-//! gRPC over a real Unix socket, in a runtime of its own so that it can be stopped as a process is. Included by tests with `#[path]`; never part of the product.
+//! gRPC over a real Unix socket, in a runtime of its own so that it can be stopped as a process is. It stands here
+//! because tonic lives in `client`; tests include it with `#[path]`, and it is never part of the product.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and ends by panicking")]
 
 use std::collections::VecDeque;
@@ -19,7 +20,8 @@ use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{Code, Request, Response, Status};
+pub(crate) use tonic::Code;
+use tonic::{Request, Response, Status};
 
 /// A fake that does not stop in this time is left behind.
 const STOP_MAX: Duration = Duration::from_secs(5);
