@@ -4,7 +4,7 @@
 
 #[path = "cli/changing.rs"]
 mod changing;
-#[path = "../src/client/tests/controller.rs"]
+#[path = "support/controller.rs"]
 mod controller;
 #[path = "support/fixtures.rs"]
 mod fixtures;

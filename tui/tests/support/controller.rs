@@ -1,6 +1,6 @@
 //! A controller that is only its operator API: it answers from a `World` that the test makes and changes. It speaks real
-//! gRPC over a real Unix socket, in a runtime of its own so that it can be stopped as a process is. It stands here
-//! because tonic lives in `client`; tests include it with `#[path]`, and it is never part of the product.
+//! gRPC over a real Unix socket, in a runtime of its own so that it can be stopped as a process is. Tests include it
+//! with `#[path]`; it is never part of the product.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and ends by panicking")]
 
 use std::collections::VecDeque;
