@@ -1,6 +1,9 @@
 //! The built program as a process: what only a process has.
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
+
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
 use crate::controller::FakeController;
 use crate::{accepted, world};
@@ -82,4 +85,37 @@ async fn ctrl_c_is_130_and_says_that_the_job_goes_on() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("goes on"), "{}", text(&output.stderr));
+}
+
+/// Runs a command on a terminal, types `answer` once `prompt` stands there, and returns all it showed and its code.
+fn typed(words: &[&str], prompt: &str, answer: &str) -> (String, u32) {
+    let pty = native_pty_system().openpty(PtySize::default()).unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_certwright"));
+    command.args(words);
+    let mut child = pty.slave.spawn_command(command).unwrap();
+    drop(pty.slave);
+    let (mut screen, mut keyboard) = (pty.master.try_clone_reader().unwrap(), pty.master.take_writer().unwrap());
+    let (mut shown, mut bytes) = (String::new(), [0; 1024]);
+    while !shown.contains(prompt) {
+        let count = screen.read(&mut bytes).unwrap();
+        shown.push_str(text(&bytes[..count]));
+    }
+    keyboard.write_all(answer.as_bytes()).unwrap();
+    // The end of a terminal is an error on Linux.
+    while let Ok(count @ 1..) = screen.read(&mut bytes) {
+        shown.push_str(text(&bytes[..count]));
+    }
+    (shown, child.wait().unwrap().exit_code())
+}
+
+#[test]
+fn on_a_terminal_the_name_is_asked_for_and_ctrl_c_is_a_no() {
+    let fake = FakeController::start(world());
+    let socket = fake.socket().to_string_lossy().into_owned();
+    let delete = ["--socket", &socket, "certs", "delete", "web"];
+    let (shown, code) = typed(&delete, "to go on: ", "\u{3}");
+    assert_eq!((code, fake.requests().len()), (130, 0), "{shown}");
+    let (shown, code) = typed(&delete, "to go on: ", "web\n");
+    assert_eq!((code, fake.requests().len()), (0, 1), "{shown}");
+    assert!(shown.contains("certificate web deleted"), "{shown}");
 }
