@@ -27,3 +27,6 @@ impl Record for Schema {
         Self::KEY.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,6 @@ impl Changes {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;
