@@ -1,1 +1,391 @@
+//! Files on a real file system: what is visible after every step, and what a hostile directory can do.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use proto::x509::{LeafFacts, spki_of_key};
+use rcgen::{CertificateParams, KeyPair};
+
+use super::*;
+use crate::target::{TargetFile, Version};
+
+const NAME: &str = "h1.example.test";
+
+/// A directory that the policy allows, and a target in it.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+/// A version with its key, as the controller would send it.
+struct Issued {
+    leaf_pem: String,
+    key_pem: String,
+    fingerprint_sha256: [u8; 32],
+}
+
+fn issue(day: i32) -> Issued {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2030 + day, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2031 + day, 1, 1);
+    let leaf = params.self_signed(&key).unwrap();
+    Issued {
+        fingerprint_sha256: proto::x509::fingerprint(leaf.der()),
+        leaf_pem: leaf.pem(),
+        key_pem: key.serialize_pem(),
+    }
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn root(&self) -> Dir {
+        Dir {
+            path: self.dir.path().to_str().unwrap().to_owned(),
+            names: vec![],
+            files: vec![],
+            owners: vec![],
+            key_mode_max: 0o640,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("web")
+    }
+
+    fn target(&self, issued: &Issued) -> Target {
+        let file = |content, name: &str, mode| TargetFile { content, name: name.to_owned(), owner: None, mode };
+        Target {
+            id: "t1".into(),
+            certificate_name: "web".into(),
+            identifiers: vec![NAME.to_owned()],
+            version: Some(Version { id: "v".into(), fingerprint_sha256: issued.fingerprint_sha256 }),
+            key_slot_id: None,
+            dir: self.path().to_str().unwrap().to_owned(),
+            files: vec![
+                file(Content::Leaf, "cert.pem", 0o644),
+                file(Content::Key, "key.pem", 0o600),
+                file(Content::Chain, "chain.pem", 0o644),
+                file(Content::Fullchain, "fullchain.pem", 0o644),
+            ],
+            reload: vec![],
+            verify: vec![],
+            deploy_wish: 0,
+            purge: false,
+        }
+    }
+
+    fn install(&self, issued: &Issued) -> Result<bool, Problem> {
+        let target = self.target(issued);
+        install(&target, &self.root(), &pair_of(&target, issued), &[])
+    }
+}
+
+fn pair_of(target: &Target, issued: &Issued) -> Pair {
+    pair::check(target, &issued.leaf_pem, "", Some(issued.key_pem.clone().into())).unwrap()
+}
+
+/// The visible pair: both missing, or a leaf with its key. Returns the leaf's fingerprint.
+fn visible(dir: &Path) -> Option<[u8; 32]> {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    let (leaf, key) = (read("cert.pem"), read("key.pem"));
+    assert_eq!(leaf.is_some(), key.is_some(), "only one of the pair is visible");
+    let facts: LeafFacts = pair::leaf_of(leaf?.as_bytes()).unwrap();
+    assert_eq!(facts.spki_der, spki_of_key(&key?.into()).unwrap(), "the visible pair does not match");
+    if let Some(fullchain) = read("fullchain.pem") {
+        assert_eq!(pair::leaf_of(fullchain.as_bytes()).unwrap().fingerprint_sha256, facts.fingerprint_sha256);
+    }
+    Some(facts.fingerprint_sha256)
+}
+
+/// Stops after every number of steps, checks what is visible, then lets a new attempt finish.
+fn kill_at_every_step(prepare: impl Fn(&Site) -> Option<[u8; 32]>) {
+    let issued = issue(5);
+    for killed_after in 0.. {
+        let site = Site::new();
+        let before = prepare(&site);
+        let target = site.target(&issued);
+        let files = new_files(&target, &pair_of(&target, &issued)).unwrap();
+        let tree = open(&target, &site.root(), true).unwrap();
+        let steps = plan(&target, &tree, &[]).unwrap();
+        let mut seen = vec![visible(&site.path())];
+        for step in steps.iter().take(killed_after) {
+            tree.perform(step, &files).unwrap();
+            seen.push(visible(&site.path()));
+        }
+        let new = Some(issued.fingerprint_sha256);
+        assert!(seen.iter().all(|seen| *seen == before || *seen == new), "something else was visible");
+        assert!(seen.is_sorted_by_key(|seen| *seen == new), "the old pair came back");
+
+        assert_eq!(site.install(&issued).unwrap(), killed_after < steps.len() || visible(&site.path()) != new);
+        assert_eq!(visible(&site.path()), new);
+        let base: Vec<String> = list_dir(&site.path().join(".certwright"));
+        assert!(base.iter().all(|name| !name.starts_with('.')), "leftovers: {base:?}");
+        if killed_after >= steps.len() {
+            return;
+        }
+    }
+}
+
+fn list_dir(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn any_instant_of_a_first_deployment_may_be_the_last() {
+    kill_at_every_step(|_| None);
+}
+
+#[test]
+fn any_instant_of_a_renewal_may_be_the_last() {
+    kill_at_every_step(|site| {
+        let old = issue(0);
+        site.install(&old).unwrap();
+        Some(old.fingerprint_sha256)
+    });
+}
+
+#[test]
+fn any_instant_of_a_takeover_of_existing_files_may_be_the_last() {
+    kill_at_every_step(|site| {
+        let old = issue(0);
+        fs::create_dir(site.path()).unwrap();
+        fs::write(site.path().join("cert.pem"), &old.leaf_pem).unwrap();
+        fs::write(site.path().join("key.pem"), &old.key_pem).unwrap();
+        Some(old.fingerprint_sha256)
+    });
+}
+
+#[test]
+fn a_file_put_over_our_link_is_taken_over_again() {
+    kill_at_every_step(|site| {
+        site.install(&issue(0)).unwrap();
+        let other = issue(1);
+        for (name, text) in
+            [("cert.pem", &other.leaf_pem), ("key.pem", &other.key_pem), ("fullchain.pem", &other.leaf_pem)]
+        {
+            fs::remove_file(site.path().join(name)).unwrap();
+            fs::write(site.path().join(name), text).unwrap();
+        }
+        Some(other.fingerprint_sha256)
+    });
+}
+
+#[test]
+fn a_second_deployment_of_the_same_version_changes_nothing() {
+    let site = Site::new();
+    let issued = issue(0);
+    assert!(site.install(&issued).unwrap());
+    let current = fs::read_link(site.path().join(".certwright/current")).unwrap();
+    assert!(!site.install(&issued).unwrap());
+    assert_eq!(fs::read_link(site.path().join(".certwright/current")).unwrap(), current);
+}
+
+#[test]
+fn modes_are_as_asked_and_three_generations_are_kept() {
+    let site = Site::new();
+    for day in 0..5 {
+        site.install(&issue(day)).unwrap();
+    }
+    assert_eq!(list_dir(&site.path().join(".certwright")), ["3", "4", "5", "current"]);
+    let mode = |name: &str| fs::metadata(site.path().join(name)).unwrap().mode() & 0o777;
+    assert_eq!((mode("key.pem"), mode("cert.pem")), (0o600, 0o644));
+    assert_eq!(fs::read_link(site.path().join("key.pem")).unwrap(), Path::new(".certwright/current/key.pem"));
+}
+
+#[test]
+fn the_first_files_are_kept_as_generation_zero_with_their_mode() {
+    let site = Site::new();
+    fs::create_dir(site.path()).unwrap();
+    fs::write(site.path().join("key.pem"), "old key").unwrap();
+    fs::set_permissions(site.path().join("key.pem"), fs::Permissions::from_mode(0o640)).unwrap();
+    site.install(&issue(0)).unwrap();
+    let zero = site.path().join(".certwright/0/key.pem");
+    assert_eq!(fs::read_to_string(&zero).unwrap(), "old key");
+    assert_eq!(fs::metadata(&zero).unwrap().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn two_targets_may_share_a_directory() {
+    let site = Site::new();
+    site.install(&issue(0)).unwrap();
+    let other = issue(1);
+    let mut target = site.target(&other);
+    target.files.retain(|file| matches!(file.content, Content::Leaf | Content::Key));
+    target.files[0].name = "other.crt".into();
+    target.files[1].name = "other.key".into();
+    install(&target, &site.root(), &pair_of(&target, &other), &[]).unwrap();
+    assert!(visible(&site.path()).is_some());
+    assert_eq!(fs::read_to_string(site.path().join("other.key")).unwrap(), other.key_pem.replace("\r\n", "\n"));
+    site.install(&issue(2)).unwrap();
+    assert!(site.path().join("other.key").exists());
+}
+
+#[test]
+fn a_name_no_longer_listed_goes_with_the_switch() {
+    let site = Site::new();
+    site.install(&issue(0)).unwrap();
+    let next = issue(1);
+    let mut target = site.target(&next);
+    target.files.retain(|file| file.content != Content::Chain);
+    install(&target, &site.root(), &pair_of(&target, &next), &["chain.pem".to_owned()]).unwrap();
+    assert!(fs::symlink_metadata(site.path().join("chain.pem")).is_err());
+}
+
+#[test]
+fn an_older_leaf_never_replaces_a_newer_one() {
+    let site = Site::new();
+    let new = issue(3);
+    site.install(&new).unwrap();
+    assert_eq!(site.install(&issue(2)).unwrap_err().reason, "OLDER_LEAF");
+    assert_eq!(visible(&site.path()), Some(new.fingerprint_sha256));
+}
+
+#[test]
+fn a_pair_that_does_not_fit_is_never_written() {
+    let site = Site::new();
+    let (one, two) = (issue(0), issue(1));
+    let target = site.target(&one);
+    let refused = |leaf: &str, chain: &str, key: &str| {
+        pair::check(&target, leaf, chain, Some(key.to_owned().into()))
+            .map_or_else(|problem| problem.message, |_| String::new())
+    };
+    assert!(refused(&one.leaf_pem, "", &two.key_pem).contains("does not belong"));
+    assert!(refused(&two.leaf_pem, "", &two.key_pem).contains("not the desired one"));
+    assert!(refused(&one.leaf_pem, &two.leaf_pem, &one.key_pem).contains("chain"));
+    assert!(refused("rubbish", "", &one.key_pem).contains("does not parse"));
+    assert!(refused(&one.leaf_pem, "", "rubbish").contains("key does not parse"));
+    assert!(pair::check(&target, &one.leaf_pem, "", None).unwrap_err().message.contains("no private key"));
+    let mut wider = target.clone();
+    wider.identifiers.push("other.test".into());
+    let key = Some(one.key_pem.clone().into());
+    assert!(pair::check(&wider, &one.leaf_pem, "", key).unwrap_err().message.contains("cover"));
+}
+
+/// Expects a refusal, and that nothing appeared beside what `prepare` made.
+fn refuses(reason: &str, prepare: impl Fn(&Site)) {
+    let site = Site::new();
+    prepare(&site);
+    let before = tree_of(site.dir.path());
+    assert_eq!(site.install(&issue(0)).unwrap_err().reason, reason);
+    assert_eq!(tree_of(site.dir.path()), before);
+}
+
+fn tree_of(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in list_dir(path) {
+        let path = path.join(&name);
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            found.extend(tree_of(&path));
+        }
+        found.push(path.to_str().unwrap().to_owned());
+    }
+    found
+}
+
+#[test]
+fn hostile_places_are_refused_and_nothing_is_written() {
+    refuses("SYMLINK", |site| {
+        fs::create_dir(site.dir.path().join("elsewhere")).unwrap();
+        symlink(site.dir.path().join("elsewhere"), site.path()).unwrap();
+    });
+    refuses("SYMLINK", |site| {
+        fs::create_dir(site.path()).unwrap();
+        fs::create_dir(site.dir.path().join("elsewhere")).unwrap();
+        symlink(site.dir.path().join("elsewhere"), site.path().join(".certwright")).unwrap();
+    });
+    refuses("NOT_A_FILE", |site| {
+        fs::create_dir(site.path()).unwrap();
+        symlink("/etc/shadow", site.path().join("key.pem")).unwrap();
+    });
+    refuses("NOT_A_FILE", |site| {
+        fs::create_dir(site.path()).unwrap();
+        nix::unistd::mkfifo(&site.path().join("cert.pem"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    });
+    refuses("NOT_A_FILE", |site| fs::create_dir_all(site.path().join("cert.pem")).unwrap());
+    refuses("NOT_A_DIRECTORY", |site| fs::write(site.path(), "a file").unwrap());
+    refuses("UNSAFE_DIR", |site| {
+        fs::create_dir(site.path()).unwrap();
+        fs::set_permissions(site.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    });
+}
+
+#[test]
+fn a_directory_is_made_only_below_an_existing_parent() {
+    let site = Site::new();
+    let issued = issue(0);
+    let mut target = site.target(&issued);
+    target.dir = site.dir.path().join("a/b").to_str().unwrap().to_owned();
+    let pair = pair_of(&target, &issued);
+    assert_eq!(install(&target, &site.root(), &pair, &[]).unwrap_err().reason, "PARENT_MISSING");
+    assert!(list_dir(site.dir.path()).is_empty());
+    target.dir = site.dir.path().join("a").to_str().unwrap().to_owned();
+    install(&target, &site.root(), &pair, &[]).unwrap();
+    assert_eq!(fs::metadata(site.dir.path().join("a")).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_failing_disk_leaves_the_old_pair_and_no_temporary_file() {
+    let site = Site::new();
+    let old = issue(0);
+    site.install(&old).unwrap();
+    // A directory in the place of the switch's temporary link: the last step fails, as with a full disk.
+    let blocked = site.path().join(".certwright/..current.certwright-new");
+    let blocked = blocked.with_file_name(".current.certwright-new");
+    let issued = issue(1);
+    let target = site.target(&issued);
+    let files = new_files(&target, &pair_of(&target, &issued)).unwrap();
+    let tree = open(&target, &site.root(), true).unwrap();
+    let steps = plan(&target, &tree, &[]).unwrap();
+    fs::create_dir(&blocked).unwrap();
+    let failed = steps.iter().position(|step| tree.perform(step, &files).is_err()).unwrap();
+    assert!(matches!(steps[failed], Step::Switch(_)));
+    tree.tidy(&steps[..=failed]);
+    assert_eq!(visible(&site.path()), Some(old.fingerprint_sha256));
+    site.install(&issued).unwrap();
+    assert_eq!(visible(&site.path()), Some(issued.fingerprint_sha256));
+    assert!(!blocked.exists());
+}
+
+#[test]
+fn an_unknown_owner_is_said_before_anything_is_written() {
+    let site = Site::new();
+    let issued = issue(0);
+    let mut target = site.target(&issued);
+    target.files[1].owner = Some(Owner { user: "root".into(), group: "no-such-group".into() });
+    let pair = pair_of(&target, &issued);
+    assert_eq!(install(&target, &site.root(), &pair, &[]).unwrap_err().reason, "UNKNOWN_OWNER");
+    assert!(!site.path().exists());
+}
+
+#[test]
+fn purge_removes_our_links_and_nothing_else() {
+    let site = Site::new();
+    let issued = issue(0);
+    site.install(&issued).unwrap();
+    fs::write(site.path().join("notes.txt"), "keep").unwrap();
+    let target = site.target(&issued);
+    purge(&target, &site.root(), &target.names()).unwrap();
+    assert_eq!(list_dir(&site.path()), ["notes.txt"]);
+    purge(&target, &site.root(), &target.names()).unwrap();
+}
+
+#[test]
+fn looks_at_what_is_there_without_the_version_at_hand() {
+    let site = Site::new();
+    let (one, two) = (issue(0), issue(1));
+    assert_eq!(inspect(&site.target(&one), &site.root()).unwrap(), Inspected::default());
+    site.install(&one).unwrap();
+    let there = Some(one.fingerprint_sha256);
+    let look = |issued| inspect(&site.target(issued), &site.root()).unwrap();
+    assert_eq!(look(&one), Inspected { in_place: true, fingerprint_sha256: there });
+    assert_eq!(look(&two), Inspected { in_place: false, fingerprint_sha256: there });
+    fs::set_permissions(site.path().join("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(!look(&one).in_place);
+}

@@ -1,1 +1,33 @@
+//! What a deployment says about commands and endpoints.
 
+use std::time::Duration;
+
+use super::*;
+
+fn run(exit: CommandExit) -> CommandOutcome {
+    CommandOutcome { exit, output: "nginx: \u{1b}[31mbroken".to_owned(), took: Duration::from_secs(30) }
+}
+
+#[test]
+fn a_failed_reload_quotes_the_command_without_its_escapes() {
+    let problem = reload_failed("/usr/sbin/nginx -s reload", &run(CommandExit::Status(1)));
+    assert!(problem.message.contains("/usr/sbin/nginx -s reload") && problem.message.contains("status 1"));
+    assert!(problem.cause.contains("nginx: <U+001B>[31mbroken"), "{}", problem.cause);
+    let problem = reload_failed("/bin/x", &run(CommandExit::TimedOut));
+    assert!(problem.message.contains("30 s"), "{}", problem.message);
+}
+
+#[test]
+fn an_endpoint_is_live_only_with_the_wanted_leaf() {
+    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
+    assert!(not_live(&endpoint, &Ok([1; 32]), [1; 32]).is_none());
+    assert!(not_live(&endpoint, &Ok([2; 32]), [1; 32]).unwrap().cause.contains("0202"));
+    let refused = VerifyError::Connect("127.0.0.1:443".into(), std::io::ErrorKind::ConnectionRefused.into());
+    assert!(not_live(&endpoint, &Err(refused), [1; 32]).unwrap().cause.contains("connection refused"));
+}
+
+#[test]
+fn output_is_cut_to_its_limit() {
+    assert_eq!(clip("ok\n"), "ok\n");
+    assert!(clip(&"\u{7}".repeat(9_000)).len() <= OUTPUT_BYTES_MAX);
+}

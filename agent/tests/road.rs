@@ -1,0 +1,188 @@
+//! The agent's half of the road (design §4) against a small controller of our own: real TLS, real gRPC, real files, over
+//! in-memory pipes. The whole system is tested in e2e; this tells whether the agent alone keeps its side.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends by panicking")]
+
+#[path = "road/controller.rs"]
+mod controller;
+#[path = "road/site.rs"]
+mod site;
+
+use std::fs;
+use std::time::Duration;
+
+use proto::agent::v1 as wire;
+use proto::types::v1::{self as types, TargetStatus};
+
+use controller::Controller;
+use site::Site;
+
+const NAME: &str = "h1.example.test";
+
+#[tokio::test]
+async fn a_certificate_goes_the_whole_road() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+
+    // Key first: the agent makes it and offers exactly the identifiers.
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    controller.publish(|desired| desired.key_slots[0].csr_wanted = false);
+
+    // A token is answered on port 80 while it is desired.
+    controller.publish(|desired| desired.challenges.push(challenge("tok-1")));
+    controller.wait(|seen| seen.challenge("tok-1").filter(|challenge| challenge.serving).map(|_| ())).await;
+    assert!(site.get(80, NAME, "/.well-known/acme-challenge/tok-1").await.unwrap().ends_with("tok-1.thumb"));
+    controller.publish(|desired| desired.challenges.clear());
+    controller.wait(|seen| seen.report.challenges.is_empty().then_some(())).await;
+    assert!(site.get(80, NAME, "/.well-known/acme-challenge/tok-1").await.is_err());
+
+    // Files, reload, proof.
+    let fingerprint = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
+    let report = controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    assert_eq!(report.served_fingerprint_sha256, fingerprint);
+    let names: Vec<&str> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["write", "reload", "verify"]);
+    assert_eq!(site.reloads(), 1);
+    let key = fs::read_to_string(site.dir().join("key.pem")).unwrap();
+    assert_eq!(key, fs::read_to_string(site.state().join("keys/slot-1/key.pem")).unwrap());
+
+    // A restart does nothing again; deploy now does.
+    agent.stop().await.unwrap();
+    let agent = site.start();
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    assert_eq!(site.reloads(), 1);
+    controller.publish(|desired| desired.targets[0].deploy_wish = 1);
+    controller.wait(|seen| seen.target(TargetStatus::Applied).filter(|report| report.deploy_wish == 1)).await;
+    assert_eq!(site.reloads(), 2);
+
+    // Purge waits for the service, then removes what is ours.
+    controller.publish(|desired| desired.targets[0].purge = true);
+    let report =
+        controller.wait(|seen| seen.target(TargetStatus::Pending).filter(|report| report.problem.is_some())).await;
+    assert_eq!(report.problem.unwrap().reason, "STILL_SERVED");
+    site.serve_nothing();
+    controller.publish(|desired| desired.targets[0].deploy_wish = 2);
+    controller.wait(|seen| seen.target(TargetStatus::Applied).filter(|report| report.purged)).await;
+    assert_eq!(fs::read_dir(site.dir()).unwrap().count(), 0);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_enrolment_reply_can_be_repeated_with_the_same_key() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    controller.lose_next_reply();
+    assert!(site.enroll().await.is_err());
+    let key = fs::read(site.state().join("identity.key")).unwrap();
+    site.enroll().await.unwrap();
+    assert_eq!(fs::read(site.state().join("identity.key")).unwrap(), key);
+    assert!(site.policy_path().exists());
+}
+
+#[tokio::test]
+async fn a_controller_that_the_token_does_not_pin_is_refused() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    let other = Controller::new();
+    let error = site.enroll_with(&other.token()).await.unwrap_err();
+    assert_eq!(error.downcast_ref::<agent::problem::Problem>().unwrap().reason, "CONTROLLER_NOT_TRUSTED");
+}
+
+#[tokio::test]
+async fn what_the_policy_does_not_allow_is_refused_and_never_fetched() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| {
+        let mut target = site.target("v1", &[7; 32]);
+        target.dir = "/etc/cron.d".into();
+        desired.targets.push(target);
+        let mut challenge = challenge("tok-1");
+        challenge.http01 = Some(types::Http01 { mode: Some(types::http01::Mode::StandalonePort(22)) });
+        desired.challenges.push(challenge);
+    });
+    let report = controller.wait(|seen| seen.target(TargetStatus::Failed)).await;
+    let problem = report.problem.unwrap();
+    assert_eq!(problem.reason, "POLICY_DIR");
+    assert!(problem.hint.contains("/etc/cron.d"), "{}", problem.hint);
+    assert!(report.retry_at > report.finished_at);
+    let reason = controller.wait(|seen| seen.challenge("tok-1").and_then(|challenge| challenge.problem)).await.reason;
+    assert_eq!(reason, "POLICY_PORT");
+    assert_eq!(controller.fetches(), 0);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_shows_another_leaf_is_not_live() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue("v1", &csr);
+    site.fail_reloads();
+    controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
+    let report = controller.wait(|seen| seen.target(TargetStatus::Failed)).await;
+    assert_eq!(report.problem.unwrap().reason, "RELOAD_FAILED");
+    assert_eq!(report.steps.last().unwrap().exit_status, Some(1));
+    assert!(site.dir().join("key.pem").exists(), "the files stay");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_desired_state_is_ignored_and_reported() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.name.as_mut().unwrap().generation = 9);
+    controller.wait(|seen| seen.report.name.clone().filter(|name| name.generation == 10)).await;
+    controller.publish(|desired| desired.name.as_mut().unwrap().generation = 3);
+    let ignored = controller.wait(|seen| seen.report.ignored.clone()).await;
+    assert_eq!(ignored.generation, 4);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_controller_that_restarts_gets_its_agent_back() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.wait(|seen| (seen.attached == 1).then_some(())).await;
+    controller.cut();
+    controller.wait(|seen| (seen.attached == 2).then_some(())).await;
+    assert!(tokio::time::timeout(Duration::from_secs(10), agent.stop()).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_second_agent_on_the_same_state_is_refused() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.wait(|seen| (seen.attached == 1).then_some(())).await;
+    let second = site.start().stop().await.unwrap_err();
+    assert_eq!(second.downcast_ref::<agent::problem::Problem>().unwrap().reason, "ALREADY_RUNNING");
+    agent.stop().await.unwrap();
+}
+
+fn slot(id: &str, csr_wanted: bool) -> wire::KeySlot {
+    let key_type = types::KeyType::P256.into();
+    wire::KeySlot { id: id.to_owned(), identifiers: vec![NAME.to_owned()], key_type, csr_wanted }
+}
+
+fn challenge(token: &str) -> wire::DesiredChallenge {
+    wire::DesiredChallenge {
+        token: token.to_owned(),
+        key_authorization: format!("{token}.thumb"),
+        identifier: NAME.to_owned(),
+        http01: Some(types::Http01 { mode: Some(types::http01::Mode::StandalonePort(80)) }),
+        requires: vec!["http01-standalone".to_owned()],
+    }
+}

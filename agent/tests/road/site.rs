@@ -1,0 +1,243 @@
+//! A server in memory: ports are channels, one reload command exists, and a TLS service serves what its files held when
+//! it was last reloaded. State, policy and certificate directory are real, below a temporary directory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent::app::{self, Enrolled, Parts};
+use agent::host::{CommandExit, CommandOutcome, Connection, Host, Incoming};
+use async_trait::async_trait;
+use proto::agent::v1 as wire;
+use proto::clock::SystemClock;
+use proto::types::v1 as types;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::controller::Controller;
+
+const CONTROLLER: &str = "controller.test:8443";
+const SERVICE: &str = "127.0.0.1:443";
+const RELOAD: [&str; 3] = ["/usr/sbin/nginx", "-s", "reload"];
+
+/// The server and what runs on it.
+pub(crate) struct Site {
+    root: tempfile::TempDir,
+    controller: Controller,
+    host: Arc<PipeHost>,
+}
+
+struct PipeHost {
+    controller: Controller,
+    dir: PathBuf,
+    ports: Mutex<BTreeMap<u16, mpsc::Sender<DuplexStream>>>,
+    service: Mutex<Option<Arc<ServerConfig>>>,
+    reloads: Mutex<usize>,
+    broken: Mutex<bool>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for PipeHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PipeHost")
+    }
+}
+
+/// A running agent.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Running {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        // Lets an agent that refuses to start say so first.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.stop.cancel();
+        self.tasks.join_next().await.unwrap().unwrap()
+    }
+}
+
+impl Site {
+    pub(crate) fn new(controller: &Controller) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("ssl")).unwrap();
+        let host = PipeHost {
+            controller: controller.clone(),
+            dir: root.path().join("ssl/web"),
+            ports: Mutex::new(BTreeMap::new()),
+            service: Mutex::new(None),
+            reloads: Mutex::new(0),
+            broken: Mutex::new(false),
+            tasks: Mutex::new(JoinSet::new()),
+        };
+        let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
+        let policy = format!(
+            "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[http01]\nports = [80]\n",
+            site.root.path().join("ssl").display()
+        );
+        std::fs::write(site.policy_path(), policy).unwrap();
+        site
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.host.dir.clone()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    pub(crate) fn policy_path(&self) -> PathBuf {
+        self.root.path().join("policy.toml")
+    }
+
+    pub(crate) fn reloads(&self) -> usize {
+        *self.host.reloads.lock().unwrap()
+    }
+
+    pub(crate) fn fail_reloads(&self) {
+        *self.host.broken.lock().unwrap() = true;
+    }
+
+    pub(crate) fn serve_nothing(&self) {
+        *self.host.service.lock().unwrap() = None;
+    }
+
+    pub(crate) async fn enroll(&self) -> anyhow::Result<Enrolled> {
+        self.enroll_with(&self.controller.token()).await
+    }
+
+    pub(crate) async fn enroll_with(&self, token: &SecretString) -> anyhow::Result<Enrolled> {
+        app::enroll(&self.parts(), CONTROLLER, token).await
+    }
+
+    pub(crate) fn start(&self) -> Running {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(app::run(self.parts(), stop.clone()));
+        Running { stop, tasks }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            clock: Arc::new(SystemClock),
+            host: Arc::<PipeHost>::clone(&self.host),
+            state_dir: self.state(),
+            policy_path: self.policy_path(),
+        }
+    }
+
+    /// Asks a port as a CA would.
+    pub(crate) async fn get(&self, port: u16, host: &str, path: &str) -> io::Result<String> {
+        let listener = self.host.ports.lock().unwrap().get(&port).cloned();
+        let listener = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (mut client, server) = duplex(4096);
+        listener.send(server).await.map_err(io::Error::other)?;
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    pub(crate) fn target(&self, version: &str, fingerprint: &[u8]) -> wire::DesiredTarget {
+        let file = |content: types::FileContent, name: &str, mode| types::FileSpec {
+            content: content.into(),
+            name: name.to_owned(),
+            owner: String::new(),
+            mode,
+        };
+        wire::DesiredTarget {
+            target_id: "target-1".into(),
+            certificate_name: "web".into(),
+            identifiers: vec![super::NAME.to_owned()],
+            version_id: version.to_owned(),
+            fingerprint_sha256: fingerprint.to_vec(),
+            custody: types::Custody::Agent.into(),
+            key_slot_id: "slot-1".into(),
+            dir: self.dir().to_str().unwrap().to_owned(),
+            files: vec![
+                file(types::FileContent::Fullchain, "fullchain.pem", 0o644),
+                file(types::FileContent::Key, "key.pem", 0o600),
+            ],
+            reload: vec![types::Command { argv: RELOAD.map(str::to_owned).to_vec() }],
+            verify: vec![types::Endpoint { address: SERVICE.to_owned(), server_name: String::new() }],
+            deploy_wish: 0,
+            purge: false,
+            requires: vec![],
+        }
+    }
+}
+
+impl PipeHost {
+    /// Reads the files as a server does at reload.
+    fn reload(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let chain = CertificateDer::pem_file_iter(self.dir.join("fullchain.pem"))?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(self.dir.join("key.pem"))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        *self.service.lock().unwrap() = Some(Arc::new(config));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Host for PipeHost {
+    async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
+        let (client, server) = duplex(64 * 1024);
+        match address {
+            CONTROLLER => {
+                self.tasks.lock().unwrap().spawn(self.controller.clone().serve(server));
+            }
+            SERVICE => {
+                let config = self.service.lock().unwrap().clone().ok_or(io::ErrorKind::ConnectionRefused)?;
+                self.tasks.lock().unwrap().spawn(async move { drop(TlsAcceptor::from(config).accept(server).await) });
+            }
+            _ => return Err(io::ErrorKind::HostUnreachable.into()),
+        }
+        Ok(Box::new(client))
+    }
+
+    async fn bind(&self, port: u16) -> io::Result<Box<dyn Incoming>> {
+        let (listener, incoming) = mpsc::channel(8);
+        self.ports.lock().unwrap().insert(port, listener);
+        Ok(Box::new(Pipes(incoming)))
+    }
+
+    async fn run(&self, argv: &[String], _timeout: Duration) -> CommandOutcome {
+        assert_eq!(argv, RELOAD);
+        *self.reloads.lock().unwrap() += 1;
+        let reloaded = if *self.broken.lock().unwrap() { Err("broken configuration".into()) } else { self.reload() };
+        let (status, output) = reloaded.map_or_else(|error| (1, error.to_string()), |()| (0, String::new()));
+        CommandOutcome { exit: CommandExit::Status(status), output, took: Duration::from_millis(1) }
+    }
+
+    async fn port_holder(&self, _port: u16) -> Option<String> {
+        None
+    }
+}
+
+struct Pipes(mpsc::Receiver<DuplexStream>);
+
+#[async_trait]
+impl Incoming for Pipes {
+    async fn accept(&mut self) -> io::Result<Box<dyn Connection>> {
+        match self.0.recv().await {
+            Some(stream) => Ok(Box::new(stream)),
+            None => std::future::pending().await,
+        }
+    }
+}
