@@ -3,8 +3,12 @@
 //! not know each other; `tasks` and `rpc` join them; `app` wires everything.
 
 pub mod acme;
+pub mod app;
 pub mod ca;
+pub mod config;
 pub mod dns;
 pub mod lifecycle;
 pub mod preflight;
+pub mod rpc;
 pub mod store;
+pub mod tasks;

@@ -2,5 +2,18 @@
 //! time or draws a random number. Called by `tasks` and `rpc`.
 #![deny(clippy::wildcard_enum_match_arm, missing_docs)]
 
+pub mod agent;
+pub mod backoff;
+pub mod certificate;
+pub mod deployment;
+pub mod desired;
+pub mod event;
+pub mod identifier;
+pub mod issuer;
+pub mod job;
+pub mod order;
+pub mod policy;
 pub mod problem;
+pub mod renewal;
 pub mod sealed;
+pub mod target;

@@ -1,2 +1,196 @@
-//! skeleton
-fn main() {}
+//! certwright-controller: reads the command line, opens the database and the sockets, runs until a signal.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use controller::acme::transport::HyperTransport;
+use controller::app::{self, Parts};
+use controller::config::{Cli, Command, Config, Serve};
+use controller::dns::lookup::Resolver;
+use controller::lifecycle::problem::Problem;
+use controller::preflight::probe::TcpProbe;
+use controller::rpc::PeerUid;
+use controller::store::Store;
+use controller::store::engine::Backend;
+use controller::store::master_key::MasterKey;
+use proto::clock::SystemClock;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Database file inside the state directory.
+const DATABASE: &str = "certwright.redb";
+/// Members of this group may reach the operators' socket; what they may do is decided by their uid.
+const ADMIN_GROUP: &str = "certwright-admin";
+/// Owner and group may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+fn main() -> ExitCode {
+    let Command::Serve(serve) = Cli::parse().command;
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing installed a provider before");
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return refuse(&Problem::new(
+                "NO_RUNTIME",
+                "cannot start",
+                error.to_string(),
+                "check the limits of this process",
+            ));
+        }
+    };
+    match runtime.block_on(start(serve)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => refuse(&problem),
+    }
+}
+
+fn refuse(problem: &Problem) -> ExitCode {
+    let mut text = format!("error: {}\n", problem.message);
+    if !problem.cause.is_empty() {
+        text.push_str(&format!("because: {}\n", problem.cause));
+    }
+    text.push_str(&format!("try: {}\n", problem.hint));
+    // Nothing is left to tell if standard error is gone.
+    drop(io::stderr().write_all(text.as_bytes()));
+    ExitCode::FAILURE
+}
+
+async fn start(serve: Serve) -> Result<(), Problem> {
+    let config = Config::load(serve.config.as_deref())?;
+    let resolver =
+        if config.dns.servers.is_empty() { Resolver::system() } else { Resolver::with_servers(&config.dns.servers) };
+    let resolver = resolver.map_err(|error| {
+        Problem::new(
+            "NO_RESOLVER",
+            "cannot set up name resolution",
+            error.to_string(),
+            "check /etc/resolv.conf, or set [dns] servers in the configuration",
+        )
+    })?;
+    let database = Backend::File(serve.state.join(DATABASE));
+    let first = !database.exists();
+    let key_path = serve.master_key_path();
+    let master = MasterKey::load_or_create(&key_path, !first).map_err(|error| error.problem())?;
+    let store = Store::open(database, first, master).await.map_err(|error| error.problem())?;
+    let agents = TcpListener::bind(serve.listen).await.map_err(|error| {
+        Problem::new(
+            "PORT_TAKEN",
+            format!("cannot listen on {}", serve.listen),
+            error.to_string(),
+            "choose another --listen address, or stop what holds it (ss -ltnp)",
+        )
+    })?;
+    let socket = bind_socket(&serve.socket).await?;
+    announce(&serve, first, &key_path);
+    let stop = CancellationToken::new();
+    let clock = Arc::new(SystemClock);
+    let parts = Parts {
+        clock: clock.clone(),
+        store,
+        transport: Arc::new(HyperTransport::new(clock)),
+        lookup: Arc::new(resolver),
+        probe: Arc::new(TcpProbe),
+        name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+        advertise: serve.advertised(),
+    };
+    let agents = TcpListenerStream::new(agents)
+        .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
+    let socket = UnixListenerStream::new(socket).map(|accepted| {
+        accepted.and_then(|stream| Ok((PeerUid(stream.peer_cred()?.uid()), stream))).map(|(uid, stream)| (stream, uid))
+    });
+    tokio::select! {
+        ended = app::run(parts, agents, socket, stop.clone()) => ended.map_err(|error| error.problem()),
+        signal = first_signal(stop.clone()) => signal,
+    }?;
+    drop(std::fs::remove_file(&serve.socket));
+    Ok(())
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT; the second signal ends the wait for a clean end.
+async fn first_signal(stop: CancellationToken) -> Result<(), Problem> {
+    let no_signals = |error: io::Error| {
+        Problem::new("NO_SIGNALS", "cannot wait for signals", error.to_string(), "check the limits of this process")
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    for _ in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("ending");
+        stop.cancel();
+    }
+    Ok(())
+}
+
+/// Says how to go on, once everything is open.
+fn announce(serve: &Serve, first: bool, key_path: &Path) {
+    if first {
+        info!(state = %serve.state.display(), "made the database and the identity CA");
+        info!(master_key = %key_path.display(), "made the master key: back it up, apart from the state; without it the state is useless");
+    }
+    info!(socket = %serve.socket.display(), "operators: sudo certwright --socket PATH");
+    match serve.advertised() {
+        Some(address) => info!(address, "agents: certwright agents enroll NAME prints the command for a server"),
+        None => {
+            info!(listen = %serve.listen, "agents: certwright agents enroll NAME; give serve --advertise HOST:PORT so that its command is complete")
+        }
+    }
+    // Outside systemd there is nobody to tell.
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+}
+
+/// Opens the operators' socket; a stale one is replaced, a live one is not.
+async fn bind_socket(path: &Path) -> Result<UnixListener, Problem> {
+    let shown = path.display();
+    let cannot = |error: io::Error| {
+        Problem::new(
+            "SOCKET_FAILED",
+            format!("cannot open the socket {shown}"),
+            error.to_string(),
+            "check that its directory exists and that this user may write there, or choose another --socket",
+        )
+    };
+    if let Ok(meta) = std::fs::symlink_metadata(path) {
+        if !meta.file_type().is_socket() {
+            return Err(Problem::new(
+                "SOCKET_FAILED",
+                format!("{shown} exists and is not a socket"),
+                "",
+                "choose another --socket, or remove it",
+            ));
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(Problem::new(
+                "SOCKET_TAKEN",
+                format!("another controller answers at {shown}"),
+                "",
+                "stop it, or choose another --socket",
+            ));
+        }
+        std::fs::remove_file(path).map_err(cannot)?;
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(cannot)?;
+    }
+    let listener = UnixListener::bind(path).map_err(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(cannot)?;
+    if let Ok(Some(group)) = nix::unistd::Group::from_name(ADMIN_GROUP) {
+        // Only root, or a member of the group, may give the socket to it; without that the owner alone connects.
+        if let Err(error) = nix::unistd::chown(path, None, Some(group.gid)) {
+            info!(group = ADMIN_GROUP, %error, "the socket stays with its owner's group");
+        }
+    }
+    Ok(listener)
+}

@@ -1,8 +1,13 @@
 //! The durable truth: redb records with revisions, secrets sealed with AES-256-GCM. Every other room goes through it. It
 //! never initialises anything over what exists, and never keeps a secret in plain text.
 
+pub mod agent;
 pub mod batch;
+pub mod certificate;
 pub mod engine;
+pub mod event;
+pub mod issuer;
+pub mod job;
 pub mod master_key;
 mod migrate;
 pub mod records;

@@ -121,6 +121,11 @@ impl Acme {
         Ok(account)
     }
 
+    /// Forgets what is remembered of a directory: its accounts are asked for again.
+    pub fn forget(&self, directory: &Directory) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
+    }
+
     async fn session(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
         let slot = self.slot(directory);
         let mut slot = slot.lock().await;

@@ -1,7 +1,6 @@
 //! One thing that went wrong, in the four parts an operator needs: reason, message, cause, hint. Never holds a secret.
 
 use proto::text::one_line;
-use proto::types::v1 as wire;
 use serde::{Deserialize, Serialize};
 
 /// Longest message and hint, characters.
@@ -35,14 +34,10 @@ impl Problem {
     }
 }
 
-impl From<Problem> for wire::Problem {
-    fn from(problem: Problem) -> Self {
-        Self { reason: problem.reason, message: problem.message, cause: problem.cause, hint: problem.hint }
-    }
-}
-
-impl From<wire::Problem> for Problem {
-    fn from(problem: wire::Problem) -> Self {
-        Self::new(&one_line(&problem.reason, 64), problem.message, problem.cause, problem.hint)
-    }
+/// Returns an error with everything below it, outermost first, for a log: `Display` alone never prints its source.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |&error| error.source());
+    let all = std::iter::once(error.to_string()).chain(below.map(ToString::to_string));
+    one_line(&all.collect::<Vec<_>>().join(": "), CAUSE_CHARS_MAX)
 }

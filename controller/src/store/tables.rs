@@ -24,6 +24,8 @@ pub enum Table {
     Agent,
     /// Index: agent id by name.
     AgentName,
+    /// Index: certificates that an agent has to do with, by agent id / certificate id.
+    AgentCertificate,
     /// Join tokens, by the hash of their secret.
     JoinToken,
     /// ACME directories and accounts, by id.
@@ -32,6 +34,8 @@ pub enum Table {
     IssuerName,
     /// Wishes and their outcome, by id.
     Job,
+    /// Index: jobs without an outcome, by certificate id / job id.
+    JobOpen,
     /// What happened, by time and id.
     Event,
     /// Index: events of a certificate.
@@ -64,10 +68,12 @@ impl Table {
             Self::TargetState => "target_state",
             Self::Agent => "agent",
             Self::AgentName => "agent_name",
+            Self::AgentCertificate => "agent_certificate",
             Self::JoinToken => "join_token",
             Self::Issuer => "issuer",
             Self::IssuerName => "issuer_name",
             Self::Job => "job",
+            Self::JobOpen => "job_open",
             Self::Event => "event",
             Self::EventByCertificate => "event_by_certificate",
             Self::EventByAgent => "event_by_agent",

@@ -1,0 +1,126 @@
+//! Wires the rooms into a running controller. It decides nothing. Called by `main`, and by the simulation with other
+//! edges.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use proto::clock::Clock;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::acme::account::Acme;
+use crate::acme::http::Transport;
+use crate::ca::{CaError, IdentityCa};
+use crate::dns::lookup::Lookup;
+use crate::lifecycle::problem::Problem;
+use crate::preflight::probe::Probe;
+use crate::rpc::{self, Installation, PeerUid, ServeError, Server};
+use crate::store::{Store, StoreError};
+use crate::tasks::hub::Hub;
+use crate::tasks::{self, Context};
+
+/// The edges of one controller.
+#[derive(Debug)]
+pub struct Parts {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The open database.
+    pub store: Store,
+    /// The way to ACME servers.
+    pub transport: Arc<dyn Transport>,
+    /// The way to DNS.
+    pub lookup: Arc<dyn Lookup>,
+    /// The way to look at a challenge as a CA would.
+    pub probe: Arc<dyn Probe>,
+    /// Host name, for titles.
+    pub name: String,
+    /// `HOST:PORT` that agents are told.
+    pub advertise: Option<String>,
+}
+
+/// Why a controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The database refused a write; it must be opened again.
+    #[error("the database failed")]
+    StoreBroken,
+    /// The identity CA.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// Serving.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl AppError {
+    /// Returns the error for people.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Store(error) => error.problem(),
+            Self::StoreBroken => Problem::new(
+                "STORE_FAILED",
+                self.to_string(),
+                "the log above says which file and why",
+                "mend it (a full disk, most often) and start again; systemd does so by itself",
+            ),
+            Self::Ca(error) | Self::Serve(ServeError::Ca(error)) => error.problem(),
+            Self::Serve(error) => {
+                let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                Problem::new(
+                    "CANNOT_SERVE",
+                    error.to_string(),
+                    cause,
+                    "journalctl -u certwright-controller shows what came before",
+                )
+            }
+        }
+    }
+}
+
+/// Runs a controller until `stop`. `agents` are raw connections of agents, before TLS; `socket` those of operators on
+/// this host.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run<AI, SI>(
+    parts: Parts,
+    agents: impl Stream<Item = io::Result<AI>> + Send,
+    socket: impl Stream<Item = io::Result<(SI, PeerUid)>> + Send,
+    stop: CancellationToken,
+) -> Result<(), AppError>
+where
+    AI: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    SI: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let ca = Arc::new(IdentityCa::open_or_create(&parts.store, parts.clock.clone()).await?);
+    let hub = Hub::open(parts.store, parts.clock.clone()).await?;
+    let context = Context {
+        hub: hub.clone(),
+        acme: Arc::new(Acme::new(parts.transport, parts.clock)),
+        lookup: parts.lookup,
+        probe: parts.probe,
+    };
+    let server = Server {
+        hub,
+        ca,
+        installation: Installation { name: parts.name, advertise: parts.advertise },
+        stop: stop.clone(),
+    };
+    let broken = server.hub.store.engine.failed();
+    let served = async {
+        let served = tokio::select! {
+            served = rpc::serve(server, agents, socket) => served.map_err(AppError::from),
+            () = broken.cancelled() => Err(AppError::StoreBroken),
+        };
+        // Without its port a controller is of no use: the tasks end with it.
+        stop.cancel();
+        served
+    };
+    let ((), served) = tokio::join!(tasks::run(context, stop.clone()), served);
+    served
+}

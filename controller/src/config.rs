@@ -1,0 +1,159 @@
+//! The configuration file and the command line, parsed into values that cannot be wrong. Called by `main`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+use crate::lifecycle::problem::Problem;
+
+/// Larger configuration files are refused.
+const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+/// certwright-controller: obtains certificates, decides when to renew, tells agents what to hold
+#[derive(Debug, Parser)]
+#[command(name = "certwright-controller", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the controller can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the controller; the first start makes state, master key and identity CA
+    Serve(Serve),
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Where agents connect
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// Unix socket for operators on this host
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// File of the master key; a sibling of the state directory when absent (DIR.key/master.key)
+    #[arg(long, value_name = "FILE")]
+    pub master_key: Option<PathBuf>,
+    /// Address that agents are told, as they see it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Returns the file of the master key: beside the state directory, never below it.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        self.master_key.clone().unwrap_or_else(|| {
+            let mut name = self.state.file_name().unwrap_or_default().to_owned();
+            name.push(".key");
+            self.state.with_file_name(name).join("master.key")
+        })
+    }
+
+    /// Returns the address that agents are told: `--advertise`, or the listen address when it is a real one.
+    #[must_use]
+    pub fn advertised(&self) -> Option<String> {
+        let listen =
+            Some(self.listen).filter(|address| !address.ip().is_unspecified()).map(|address| address.to_string());
+        self.advertise.clone().or(listen)
+    }
+}
+
+/// The configuration file. Unknown keys are errors.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How the controller looks names up.
+    #[serde(default)]
+    pub dns: Dns,
+}
+
+/// `[dns]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Resolvers to ask instead of the system's, as `IP:PORT`.
+    #[serde(default)]
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the file; none is the default.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large, or has a key we do not know.
+    pub fn load(path: Option<&Path>) -> Result<Self, Problem> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let shown = path.display();
+        let unreadable = |cause: String| {
+            Problem::new(
+                "CONFIG_UNREADABLE",
+                format!("cannot read the configuration {shown}"),
+                cause,
+                format!("check that {shown} exists and that this user may read it"),
+            )
+        };
+        let meta = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+        if meta.len() > CONFIG_BYTES_MAX {
+            return Err(unreadable(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| {
+            Problem::new(
+                "CONFIG_WRONG",
+                format!("the configuration {shown} is wrong"),
+                error.to_string(),
+                "remove or correct the key it names; [dns] servers = [\"192.0.2.53:53\"] is all there is",
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(args: &[&str]) -> Serve {
+        let base = ["certwright-controller", "serve", "--state", "/var/lib/certwright", "--socket", "/run/s"];
+        let Command::Serve(serve) = Cli::try_parse_from(base.iter().chain(args)).unwrap().command;
+        serve
+    }
+
+    #[test]
+    fn the_master_key_is_beside_the_state_never_below() {
+        assert_eq!(
+            serve(&["--listen", "[::]:7443"]).master_key_path(),
+            Path::new("/var/lib/certwright.key/master.key")
+        );
+        assert_eq!(serve(&["--listen", "[::]:7443", "--master-key", "/k"]).master_key_path(), Path::new("/k"));
+    }
+
+    #[test]
+    fn a_wildcard_listen_address_is_not_advertised() {
+        assert_eq!(serve(&["--listen", "[::]:7443"]).advertised(), None);
+        assert_eq!(serve(&["--listen", "192.0.2.1:7443"]).advertised().unwrap(), "192.0.2.1:7443");
+        assert_eq!(serve(&["--listen", "[::]:7443", "--advertise", "ctl:7443"]).advertised().unwrap(), "ctl:7443");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "[dns]\nserver = [\"1.1.1.1:53\"]\n").unwrap();
+        let problem = Config::load(Some(&path)).unwrap_err();
+        assert!(problem.cause.contains("server"), "{problem:?}");
+        std::fs::write(&path, "[dns]\nservers = [\"192.0.2.53:53\"]\n").unwrap();
+        assert_eq!(Config::load(Some(&path)).unwrap().dns.servers.len(), 1);
+    }
+}

@@ -1,0 +1,251 @@
+//! An agent as the controller knows it, and what it may still do. Called by `rpc/peer` on every message.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::target::Content;
+
+/// A leaf expired for less than this may ask for a new one (design §5).
+const EXPIRED_GRACE: SignedDuration = SignedDuration::from_secs(proto::tls::EXPIRED_GRACE_SECONDS);
+/// How long a join token may be used.
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(3_600);
+
+/// Whether an agent may act at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Enrolled.
+    Enrolled,
+    /// Refused everything, for ever.
+    Revoked,
+}
+
+/// An agent. Key in the store: `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Random, never reused.
+    pub id: String,
+    /// Unique, chosen by the operator.
+    pub name: String,
+    /// Whether it may act.
+    pub standing: Standing,
+    /// SHA-256 of the enrolled key's SPKI, lower-case hex.
+    pub spki_sha256: String,
+    /// Serial of its latest identity leaf, lower-case hex.
+    pub serial: String,
+    /// End of that leaf.
+    pub identity_not_after: Timestamp,
+    /// When it enrolled.
+    pub enrolled_at: Timestamp,
+    /// When its stream last closed; absent while it never connected.
+    pub seen_at: Option<Timestamp>,
+    /// What it said in its last hello; sanitised.
+    pub hello: Hello,
+}
+
+/// What an agent says of itself. Text is sanitised and capped at the edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the program.
+    pub version: String,
+    /// Host name.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Features a desired item may require.
+    pub features: Vec<String>,
+    /// Its local policy.
+    pub policy: Policy,
+}
+
+/// What an agent's local policy allows; the agent enforces it, the controller shows it and picks from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Where certificates may be written.
+    pub dirs: Vec<PolicyDir>,
+    /// Exact argv that may run.
+    pub commands: Vec<Vec<String>>,
+    /// Ports of standalone listeners.
+    pub http01_ports: Vec<u16>,
+    /// Directories of webroot answers.
+    pub webroots: Vec<String>,
+    /// Custodies it accepts: "agent", "controller".
+    pub custody: Vec<String>,
+}
+
+/// A directory and everything below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDir {
+    /// Absolute path.
+    pub path: String,
+    /// Identifier patterns; empty means any.
+    pub names: Vec<String>,
+    /// File name patterns; empty means any.
+    pub files: Vec<String>,
+    /// `user:group`; empty means any.
+    pub owners: Vec<String>,
+    /// Widest mode of a key.
+    pub key_mode_max: u32,
+}
+
+/// An unused or used join token. Key in the store: SHA-256 of the secret, lower-case hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// SHA-256 of the secret part.
+    pub hash: String,
+    /// The only name it enrolls.
+    pub agent_name: String,
+    /// Binds a reinstalled host to the agent that has the name.
+    pub replace: bool,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+    /// Who made it.
+    pub actor: String,
+    /// The agent it made, and the hex SPKI hash of its key: a repeat with the same key gets the same answer.
+    pub used: Option<TokenUse>,
+}
+
+/// How a join token was spent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUse {
+    /// The agent it made.
+    pub agent_id: String,
+    /// Hex SHA-256 of the key's SPKI.
+    pub spki_sha256: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why a join token is refused. The text goes to an unauthenticated peer: it tells nothing about other tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRefusal {
+    /// Its time is over.
+    Expired,
+    /// Another key used it.
+    Used,
+    /// An agent with the name exists, and the token does not replace it.
+    NameTaken,
+}
+
+impl JoinToken {
+    /// Decides whether a key may redeem this token. `Ok(true)` means it already did: answer the same again.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn redeem(&self, spki_sha256: &str, name_taken: bool, now: Timestamp) -> Result<bool, TokenRefusal> {
+        if self.expires_at <= now {
+            return Err(TokenRefusal::Expired);
+        }
+        match &self.used {
+            Some(used) if used.spki_sha256 == spki_sha256 => Ok(true),
+            Some(_) => Err(TokenRefusal::Used),
+            None if name_taken && !self.replace => Err(TokenRefusal::NameTaken),
+            None => Ok(false),
+        }
+    }
+}
+
+/// What an agent may call at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// Every agent RPC.
+    Full,
+    /// Its leaf expired a while ago: RenewIdentity only.
+    RenewOnly,
+    /// Nothing.
+    Refused,
+}
+
+impl Agent {
+    /// Decides what a peer with this leaf may call. The key is the enrolled one or nothing is allowed.
+    #[must_use]
+    pub fn permission(&self, leaf_spki_sha256: &str, leaf_not_after: Timestamp, now: Timestamp) -> Permission {
+        let expired_for = now.duration_since(leaf_not_after);
+        match self.standing {
+            Standing::Revoked => Permission::Refused,
+            Standing::Enrolled if leaf_spki_sha256 != self.spki_sha256 => Permission::Refused,
+            Standing::Enrolled if expired_for.is_negative() || expired_for.is_zero() => Permission::Full,
+            Standing::Enrolled if expired_for < EXPIRED_GRACE => Permission::RenewOnly,
+            Standing::Enrolled => Permission::Refused,
+        }
+    }
+
+    /// The snake-case status of design §2.
+    #[must_use]
+    pub fn status(&self, connected: bool, now: Timestamp) -> &'static str {
+        match self.standing {
+            Standing::Revoked => "revoked",
+            Standing::Enrolled if connected => "connected",
+            Standing::Enrolled if self.identity_not_after <= now => "expired",
+            Standing::Enrolled => "offline",
+        }
+    }
+}
+
+/// The four files that a target writes when none are named (features.md D2).
+#[must_use]
+pub fn default_files() -> [(Content, &'static str, u32); 4] {
+    [
+        (Content::Cert, "cert.pem", 0o644),
+        (Content::Key, "key.pem", 0o600),
+        (Content::Chain, "chain.pem", 0o644),
+        (Content::Fullchain, "fullchain.pem", 0o644),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn agent() -> Agent {
+        Agent {
+            id: "a".into(),
+            name: "h1".into(),
+            standing: Standing::Enrolled,
+            spki_sha256: "key".into(),
+            serial: "01".into(),
+            identity_not_after: at(1_000),
+            enrolled_at: at(0),
+            seen_at: None,
+            hello: Hello::default(),
+        }
+    }
+
+    #[test]
+    fn an_expired_leaf_may_only_renew_and_a_revoked_agent_nothing() {
+        let mut agent = agent();
+        assert_eq!(agent.permission("key", at(1_000), at(1_000)), Permission::Full);
+        assert_eq!(agent.permission("key", at(1_000), at(1_001)), Permission::RenewOnly);
+        assert_eq!(agent.permission("key", at(1_000), at(1_000 + 90 * 86_400)), Permission::Refused);
+        assert_eq!(agent.permission("other", at(1_000), at(1)), Permission::Refused);
+        agent.standing = Standing::Revoked;
+        assert_eq!(agent.permission("key", at(1_000), at(1)), Permission::Refused);
+    }
+
+    #[test]
+    fn a_join_token_works_once_for_one_key_and_name() {
+        let mut token = JoinToken {
+            hash: "h".into(),
+            agent_name: "h1".into(),
+            replace: false,
+            expires_at: at(3_600),
+            actor: "local:root".into(),
+            used: None,
+        };
+        assert_eq!(token.redeem("key", false, at(0)), Ok(false));
+        assert_eq!(token.redeem("key", true, at(0)), Err(TokenRefusal::NameTaken));
+        assert_eq!(token.redeem("key", false, at(3_600)), Err(TokenRefusal::Expired));
+        token.used = Some(TokenUse { agent_id: "a".into(), spki_sha256: "key".into(), at: at(1) });
+        assert_eq!(token.redeem("key", true, at(2)), Ok(true));
+        assert_eq!(token.redeem("thief", true, at(2)), Err(TokenRefusal::Used));
+        token.used = None;
+        token.replace = true;
+        assert_eq!(token.redeem("key", true, at(0)), Ok(false));
+    }
+}

@@ -1,0 +1,164 @@
+//! What one agent must hold: computed from records, never stored, named by {epoch, generation, digest} (design §3
+//! *Protocol*). Holds no secret. Called by `tasks/publish`, which names it, and `rpc/agent_service`, which serves it.
+
+use serde::{Deserialize, Serialize};
+
+use super::certificate::{Certificate, Custody, Http01, KeySlot, KeyType};
+use super::order::{AuthorizationState, Order, Phase};
+use super::target::{Endpoint, File, Target};
+
+/// The name of an agent's desired state. Key in the store: the agent's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Whose.
+    pub agent_id: String,
+    /// Changes only when a controller is restored from a backup.
+    pub epoch: u64,
+    /// Grows with every change.
+    pub generation: u64,
+    /// SHA-256 over the content, lower-case hex.
+    pub digest: String,
+}
+
+/// Everything an agent must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Desired {
+    /// Keys to make and keep.
+    pub key_slots: Vec<DesiredSlot>,
+    /// Versions to deploy.
+    pub targets: Vec<DesiredTarget>,
+    /// Tokens to serve.
+    pub challenges: Vec<DesiredChallenge>,
+}
+
+/// A key to make and keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DesiredSlot {
+    /// The slot's id.
+    pub id: String,
+    /// Exact subject alternative names.
+    pub identifiers: Vec<String>,
+    /// Key algorithm.
+    pub key_type: KeyType,
+    /// Whether the CSR is still to be sent.
+    pub csr_wanted: bool,
+}
+
+/// A version to deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DesiredTarget {
+    /// The target's id.
+    pub target_id: String,
+    /// For people.
+    pub certificate_name: String,
+    /// What the leaf covers.
+    pub identifiers: Vec<String>,
+    /// The version.
+    pub version_id: String,
+    /// SHA-256 of the leaf, lower-case hex.
+    pub fingerprint_sha256: String,
+    /// Where its key is.
+    pub custody: Custody,
+    /// The slot of its key.
+    pub key_slot_id: String,
+    /// Where to write.
+    pub dir: String,
+    /// What to write.
+    pub files: Vec<File>,
+    /// What to run.
+    pub reload: Vec<Vec<String>>,
+    /// Where to prove.
+    pub verify: Vec<Endpoint>,
+    /// "Deploy now" counter.
+    pub deploy_wish: u64,
+    /// Remove our files once they are no longer served.
+    pub purge: bool,
+}
+
+/// A token to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DesiredChallenge {
+    /// Checked characters.
+    pub token: String,
+    /// The answer.
+    pub key_authorization: String,
+    /// For requests to this host.
+    pub identifier: String,
+    /// How.
+    pub http01: Http01,
+}
+
+impl Desired {
+    /// Adds what `certificate` asks of `agent_id`.
+    pub fn add(
+        &mut self,
+        agent_id: &str,
+        certificate: &Certificate,
+        order: Option<&Order>,
+        slots: &[KeySlot],
+        targets: &[Target],
+    ) {
+        let mine = || targets.iter().filter(|target| target.agent_id == agent_id);
+        self.key_slots.extend(
+            slots
+                .iter()
+                .filter(|slot| slot.agent_id.as_deref() == Some(agent_id) && wanted(slot, certificate, order))
+                .map(|slot| DesiredSlot {
+                    id: slot.id.clone(),
+                    identifiers: slot.identifiers.clone(),
+                    key_type: slot.key_type,
+                    csr_wanted: slot.csr.is_none(),
+                }),
+        );
+        if let Some(current) = certificate.current.as_ref().filter(|current| !current.key_lost || certificate.purging) {
+            self.targets.extend(mine().map(|target| DesiredTarget {
+                target_id: target.id.clone(),
+                certificate_name: certificate.name.clone(),
+                identifiers: current.identifiers.clone(),
+                version_id: current.version_id.clone(),
+                fingerprint_sha256: current.fingerprint_sha256.clone(),
+                custody: current.custody,
+                key_slot_id: current.key_slot_id.clone(),
+                dir: target.dir.clone(),
+                files: target.files.clone(),
+                reload: target.reload.clone(),
+                verify: target.verify.clone(),
+                deploy_wish: target.deploy_wish,
+                purge: certificate.purging,
+            }));
+        }
+        let responders = &certificate.specification.responders;
+        let answers =
+            if responders.is_empty() { mine().next().is_some() } else { responders.iter().any(|id| id == agent_id) };
+        if let Some(order) = order.filter(|_| answers && !certificate.purging) {
+            self.challenges.extend(open_tokens(order).map(|one| DesiredChallenge {
+                token: one.token.clone(),
+                key_authorization: one.key_authorization.clone(),
+                identifier: one.identifier.clone(),
+                http01: certificate.specification.http01.clone(),
+            }));
+        }
+    }
+}
+
+/// Tokens stay desired until their authorization is final.
+fn open_tokens(order: &Order) -> impl Iterator<Item = &super::order::Authorization> {
+    let serving = match order.phase {
+        Phase::Publishing | Phase::Validating => true,
+        Phase::Starting
+        | Phase::Checking
+        | Phase::Ordering
+        | Phase::Finalizing
+        | Phase::Completed
+        | Phase::Waiting
+        | Phase::Failed => false,
+    };
+    order.authorizations.iter().filter(move |one| serving && one.state != AuthorizationState::Valid)
+}
+
+/// A slot is desired while its order runs and while its version is current.
+fn wanted(slot: &KeySlot, certificate: &Certificate, order: Option<&Order>) -> bool {
+    let ordered = order.is_some_and(|order| order.key_slot_id.as_deref() == Some(&slot.id));
+    let current = certificate.current.as_ref().is_some_and(|current| current.key_slot_id == slot.id);
+    !slot.lost && (ordered || current)
+}

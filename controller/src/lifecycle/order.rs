@@ -1,0 +1,468 @@
+//! The road of one order (design §4, rows 3 to 9) as one pure function: record and time to the single next step.
+//! `tasks/issuance` performs the step, records the outcome and asks again; nothing else may move an order.
+//!
+//! ```text
+//!  starting ──▶ checking ──▶ ordering ──▶ publishing ──▶ validating ──▶ finalizing ──▶ completed
+//!     │            │            │             │              │              │
+//!     └────────────┴────────────┴──────┬──────┴──────────────┴──────────────┘
+//!                                      ▼
+//!                      waiting (retry_at, or an agent returns) ──▶ starting
+//!                      failed  (only an operator's act helps)  ──▶ starting
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::backoff::after;
+use super::certificate::{Certificate, Custody, KeySlot};
+use super::problem::Problem;
+use super::renewal::{Due, Reason, due};
+
+/// How long an order waits for responders that are connected but do not serve the token yet (design §4 row 6).
+pub const RESPONDERS_WAIT: Duration = Duration::from_secs(30);
+/// How long a connected agent may take to make a key.
+pub const KEY_WAIT: Duration = Duration::from_secs(120);
+/// How often an attempt looks again while it waits for an agent; a connection wakes it at once.
+pub const OFFLINE_RETRY: Duration = Duration::from_secs(900);
+
+/// Where an order stands (design §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// A key and its CSR are made.
+    Starting,
+    /// Names are looked up before any order.
+    Checking,
+    /// The order is created and its authorizations read.
+    Ordering,
+    /// Tokens are desired state; responders begin to serve.
+    Publishing,
+    /// Challenges are answered and the CA looks.
+    Validating,
+    /// The CSR is sent and the chain downloaded.
+    Finalizing,
+    /// The version is stored.
+    Completed,
+    /// The attempt failed or cannot start; it goes on at `retry_at`.
+    Waiting,
+    /// Only an operator's act helps.
+    Failed,
+}
+
+impl Phase {
+    /// The snake-case word of the wire.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Checking => "checking",
+            Self::Ordering => "ordering",
+            Self::Publishing => "publishing",
+            Self::Validating => "validating",
+            Self::Finalizing => "finalizing",
+            Self::Completed => "completed",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Order {
+    /// Begins an attempt. What an earlier attempt of the same wish left is kept: its key, and its order at the CA.
+    #[must_use]
+    pub fn begin(certificate: &Certificate, reason: Reason, earlier: Option<&Self>, now: Timestamp) -> Self {
+        let wanted = &certificate.specification;
+        let unfinished = earlier.filter(|order| order.phase != Phase::Completed);
+        let same =
+            unfinished.filter(|order| order.identifiers == wanted.identifiers && order.issuer_id == wanted.issuer_id);
+        Self {
+            certificate_id: certificate.id.clone(),
+            reason,
+            phase: Phase::Starting,
+            failures: unfinished.map_or(0, |order| order.failures),
+            started_at: now,
+            key_slot_id: unfinished.and_then(|order| order.key_slot_id.clone()),
+            order_url: same.and_then(|order| order.order_url.clone()),
+            identifiers: wanted.identifiers.clone(),
+            issuer_id: wanted.issuer_id.clone(),
+            ca_status: CaStatus::Pending,
+            authorizations: Vec::new(),
+            registered_again: false,
+            visible: false,
+            polls: 0,
+            poll_at: None,
+            retry_at: None,
+            waits_for_agent: false,
+            error: unfinished.and_then(|order| order.error.clone()),
+            timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
+        }
+    }
+
+    /// Enters a phase, and remembers when. Entering the phase it is in does nothing.
+    pub fn enter(&mut self, phase: Phase, now: Timestamp) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.timeline.push(PhaseAt { phase, at: now });
+        }
+    }
+
+    /// Ends the attempt: it goes on at `retry_at`, or only an operator's act helps.
+    pub fn fail(&mut self, problem: Problem, retry_at: Option<Timestamp>, now: Timestamp) {
+        self.failures = self.failures.saturating_add(1);
+        self.error = Some(problem);
+        self.retry_at = retry_at;
+        self.waits_for_agent = false;
+        self.enter(if retry_at.is_some() { Phase::Waiting } else { Phase::Failed }, now);
+    }
+}
+
+/// What the CA last said about the order (RFC 8555 §7.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaStatus {
+    /// Authorizations are open.
+    Pending,
+    /// It waits for the CSR.
+    Ready,
+    /// The CA issues.
+    Processing,
+    /// The chain can be downloaded.
+    Valid,
+}
+
+/// One authorization of the order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorization {
+    /// The identifier it proves.
+    pub identifier: String,
+    /// The HTTP-01 token; checked characters.
+    pub token: String,
+    /// What responders answer.
+    pub key_authorization: String,
+    /// How far it is.
+    pub state: AuthorizationState,
+}
+
+/// How far an authorization is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthorizationState {
+    /// The challenge is not answered yet.
+    Pending,
+    /// The CA was told to look.
+    Answered,
+    /// Proven.
+    Valid,
+}
+
+/// When a phase began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseAt {
+    /// Which phase.
+    pub phase: Phase,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The latest order of a certificate. Key in the store: the certificate's id, so there is at most one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Whose order.
+    pub certificate_id: String,
+    /// Why it was begun.
+    pub reason: Reason,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Failures since the last success, for the back-off; this attempt has the next number.
+    pub failures: u32,
+    /// When this attempt began.
+    pub started_at: Timestamp,
+    /// The key it will certify.
+    pub key_slot_id: Option<String>,
+    /// RFC 8555 order resource; kept over attempts while the CA holds it open and the wish is the same.
+    pub order_url: Option<String>,
+    /// The identifiers and the issuer that `order_url` belongs to.
+    pub identifiers: Vec<String>,
+    /// See `identifiers`.
+    pub issuer_id: String,
+    /// What the CA last said.
+    pub ca_status: CaStatus,
+    /// Its authorizations.
+    pub authorizations: Vec<Authorization>,
+    /// The account was registered again in this attempt, because the CA did not know it: not twice.
+    pub registered_again: bool,
+    /// Whether the visible check passed in this attempt.
+    pub visible: bool,
+    /// Polls since the last answer or finalize.
+    pub polls: u32,
+    /// Not before then.
+    pub poll_at: Option<Timestamp>,
+    /// In `Waiting`: when it goes on.
+    pub retry_at: Option<Timestamp>,
+    /// In `Waiting`: an agent's return ends the wait.
+    pub waits_for_agent: bool,
+    /// Why the last attempt failed or waits.
+    pub error: Option<Problem>,
+    /// When the phases of this attempt began.
+    pub timeline: Vec<PhaseAt>,
+}
+
+/// What an order needs to know of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responder {
+    /// Which agent.
+    pub agent_id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// Whether its stream is open.
+    pub connected: bool,
+    /// Tokens it reported to serve.
+    pub serving: Vec<String>,
+    /// Why it cannot serve.
+    pub problem: Option<Problem>,
+}
+
+/// Everything a decision needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The certificate.
+    pub certificate: &'a Certificate,
+    /// Its latest order.
+    pub order: Option<&'a Order>,
+    /// The order's key slot.
+    pub slot: Option<&'a KeySlot>,
+    /// In agent custody: the agent that holds the key.
+    pub key_agent: Option<&'a Responder>,
+    /// Agents that answer challenges.
+    pub responders: &'a [Responder],
+}
+
+/// The single next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing until then, or until something changes.
+    Sleep(Option<Timestamp>),
+    /// Begin an attempt: phase starting.
+    Begin(Reason),
+    /// Make a key slot that fits the specification.
+    MakeKey,
+    /// Look names up.
+    CheckNames,
+    /// newOrder.
+    CreateOrder,
+    /// Read the authorizations of the recorded order.
+    ReadAuthorizations,
+    /// Look at the token as the CA will.
+    CheckVisible,
+    /// Tell the CA to look at this identifier.
+    Answer(String),
+    /// Ask the CA for the order once.
+    Poll,
+    /// Send the recorded CSR.
+    Finalize,
+    /// Download the chain.
+    Download,
+    /// Wait for an agent; spend nothing.
+    Hold(Problem),
+    /// The attempt failed.
+    Fail(Problem),
+}
+
+/// Decides the single next step.
+#[must_use]
+pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
+    let Some(order) = facts.order.filter(|order| order.phase != Phase::Completed) else {
+        return match due(facts.certificate, now) {
+            Due::Now(reason) => Step::Begin(reason),
+            Due::At(at) => Step::Sleep(Some(at)),
+            Due::Never => Step::Sleep(None),
+        };
+    };
+    if facts.certificate.purging {
+        return Step::Sleep(None);
+    }
+    match order.phase {
+        Phase::Waiting => waiting(facts, order, now),
+        Phase::Failed if facts.certificate.renew_asked_at.is_some() => Step::Begin(order.reason),
+        Phase::Failed => Step::Sleep(None),
+        Phase::Starting => starting(facts, order, now),
+        Phase::Checking | Phase::Ordering | Phase::Publishing | Phase::Validating | Phase::Finalizing
+            if !slot_fits(facts) =>
+        {
+            Step::Begin(Reason::SpecificationChanged)
+        }
+        Phase::Checking => Step::CheckNames,
+        Phase::Ordering if order.order_url.is_none() => Step::CreateOrder,
+        Phase::Ordering => Step::ReadAuthorizations,
+        Phase::Publishing => publishing(facts, order, now),
+        Phase::Validating => validating(order, now),
+        Phase::Finalizing => finalizing(order, now),
+        Phase::Completed => Step::Sleep(None),
+    }
+}
+
+fn fits(facts: Facts<'_>, slot: &KeySlot) -> bool {
+    slot.fits(&facts.certificate.specification, facts.key_agent.map(|agent| agent.agent_id.as_str()))
+}
+
+fn slot_fits(facts: Facts<'_>) -> bool {
+    facts.slot.is_some_and(|slot| fits(facts, slot))
+}
+
+fn waiting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
+    let agent_back = order.waits_for_agent && agents_ready(facts);
+    let asked = facts.certificate.renew_asked_at.is_some();
+    if agent_back || asked || order.retry_at.is_none_or(|at| at <= now) {
+        Step::Begin(order.reason)
+    } else {
+        Step::Sleep(order.retry_at)
+    }
+}
+
+/// Whether no agent that this order needs is missing.
+fn agents_ready(facts: Facts<'_>) -> bool {
+    facts.responders.iter().any(|responder| responder.connected) && facts.key_agent.is_none_or(|agent| agent.connected)
+}
+
+fn starting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
+    if facts.responders.is_empty() {
+        return Step::Hold(no_responder(facts.certificate));
+    }
+    if !facts.responders.iter().any(|responder| responder.connected) {
+        return Step::Hold(offline(facts, "answers its HTTP-01 challenges"));
+    }
+    let Some(slot) = facts.slot.filter(|slot| fits(facts, slot)) else { return Step::MakeKey };
+    if slot.csr.is_some() {
+        return Step::CheckNames;
+    }
+    if let Some(problem) = &slot.problem {
+        return Step::Fail(problem.clone());
+    }
+    debug_assert_eq!(slot.custody, Custody::Agent, "a controller's key is made together with its CSR");
+    if !facts.key_agent.is_some_and(|agent| agent.connected) {
+        return Step::Hold(offline(facts, "makes and keeps its key"));
+    }
+    let until = after(order.started_at, KEY_WAIT);
+    if now < until { Step::Sleep(Some(until)) } else { Step::Fail(no_csr(facts)) }
+}
+
+fn publishing(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
+    let tokens: Vec<&str> = order
+        .authorizations
+        .iter()
+        .filter(|one| one.state == AuthorizationState::Pending)
+        .map(|one| one.token.as_str())
+        .collect();
+    let serves =
+        |responder: &Responder| tokens.iter().all(|token| responder.serving.iter().any(|served| served == token));
+    let connected: Vec<&Responder> = facts.responders.iter().filter(|responder| responder.connected).collect();
+    if connected.is_empty() {
+        return Step::Hold(offline(facts, "answers its HTTP-01 challenges"));
+    }
+    let serving = connected.iter().filter(|responder| serves(responder)).count();
+    let refused = connected.iter().filter(|responder| !serves(responder) && responder.problem.is_some()).count();
+    let since = order
+        .timeline
+        .iter()
+        .rev()
+        .find(|entry| entry.phase == Phase::Publishing)
+        .map_or(order.started_at, |entry| entry.at);
+    let until = after(since, RESPONDERS_WAIT);
+    let decided = serving + refused == connected.len() || now >= until;
+    match (decided, serving) {
+        (false, _) => Step::Sleep(Some(until)),
+        (true, 0) => Step::Fail(not_serving(&connected)),
+        (true, _) if !order.visible => Step::CheckVisible,
+        (true, _) => order
+            .authorizations
+            .iter()
+            .find(|one| one.state == AuthorizationState::Pending)
+            .map_or(Step::Poll, |one| Step::Answer(one.identifier.clone())),
+    }
+}
+
+fn validating(order: &Order, now: Timestamp) -> Step {
+    match order.authorizations.iter().find(|one| one.state == AuthorizationState::Pending) {
+        Some(one) => Step::Answer(one.identifier.clone()),
+        None => poll(order, now),
+    }
+}
+
+fn finalizing(order: &Order, now: Timestamp) -> Step {
+    match order.ca_status {
+        CaStatus::Ready => Step::Finalize,
+        CaStatus::Valid => Step::Download,
+        CaStatus::Pending | CaStatus::Processing => poll(order, now),
+    }
+}
+
+fn poll(order: &Order, now: Timestamp) -> Step {
+    match order.poll_at {
+        Some(at) if now < at => Step::Sleep(Some(at)),
+        _ => Step::Poll,
+    }
+}
+
+fn offline(facts: Facts<'_>, duty: &str) -> Problem {
+    let mut names: Vec<&str> = facts
+        .responders
+        .iter()
+        .chain(facts.key_agent)
+        .filter(|agent| !agent.connected)
+        .map(|agent| agent.name.as_str())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let name = names.join(", ");
+    Problem::new(
+        "AGENT_OFFLINE",
+        format!("{} waits for agent {name}, which {duty}", facts.certificate.name),
+        "no connection from it is open",
+        format!(
+            "start it there: systemctl start certwright-agent (journalctl -u certwright-agent says why it stopped); {} goes on by itself when it returns",
+            facts.certificate.name
+        ),
+    )
+}
+
+fn no_responder(certificate: &Certificate) -> Problem {
+    Problem::new(
+        "NO_RESPONDER",
+        format!("{} has no agent that answers HTTP-01", certificate.name),
+        "it has neither a target nor a responder",
+        format!(
+            "certwright targets add {0} --agent NAME --dir DIR, or certwright certs set {0} --responder NAME",
+            certificate.name
+        ),
+    )
+}
+
+fn no_csr(facts: Facts<'_>) -> Problem {
+    let name = facts.key_agent.map_or("", |agent| agent.name.as_str());
+    Problem::new(
+        "KEY_NOT_MADE",
+        format!("agent {name} did not offer a key for {}", facts.certificate.name),
+        "it is connected, but sent no CSR in time",
+        format!(
+            "journalctl -u certwright-agent on {name} says why; or let the controller hold the key: certwright certs set {} --custody controller",
+            facts.certificate.name
+        ),
+    )
+}
+
+fn not_serving(connected: &[&Responder]) -> Problem {
+    match connected.iter().find_map(|responder| responder.problem.clone()) {
+        Some(problem) => problem,
+        None => {
+            let names: Vec<&str> = connected.iter().map(|responder| responder.name.as_str()).collect();
+            Problem::new(
+                "CHALLENGE_NOT_SERVED",
+                format!("no responder began to serve the challenge ({})", names.join(", ")),
+                "each is connected, but none reported the token as served in time",
+                "look at journalctl -u certwright-agent on the responder",
+            )
+        }
+    }
+}

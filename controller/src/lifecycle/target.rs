@@ -1,0 +1,151 @@
+//! Where and how a version is deployed on one agent, and what the agent observed there. Called by `rpc` and `tasks`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problem;
+
+/// Most targets of one certificate.
+pub const TARGETS_MAX: usize = 100;
+/// Most files, reload commands and endpoints of one target.
+pub const TARGET_ITEMS_MAX: usize = 16;
+
+/// What a file holds. PEM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// The leaf.
+    Cert,
+    /// The private key.
+    Key,
+    /// The issuers.
+    Chain,
+    /// Leaf and issuers.
+    Fullchain,
+}
+
+/// One file of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// What it holds.
+    pub content: Content,
+    /// A bare file name.
+    pub name: String,
+    /// `user:group`, or empty.
+    pub owner: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Where a handshake must show the new leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `HOST:PORT` as seen from the agent.
+    pub address: String,
+    /// SNI; empty means the first identifier.
+    pub server_name: String,
+}
+
+/// A target. Key in the store: `certificate_id/id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Random, never reused.
+    pub id: String,
+    /// Whose target.
+    pub certificate_id: String,
+    /// On which agent.
+    pub agent_id: String,
+    /// Absolute directory.
+    pub dir: String,
+    /// What is written.
+    pub files: Vec<File>,
+    /// Exact argv, in order.
+    pub reload: Vec<Vec<String>>,
+    /// Where it is proven.
+    pub verify: Vec<Endpoint>,
+    /// Bumped by "deploy now".
+    pub deploy_wish: u64,
+}
+
+/// The outcome of a deployment, as the agent reported it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing reported yet for the wanted version.
+    Pending,
+    /// Proven by handshake.
+    Applied,
+    /// No endpoint to prove it at.
+    Unproven,
+    /// Another leaf is served, or none.
+    NotLive,
+    /// The previous files are back.
+    RolledBack,
+    /// Not deployed.
+    Failed,
+    /// The agent stopped and waits for a person.
+    NeedsOperator,
+    /// Files on the host changed since.
+    Drifted,
+}
+
+/// One step of the last deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// write, reload or verify.
+    pub name: String,
+    /// Path, argv or endpoint; sanitised.
+    pub subject: String,
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// Of a command that ended by itself.
+    pub exit_status: Option<i32>,
+    /// Sanitised, capped.
+    pub output: String,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// What an agent observed at a target. Key in the store: `certificate_id/target_id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetState {
+    /// Whose certificate.
+    pub certificate_id: String,
+    /// Which target.
+    pub target_id: String,
+    /// The version the outcome is about.
+    pub version_id: String,
+    /// The wish it answers.
+    pub deploy_wish: u64,
+    /// The outcome.
+    pub status: Status,
+    /// Lower-case hex; empty when no handshake showed a leaf.
+    pub served_fingerprint_sha256: String,
+    /// What went wrong.
+    pub problem: Option<Problem>,
+    /// What was done.
+    pub steps: Vec<Step>,
+    /// When the agent began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// When the agent tries again by itself.
+    pub retry_at: Option<Timestamp>,
+    /// Tries of this version so far.
+    pub attempt: u32,
+    /// Files are gone, as a purge asked.
+    pub purged: bool,
+}
+
+impl Target {
+    /// Returns the status that counts: an outcome about another version or an older wish is pending.
+    #[must_use]
+    pub fn status(&self, state: Option<&TargetState>, current_version_id: Option<&str>) -> Status {
+        match (state, current_version_id) {
+            (Some(state), Some(wanted)) if state.version_id == wanted && state.deploy_wish >= self.deploy_wish => {
+                state.status
+            }
+            _ => Status::Pending,
+        }
+    }
+}

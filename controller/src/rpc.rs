@@ -1,0 +1,19 @@
+//! gRPC for agents and operators. It parses, asks the role table, records intent and wakes a task; it never talks to a CA
+//! or to DNS. Everything that arrives here is hostile until parsed.
+
+mod agent_service;
+mod convert;
+mod enrollment;
+mod listener;
+mod operator;
+mod operator_service;
+mod peer;
+mod report;
+mod roles;
+mod serve;
+mod status;
+mod views;
+
+pub use listener::PeerUid;
+pub use serve::ServeError;
+pub(crate) use serve::{Installation, Server, serve};

@@ -1,0 +1,320 @@
+//! Between the wire's messages and the records: total in both directions, capped and sanitised on the way in.
+
+use proto::agent::v1 as agent_wire;
+use proto::clock::to_wire;
+use proto::text::one_line;
+use proto::types::v1 as wire;
+
+use crate::lifecycle::agent::{Hello, Policy, PolicyDir};
+use crate::lifecycle::certificate::{Custody, Http01, KeyType};
+use crate::lifecycle::desired::{Desired, Name};
+use crate::lifecycle::event::Event;
+use crate::lifecycle::problem::Problem;
+use crate::lifecycle::target::{Content, Endpoint, File, Status, Step, Target};
+
+/// Longest short text of an agent: versions, host names, features.
+const WORD_CHARS_MAX: usize = 128;
+/// Longest path or argument of a policy.
+const PATH_CHARS_MAX: usize = 4_096;
+/// Most entries of a list in a policy.
+const ENTRIES_MAX: usize = 1_000;
+
+pub(crate) fn problem(problem: &Problem) -> wire::Problem {
+    wire::Problem {
+        reason: problem.reason.clone(),
+        message: problem.message.clone(),
+        cause: problem.cause.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
+/// A problem that an agent tells.
+pub(crate) fn problem_in(problem: wire::Problem) -> Problem {
+    Problem::new(&one_line(&problem.reason, 64), problem.message, problem.cause, problem.hint)
+}
+
+pub(crate) fn custody(custody: Custody) -> wire::Custody {
+    match custody {
+        Custody::Agent => wire::Custody::Agent,
+        Custody::Controller => wire::Custody::Controller,
+    }
+}
+
+pub(crate) fn key_type(key_type: KeyType) -> wire::KeyType {
+    match key_type {
+        KeyType::P256 => wire::KeyType::P256,
+        KeyType::P384 => wire::KeyType::P384,
+        KeyType::Rsa2048 => wire::KeyType::Rsa2048,
+        KeyType::Rsa3072 => wire::KeyType::Rsa3072,
+        KeyType::Rsa4096 => wire::KeyType::Rsa4096,
+    }
+}
+
+/// `None` is "unspecified".
+pub(crate) fn key_type_in(key_type: wire::KeyType) -> Option<KeyType> {
+    match key_type {
+        wire::KeyType::Unspecified => None,
+        wire::KeyType::P256 => Some(KeyType::P256),
+        wire::KeyType::P384 => Some(KeyType::P384),
+        wire::KeyType::Rsa2048 => Some(KeyType::Rsa2048),
+        wire::KeyType::Rsa3072 => Some(KeyType::Rsa3072),
+        wire::KeyType::Rsa4096 => Some(KeyType::Rsa4096),
+    }
+}
+
+/// `None` is "unspecified".
+pub(crate) fn custody_in(custody: wire::Custody) -> Option<Custody> {
+    match custody {
+        wire::Custody::Unspecified => None,
+        wire::Custody::Agent => Some(Custody::Agent),
+        wire::Custody::Controller => Some(Custody::Controller),
+    }
+}
+
+pub(crate) fn http01(http01: &Http01) -> wire::Http01 {
+    let mode = match http01 {
+        Http01::Standalone(port) => wire::http01::Mode::StandalonePort(u32::from(*port)),
+        Http01::Webroot(dir) => wire::http01::Mode::Webroot(dir.clone()),
+    };
+    wire::Http01 { mode: Some(mode) }
+}
+
+fn content(content: Content) -> wire::FileContent {
+    match content {
+        Content::Cert => wire::FileContent::Cert,
+        Content::Key => wire::FileContent::Key,
+        Content::Chain => wire::FileContent::Chain,
+        Content::Fullchain => wire::FileContent::Fullchain,
+    }
+}
+
+/// `None` is "unspecified".
+pub(crate) fn content_in(content: wire::FileContent) -> Option<Content> {
+    match content {
+        wire::FileContent::Unspecified => None,
+        wire::FileContent::Cert => Some(Content::Cert),
+        wire::FileContent::Key => Some(Content::Key),
+        wire::FileContent::Chain => Some(Content::Chain),
+        wire::FileContent::Fullchain => Some(Content::Fullchain),
+    }
+}
+
+pub(crate) fn status(status: Status) -> wire::TargetStatus {
+    match status {
+        Status::Pending => wire::TargetStatus::Pending,
+        Status::Applied => wire::TargetStatus::Applied,
+        Status::Unproven => wire::TargetStatus::Unproven,
+        Status::NotLive => wire::TargetStatus::NotLive,
+        Status::RolledBack => wire::TargetStatus::RolledBack,
+        Status::Failed => wire::TargetStatus::Failed,
+        Status::NeedsOperator => wire::TargetStatus::NeedsOperator,
+        Status::Drifted => wire::TargetStatus::Drifted,
+    }
+}
+
+/// An outcome that we do not know counts as a failure: never as a success.
+pub(crate) fn status_in(status: wire::TargetStatus) -> Status {
+    match status {
+        wire::TargetStatus::Pending => Status::Pending,
+        wire::TargetStatus::Applied => Status::Applied,
+        wire::TargetStatus::Unproven => Status::Unproven,
+        wire::TargetStatus::NotLive => Status::NotLive,
+        wire::TargetStatus::RolledBack => Status::RolledBack,
+        wire::TargetStatus::Unspecified | wire::TargetStatus::Failed => Status::Failed,
+        wire::TargetStatus::NeedsOperator => Status::NeedsOperator,
+        wire::TargetStatus::Drifted => Status::Drifted,
+    }
+}
+
+pub(crate) fn files(files: &[File]) -> Vec<wire::FileSpec> {
+    let file = |file: &File| wire::FileSpec {
+        content: content(file.content).into(),
+        name: file.name.clone(),
+        owner: file.owner.clone(),
+        mode: file.mode,
+    };
+    files.iter().map(file).collect()
+}
+
+pub(crate) fn commands(commands: &[Vec<String>]) -> Vec<wire::Command> {
+    commands.iter().map(|argv| wire::Command { argv: argv.clone() }).collect()
+}
+
+pub(crate) fn endpoints(endpoints: &[Endpoint]) -> Vec<wire::Endpoint> {
+    endpoints
+        .iter()
+        .map(|one| wire::Endpoint { address: one.address.clone(), server_name: one.server_name.clone() })
+        .collect()
+}
+
+pub(crate) fn steps(steps: &[Step]) -> Vec<wire::StepReport> {
+    let step = |step: &Step| wire::StepReport {
+        name: step.name.clone(),
+        subject: step.subject.clone(),
+        ok: step.ok,
+        exit_status: step.exit_status,
+        output: step.output.clone(),
+        took_ms: step.took_ms,
+    };
+    steps.iter().map(step).collect()
+}
+
+pub(crate) fn target_spec(target: &Target, agent_name: &str) -> proto::operator::v1::TargetSpec {
+    proto::operator::v1::TargetSpec {
+        agent: agent_name.to_owned(),
+        dir: target.dir.clone(),
+        files: files(&target.files),
+        reload: commands(&target.reload),
+        verify: endpoints(&target.verify),
+    }
+}
+
+pub(crate) fn policy(policy: &Policy) -> wire::Policy {
+    let dir = |dir: &PolicyDir| wire::PolicyDir {
+        path: dir.path.clone(),
+        names: dir.names.clone(),
+        files: dir.files.clone(),
+        owners: dir.owners.clone(),
+        key_mode_max: dir.key_mode_max,
+    };
+    wire::Policy {
+        dirs: policy.dirs.iter().map(dir).collect(),
+        commands: commands(&policy.commands),
+        http01_ports: policy.http01_ports.iter().map(|port| u32::from(*port)).collect(),
+        webroots: policy.webroots.clone(),
+        custody: policy
+            .custody
+            .iter()
+            .map(|word| if word == "agent" { wire::Custody::Agent } else { wire::Custody::Controller })
+            .map(i32::from)
+            .collect(),
+    }
+}
+
+/// What an agent says of itself, capped and sanitised.
+pub(crate) fn hello_in(hello: agent_wire::Hello) -> Hello {
+    Hello {
+        version: one_line(&hello.agent_version, WORD_CHARS_MAX),
+        hostname: one_line(&hello.hostname, WORD_CHARS_MAX),
+        os: one_line(&hello.os, WORD_CHARS_MAX),
+        features: texts(&hello.features, WORD_CHARS_MAX),
+        policy: hello.policy.map(policy_in).unwrap_or_default(),
+    }
+}
+
+fn policy_in(policy: wire::Policy) -> Policy {
+    let dir = |dir: wire::PolicyDir| PolicyDir {
+        path: one_line(&dir.path, PATH_CHARS_MAX),
+        names: texts(&dir.names, PATH_CHARS_MAX),
+        files: texts(&dir.files, PATH_CHARS_MAX),
+        owners: texts(&dir.owners, WORD_CHARS_MAX),
+        key_mode_max: dir.key_mode_max,
+    };
+    let custody = policy.custody().filter_map(custody_in).map(|custody| match custody {
+        Custody::Agent => "agent".to_owned(),
+        Custody::Controller => "controller".to_owned(),
+    });
+    Policy {
+        custody: custody.collect(),
+        commands: policy
+            .commands
+            .iter()
+            .take(ENTRIES_MAX)
+            .map(|command| texts(&command.argv, PATH_CHARS_MAX))
+            .collect(),
+        http01_ports: policy
+            .http01_ports
+            .iter()
+            .take(ENTRIES_MAX)
+            .filter_map(|port| u16::try_from(*port).ok())
+            .collect(),
+        webroots: texts(&policy.webroots, PATH_CHARS_MAX),
+        dirs: policy.dirs.into_iter().take(ENTRIES_MAX).map(dir).collect(),
+    }
+}
+
+fn texts(texts: &[String], chars_max: usize) -> Vec<String> {
+    texts.iter().take(ENTRIES_MAX).map(|text| one_line(text, chars_max)).collect()
+}
+
+/// The name of a desired state.
+pub(crate) fn state_name(name: &Name) -> agent_wire::StateName {
+    agent_wire::StateName { epoch: name.epoch, generation: name.generation, digest: unhex(&name.digest) }
+}
+
+/// A desired state for its agent.
+pub(crate) fn desired(name: &Name, desired: Desired) -> agent_wire::GetDesiredResponse {
+    let slot = |slot: crate::lifecycle::desired::DesiredSlot| agent_wire::KeySlot {
+        id: slot.id,
+        identifiers: slot.identifiers,
+        key_type: key_type(slot.key_type).into(),
+        csr_wanted: slot.csr_wanted,
+    };
+    let challenge = |one: crate::lifecycle::desired::DesiredChallenge| agent_wire::DesiredChallenge {
+        requires: vec![http01_feature(&one.http01).to_owned()],
+        token: one.token,
+        key_authorization: one.key_authorization,
+        identifier: one.identifier,
+        http01: Some(http01(&one.http01)),
+    };
+    agent_wire::GetDesiredResponse {
+        name: Some(state_name(name)),
+        key_slots: desired.key_slots.into_iter().map(slot).collect(),
+        targets: desired.targets.into_iter().map(desired_target).collect(),
+        challenges: desired.challenges.into_iter().map(challenge).collect(),
+    }
+}
+
+fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wire::DesiredTarget {
+    let mut requires = Vec::new();
+    if !target.verify.is_empty() {
+        requires.push("verify-tls".to_owned());
+    }
+    if target.purge {
+        requires.push("purge".to_owned());
+    }
+    agent_wire::DesiredTarget {
+        target_id: target.target_id,
+        certificate_name: target.certificate_name,
+        identifiers: target.identifiers,
+        version_id: target.version_id,
+        fingerprint_sha256: unhex(&target.fingerprint_sha256),
+        custody: custody(target.custody).into(),
+        key_slot_id: target.key_slot_id,
+        dir: target.dir,
+        files: files(&target.files),
+        reload: commands(&target.reload),
+        verify: endpoints(&target.verify),
+        deploy_wish: target.deploy_wish,
+        purge: target.purge,
+        requires,
+    }
+}
+
+fn http01_feature(http01: &Http01) -> &'static str {
+    match http01 {
+        Http01::Standalone(_) => "http01-standalone",
+        Http01::Webroot(_) => "http01-webroot",
+    }
+}
+
+/// Our own hex only; anything else is empty.
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits: Vec<char> = hex.chars().collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
+    digits.chunks(2).map(byte).collect::<Result<_, _>>().unwrap_or_default()
+}
+
+pub(crate) fn event(event: Event) -> proto::operator::v1::Event {
+    proto::operator::v1::Event {
+        seq: event.seq,
+        at: to_wire(Some(event.at)),
+        severity: event.severity.word().to_owned(),
+        actor: event.actor,
+        kind: event.kind,
+        certificate: event.certificate.unwrap_or_default(),
+        agent: event.agent.unwrap_or_default(),
+        message: event.message,
+        problem: event.problem.as_ref().map(problem),
+    }
+}

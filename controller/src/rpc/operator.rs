@@ -1,0 +1,10 @@
+//! What operators ask for, by noun. Each file reads or records; `rpc/operator_service` only routes.
+
+pub(super) mod agents;
+pub(super) mod certificates;
+pub(super) mod create;
+pub(super) mod issuers;
+pub(super) mod lists;
+pub(super) mod overview;
+pub(super) mod targets;
+pub(super) mod wishes;

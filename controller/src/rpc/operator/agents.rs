@@ -1,0 +1,181 @@
+//! Agents: listed, invited, revoked, forgotten.
+
+use jiff::SignedDuration;
+use proto::clock::to_wire;
+use proto::id::JoinToken as Token;
+use proto::operator::v1 as wire;
+use proto::text::one_line;
+use proto::x509::hex;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+
+use crate::lifecycle::agent::{Agent, JOIN_TOKEN_LIFE, JoinToken, Standing};
+use crate::lifecycle::certificate::is_name;
+use crate::lifecycle::desired::Name;
+use crate::lifecycle::problem::Problem;
+use crate::rpc::peer::OperatorCaller;
+use crate::rpc::serve::Server;
+use crate::rpc::status::Refusal;
+use crate::rpc::views;
+use crate::store::records::{Changes, Versioned};
+use crate::store::tables::Table;
+use crate::tasks::hub::Hub;
+
+use super::lists::{Page, page};
+
+/// Stands where an address is not known.
+const PLACEHOLDER: &str = "CONTROLLER:7443";
+/// Most unused join tokens listed.
+const PENDING_MAX: usize = 100;
+
+/// Lists agents, and the join tokens that wait for theirs.
+pub(crate) async fn list(hub: &Hub, request: wire::ListAgentsRequest) -> Result<wire::ListAgentsResponse, Refusal> {
+    let mut agents = hub.store.agents().await?;
+    agents.retain(|agent| {
+        agent.value.name.contains(&request.filter) || agent.value.hello.hostname.contains(&request.filter)
+    });
+    let Page { items, total, next } = page(agents, request.page_size, &request.page_token);
+    let mut views = Vec::with_capacity(items.len());
+    for agent in &items {
+        views.push(view(hub, agent).await?);
+    }
+    let now = hub.now();
+    let tokens = hub.store.list::<JoinToken>("", usize::MAX).await?;
+    let pending =
+        tokens.into_iter().map(|token| token.value).filter(|token| token.used.is_none() && token.expires_at > now);
+    let pending = pending
+        .map(|token| wire::PendingEnrollment { agent: token.agent_name, expires_at: to_wire(Some(token.expires_at)) });
+    Ok(wire::ListAgentsResponse {
+        items: views,
+        total,
+        next_page_token: next,
+        pending: pending.take(PENDING_MAX).collect(),
+    })
+}
+
+/// Returns one agent.
+pub(crate) async fn one(hub: &Hub, name: &str) -> Result<wire::Agent, Refusal> {
+    view(hub, &named(hub, name).await?).await
+}
+
+async fn view(hub: &Hub, agent: &Versioned<Agent>) -> Result<wire::Agent, Refusal> {
+    let bundles = hub.store.bundles_of_agent(&agent.value.id).await?;
+    let generation = hub.store.load::<Name>(&agent.value.id).await?.map_or(0, |name| name.value.generation);
+    Ok(views::agent(hub, agent, &bundles, generation))
+}
+
+async fn named(hub: &Hub, name: &str) -> Result<Versioned<Agent>, Refusal> {
+    hub.store.agent_by_name(name).await?.ok_or_else(|| Refusal::not_found("agent", &one_line(name, 80)))
+}
+
+/// Makes a join token and the command that uses it.
+pub(crate) async fn enroll(
+    server: &Server,
+    caller: &OperatorCaller,
+    request: wire::EnrollAgentRequest,
+) -> Result<wire::EnrollAgentResponse, Refusal> {
+    let hub = &server.hub;
+    let name = request.name;
+    if !is_name(&name) {
+        return Err(Refusal::field(
+            "name",
+            format!("\"{}\" is not a name", one_line(&name, 80)),
+            "use letters, digits, dots, hyphens and underscores, at most 64; the host's short name is a good choice",
+        ));
+    }
+    let existing = hub.store.agent_by_name(&name).await?;
+    if existing.is_some() && !request.replace {
+        return Err(Refusal::field(
+            "name",
+            format!("an agent named {name} is enrolled"),
+            format!("for a reinstalled host: certwright agents enroll {name} --replace; else choose another name"),
+        ));
+    }
+    if existing.is_none() && request.replace {
+        return Err(Refusal::field(
+            "replace",
+            format!("there is no agent named {name} to replace"),
+            "leave --replace out",
+        ));
+    }
+    let token = Token::random(server.ca.pin());
+    let life = SignedDuration::try_from(JOIN_TOKEN_LIFE).unwrap_or(SignedDuration::ZERO);
+    let expires_at = hub.now() + life;
+    let record = JoinToken {
+        hash: hex(&Sha256::digest(token.secret.expose_secret().as_bytes())),
+        agent_name: name.clone(),
+        replace: request.replace,
+        expires_at,
+        actor: caller.name.clone(),
+        used: None,
+    };
+    let event = hub
+        .event("agent.enrollment_offered", format!("a join token for {name}, valid until {expires_at}"))
+        .of_agent(&name)
+        .by(&caller.name);
+    hub.store.commit(Changes::new().insert(&record).event(&event)).await?;
+    let address = server.installation.advertise.clone();
+    let hint = if address.is_some() {
+        String::new()
+    } else {
+        format!(
+            "replace {PLACEHOLDER} by this controller's address as the agent sees it; serve --advertise HOST:PORT fills it in"
+        )
+    };
+    let command = format!(
+        "certwright-agent enroll --state /var/lib/certwright-agent --policy /etc/certwright/policy.toml --controller {} --token -",
+        address.as_deref().unwrap_or(PLACEHOLDER)
+    );
+    Ok(wire::EnrollAgentResponse {
+        token: token.expose().expose_secret().to_owned(),
+        command,
+        expires_at: to_wire(Some(expires_at)),
+        hint,
+    })
+}
+
+/// Refuses an agent everything from this moment on; its stream is cut.
+pub(crate) async fn revoke(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Agent, Refusal> {
+    let mut agent = named(hub, name).await?;
+    if agent.value.standing == Standing::Enrolled {
+        agent.value.standing = Standing::Revoked;
+        let event =
+            hub.event("agent.revoked", format!("{name} is refused from now on")).of_agent(name).by(&caller.name);
+        agent.revision = hub.store.commit(Changes::new().update(&agent).event(&event)).await?;
+        hub.presence.cut(&agent.value.id);
+        for bundle in hub.store.bundles_of_agent(&agent.value.id).await? {
+            hub.wake.certificates.ring(&bundle.certificate.value.id);
+        }
+    }
+    view(hub, &agent).await
+}
+
+/// Removes an agent that nothing needs any more.
+pub(crate) async fn forget(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    name: &str,
+) -> Result<wire::ForgetAgentResponse, Refusal> {
+    let agent = named(hub, name).await?;
+    let bundles = hub.store.bundles_of_agent(&agent.value.id).await?;
+    let needing: Vec<&str> = bundles.iter().map(|bundle| bundle.certificate.value.name.as_str()).collect();
+    if !needing.is_empty() {
+        let problem = Problem::new(
+            "AGENT_IN_USE",
+            format!("agent {name} is a target or responder of {}", needing.join(", ")),
+            "",
+            "remove it there first: certwright targets rm, certwright certs set --responder; or enroll the host again with --replace",
+        );
+        return Err(Refusal::new(Code::FailedPrecondition, problem));
+    }
+    let event = hub.event("agent.forgotten", format!("{name} is forgotten")).of_agent(name).by(&caller.name);
+    let changes = Changes::new()
+        .remove(&agent)
+        .delete_raw(Table::AgentName, name)
+        .delete_raw(Table::Desired, &agent.value.id)
+        .event(&event);
+    hub.store.commit(changes).await?;
+    hub.presence.cut(&agent.value.id);
+    Ok(wire::ForgetAgentResponse {})
+}

@@ -1,0 +1,136 @@
+//! Lists, jobs and events for operators.
+
+use std::cmp::Reverse;
+
+use proto::operator::v1 as wire;
+use proto::text::one_line;
+
+use super::wishes;
+use crate::lifecycle::certificate::Status;
+use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::job::{Job, progress};
+use crate::rpc::convert;
+use crate::rpc::status::Refusal;
+use crate::rpc::views::{self, Names};
+use crate::store::certificate::Bundle;
+use crate::store::event::EventsOf;
+use crate::tasks::hub::Hub;
+
+/// Rows of a page when the client names no size, and the most it may ask for.
+const PAGE_DEFAULT: usize = 200;
+const PAGE_MAX: usize = 1_000;
+
+/// A part of a list.
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    pub(super) total: u64,
+    pub(super) next: String,
+}
+
+/// Cuts a page out of a whole list. The token is the number of the first row; anything else is the first page.
+pub(super) fn page<T>(all: Vec<T>, size: u32, token: &str) -> Page<T> {
+    let size = usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
+    let start: usize = token.parse().unwrap_or(0);
+    let total = all.len();
+    let end = start.saturating_add(size);
+    let next = if end < total { end.to_string() } else { String::new() };
+    Page {
+        items: all.into_iter().skip(start).take(size).collect(),
+        total: u64::try_from(total).unwrap_or(u64::MAX),
+        next,
+    }
+}
+
+/// Lists certificates.
+pub(crate) async fn certificates(
+    hub: &Hub,
+    request: wire::ListCertificatesRequest,
+) -> Result<wire::ListCertificatesResponse, Refusal> {
+    let revision = *hub.store.revision().borrow();
+    let filter = request.filter.to_lowercase();
+    let mut bundles = hub.store.bundles().await?;
+    bundles.retain(|bundle| {
+        let record = &bundle.certificate.value;
+        record.name.to_lowercase().contains(&filter)
+            || record.specification.identifiers.iter().any(|name| name.contains(&filter))
+    });
+    let now = hub.now();
+    let by_name = |bundle: &Bundle| bundle.certificate.value.name.clone();
+    let expires = |bundle: &Bundle| bundle.certificate.value.current.as_ref().map(|current| current.not_after);
+    match request.sort.as_str() {
+        "urgency" => bundles.sort_by_cached_key(|bundle| (urgency(bundle, now), expires(bundle), by_name(bundle))),
+        "expires" => bundles.sort_by_cached_key(|bundle| (expires(bundle).is_none(), expires(bundle), by_name(bundle))),
+        _ => bundles.sort_by_cached_key(by_name),
+    }
+    let names = Names::read(hub).await?;
+    let page = page(bundles, request.page_size, &request.page_token);
+    let items = page.items.iter().map(|bundle| views::certificate(hub, &names, bundle)).collect();
+    Ok(wire::ListCertificatesResponse { items, total: page.total, next_page_token: page.next, revision })
+}
+
+/// Small is urgent: expired, failed, failing, undeployed, pending, then all that is well.
+fn urgency(bundle: &Bundle, now: jiff::Timestamp) -> u8 {
+    let failing = bundle.order.as_ref().is_some_and(|order| order.value.failures > 0);
+    match (views::status(bundle, now), views::deployment(bundle)) {
+        (Status::Expired, _) => 0,
+        (Status::Failed, _) => 1,
+        (Status::Active, _) if failing => 2,
+        (Status::Active, Deployment::Failed | Deployment::Partial) => 3,
+        (Status::Pending, _) | (Status::Active, Deployment::Pending) => 4,
+        (Status::Active, Deployment::None | Deployment::Ok) => 5,
+    }
+}
+
+/// Returns one certificate.
+pub(crate) async fn certificate(hub: &Hub, name: &str) -> Result<wire::Certificate, Refusal> {
+    let bundle = wishes::bundle(hub, name).await?;
+    Ok(views::certificate(hub, &Names::read(hub).await?, &bundle))
+}
+
+/// Lists a certificate's versions, newest first.
+pub(crate) async fn versions(hub: &Hub, name: &str) -> Result<wire::ListVersionsResponse, Refusal> {
+    let bundle = wishes::bundle(hub, name).await?;
+    let versions = hub.store.versions(&bundle.certificate.value.id).await?;
+    Ok(wire::ListVersionsResponse { items: versions.iter().map(|version| views::version(version, &bundle)).collect() })
+}
+
+/// Lists jobs, newest first.
+pub(crate) async fn jobs(hub: &Hub, request: wire::ListJobsRequest) -> Result<wire::ListJobsResponse, Refusal> {
+    let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT);
+    let jobs = hub.store.jobs(&request.page_token, size).await?;
+    let full = jobs.len() >= size;
+    let next = jobs.last().filter(|_| full).map(|job| job.id.clone()).unwrap_or_default();
+    let mut items = Vec::new();
+    for job in jobs.iter().filter(|job| request.certificate.is_empty() || job.certificate_name == request.certificate) {
+        items.push(job_view(hub, job).await?);
+    }
+    Ok(wire::ListJobsResponse { items, next_page_token: next })
+}
+
+/// Returns one job.
+pub(crate) async fn job(hub: &Hub, id: &str) -> Result<wire::Job, Refusal> {
+    let job = hub.store.load::<Job>(id).await?.ok_or_else(|| Refusal::not_found("job", &one_line(id, 64)))?;
+    job_view(hub, &job.value).await
+}
+
+/// A job with how far it is now.
+pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal> {
+    let bundle = if job.outcome.is_some() { None } else { hub.store.bundle(&job.certificate_id).await? };
+    let targets = bundle.as_ref().map(Bundle::target_values).unwrap_or_default();
+    let certificate = bundle.as_ref().map(|bundle| &bundle.certificate.value);
+    let order = bundle.as_ref().and_then(|bundle| bundle.order.as_ref()).map(|order| &order.value);
+    Ok(views::job(job, &progress(job, certificate, order, &targets)))
+}
+
+/// Lists events, newest first.
+pub(crate) async fn events(hub: &Hub, request: wire::ListEventsRequest) -> Result<wire::ListEventsResponse, Refusal> {
+    let of = match (request.certificate, request.agent) {
+        (name, _) if !name.is_empty() => EventsOf::Certificate(name),
+        (_, name) if !name.is_empty() => EventsOf::Agent(name),
+        _ => EventsOf::All,
+    };
+    let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT);
+    let mut events = hub.store.events(of, request.before_seq, size).await?;
+    events.sort_by_key(|event| Reverse(event.seq));
+    Ok(wire::ListEventsResponse { items: events.into_iter().map(convert::event).collect() })
+}

@@ -1,0 +1,166 @@
+//! What an operator sees first: counts, what needs attention, what runs.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proto::clock::to_wire;
+use proto::operator::v1 as wire;
+
+use super::lists::job_view;
+use crate::lifecycle::agent::{Agent, Standing};
+use crate::lifecycle::certificate::Status;
+use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::renewal;
+use crate::rpc::convert;
+use crate::rpc::status::Refusal;
+use crate::rpc::views;
+use crate::store::certificate::Bundle;
+use crate::store::event::EventsOf;
+use crate::store::records::Versioned;
+use crate::tasks::hub::Hub;
+
+/// Lines of "needs attention" that are sent; the rest is counted.
+const ATTENTION_MAX: usize = 100;
+const JOBS_MAX: usize = 20;
+const ACTIVITY_MAX: usize = 50;
+/// Weeks of the expiry histogram.
+const WEEKS: usize = 12;
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Computes the overview.
+pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Refusal> {
+    let now = hub.now();
+    let bundles = hub.store.bundles().await?;
+    let agents = hub.store.agents().await?;
+    let issuers = hub.store.issuers().await?;
+    let mut attention: Vec<wire::Attention> =
+        bundles.iter().filter_map(|bundle| certificate_attention(bundle, now)).collect();
+    attention.extend(agents.iter().filter_map(|agent| agent_attention(hub, agent, now)));
+    attention.extend(issuers.iter().filter_map(|issuer| {
+        let problem = issuer.value.problem.as_ref()?;
+        Some(line("issuer", &issuer.value.name, "NO ACCOUNT", &problem.message, &problem.hint, None))
+    }));
+    let total = attention.len();
+    attention.truncate(ATTENTION_MAX);
+    let mut jobs = Vec::new();
+    for job in hub.store.open_jobs("").await?.iter().rev().take(JOBS_MAX) {
+        jobs.push(job_view(hub, &job.value).await?);
+    }
+    let next = bundles.iter().filter_map(next_renewal).min();
+    let activity = hub.store.events(EventsOf::All, 0, ACTIVITY_MAX).await?;
+    Ok(wire::GetOverviewResponse {
+        certificates: counts(bundles.iter().map(|bundle| views::status(bundle, now).word())),
+        deployments: counts(bundles.iter().map(|bundle| views::deployment(bundle).word())),
+        agents: counts(agents.iter().map(|agent| agent.value.status(hub.presence.is_connected(&agent.value.id), now))),
+        attention,
+        attention_total: u64::try_from(total).unwrap_or(u64::MAX),
+        jobs,
+        activity: activity.into_iter().map(convert::event).collect(),
+        expiring_by_week: weeks(&bundles, now),
+        next_renewal_name: next.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
+        next_renewal_at: to_wire(next.map(|(at, _)| at)),
+        issuers: u64::try_from(issuers.len()).unwrap_or(u64::MAX),
+    })
+}
+
+fn counts(words: impl Iterator<Item = &'static str>) -> Vec<wire::Count> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for word in words {
+        *counts.entry(word).or_default() += 1;
+    }
+    counts.into_iter().map(|(state, count)| wire::Count { state: state.to_owned(), count }).collect()
+}
+
+fn line(kind: &str, name: &str, what: &str, why: &str, action: &str, since: Option<Timestamp>) -> wire::Attention {
+    wire::Attention {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        what: what.to_owned(),
+        why: why.to_owned(),
+        action: action.to_owned(),
+        since_at: to_wire(since),
+    }
+}
+
+/// The most urgent thing about a certificate, if there is one.
+fn certificate_attention(bundle: &Bundle, now: Timestamp) -> Option<wire::Attention> {
+    let record = &bundle.certificate.value;
+    let name = &record.name;
+    let order = bundle.order.as_ref().map(|order| &order.value);
+    let error = order
+        .and_then(|order| order.error.as_ref())
+        .filter(|_| order.is_some_and(|order| order.failures > 0 || order.waits_for_agent));
+    let (why, action) = error.map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
+    let since = order.map(|order| order.started_at);
+    match (views::status(bundle, now), error.is_some()) {
+        (Status::Expired, _) => {
+            return Some(line(
+                "certificate",
+                name,
+                "EXPIRED",
+                &why,
+                &action,
+                record.current.as_ref().map(|current| current.not_after),
+            ));
+        }
+        (Status::Failed, _) => return Some(line("certificate", name, "FAILED", &why, &action, since)),
+        (Status::Active, true) => return Some(line("certificate", name, "NOT RENEWED", &why, &action, since)),
+        (Status::Pending, true) => return Some(line("certificate", name, "WAITING", &why, &action, since)),
+        (Status::Active | Status::Pending, false) => {}
+    }
+    let what = match views::deployment(bundle) {
+        Deployment::Failed => "NOT LIVE",
+        Deployment::Partial => "PARTIAL",
+        Deployment::None | Deployment::Pending | Deployment::Ok => return None,
+    };
+    let states = bundle.targets.iter().filter_map(|(_, state)| state.as_ref().map(|state| &state.value));
+    let bad = states.clone().find_map(|state| Some((state.problem.as_ref()?, state.finished_at)));
+    match bad {
+        Some((problem, since)) => Some(line("certificate", name, what, &problem.message, &problem.hint, since)),
+        None => Some(line(
+            "certificate",
+            name,
+            what,
+            "a target has no endpoint that proves it",
+            &format!("certwright targets ls {name}"),
+            None,
+        )),
+    }
+}
+
+/// An agent that certificates need and that is away.
+fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Option<wire::Attention> {
+    let record = &agent.value;
+    let away =
+        record.standing == Standing::Enrolled && record.seen_at.is_some() && !hub.presence.is_connected(&record.id);
+    let what = if record.identity_not_after <= now { "AGENT EXPIRED" } else { "AGENT DOWN" };
+    let action = format!("on {}: systemctl start certwright-agent", record.name);
+    away.then(|| {
+        line(
+            "agent",
+            &record.name,
+            what,
+            "no connection from it is open; its certificates keep working, renewals wait",
+            &action,
+            record.seen_at,
+        )
+    })
+}
+
+fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {
+    let record = &bundle.certificate.value;
+    let current = record.current.as_ref().filter(|_| record.auto_renew && !record.purging)?;
+    Some((renewal::renew_at(current), record.name.clone()))
+}
+
+fn weeks(bundles: &[Bundle], now: Timestamp) -> Vec<u32> {
+    let mut weeks = vec![0_u32; WEEKS];
+    for current in bundles.iter().filter_map(|bundle| bundle.certificate.value.current.as_ref()) {
+        let left = current.not_after.duration_since(now);
+        let week = usize::try_from(left.as_secs() / WEEK.as_secs()).ok().filter(|_| !left.is_negative());
+        if let Some(week) = week.and_then(|week| weeks.get_mut(week)) {
+            *week += 1;
+        }
+    }
+    weeks
+}

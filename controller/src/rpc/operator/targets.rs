@@ -1,0 +1,407 @@
+//! Targets: parsing what is asked, adding, removing and deploying again.
+
+use std::path::{Component, Path};
+
+use proto::id::random_id;
+use proto::operator::v1 as wire;
+use proto::types::v1 as types;
+
+use super::wishes::{self, Wish};
+use crate::lifecycle::agent::{Agent, Standing, default_files};
+use crate::lifecycle::certificate::{Custody, Http01};
+use crate::lifecycle::job::Kind;
+use crate::lifecycle::policy::{self, refuse_target};
+use crate::lifecycle::target::{Content, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::rpc::convert;
+use crate::rpc::peer::OperatorCaller;
+use crate::rpc::status::{Refusal, field_error};
+use crate::rpc::views::{self, Names};
+use crate::store::certificate::Bundle;
+use crate::store::records::{Changes, Versioned};
+use crate::tasks::hub::Hub;
+
+/// Longest path, argument or address.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// Records written in one batch beside a job and its event (a batch holds at most 64 keys).
+pub(super) const BATCH_RECORDS: usize = 40;
+/// Permission bits without set-id and sticky.
+const MODE_MAX: u32 = 0o777;
+
+/// What a target belongs to.
+pub(super) struct Context<'a> {
+    pub(super) certificate_id: &'a str,
+    pub(super) identifiers: &'a [String],
+    pub(super) custody: Custody,
+}
+
+/// Adds a target; it gets the current version at once.
+pub(crate) async fn add(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    request: wire::AddTargetRequest,
+) -> Result<wire::CertificateAccepted, Refusal> {
+    if let Some(accepted) = wishes::answered(hub, &request.request_id).await? {
+        return Ok(accepted);
+    }
+    let mut bundle = wishes::bundle(hub, &request.certificate).await?;
+    let record = bundle.certificate.value.clone();
+    let custody = record.specification.custody;
+    if custody == Custody::Agent && !bundle.targets.is_empty() {
+        return Err(Refusal::field(
+            "agent",
+            format!("the key of {} never leaves its one agent, so it cannot serve a second target", record.name),
+            format!(
+                "let the controller hold the key: certwright certs set {} --custody controller (a new key and a new version), then add the target",
+                record.name
+            ),
+        ));
+    }
+    if bundle.targets.len() >= TARGETS_MAX {
+        return Err(Refusal::field(
+            "agent",
+            format!("{} has {TARGETS_MAX} targets already", record.name),
+            "use a second certificate",
+        ));
+    }
+    let spec = request.target.unwrap_or_default();
+    let mut errors = Vec::new();
+    let context = Context { certificate_id: &record.id, identifiers: &record.specification.identifiers, custody };
+    let target = parse(hub, &spec, &context, &mut errors).await?;
+    let taken = |target: &Target| {
+        bundle.targets.iter().any(|(other, _)| other.value.agent_id == target.agent_id && other.value.dir == target.dir)
+    };
+    if target.as_ref().is_some_and(taken) {
+        errors.push(field_error(
+            "dir",
+            format!("{} already has a target at {} on {}", record.name, spec.dir, spec.agent),
+            "remove it first: certwright targets rm",
+        ));
+    }
+    let Some(target) = target.filter(|_| errors.is_empty()) else { return Err(Refusal::fields(errors)) };
+    let changes = Changes::new().insert(&target).link_agent(&target.agent_id, &record.id);
+    let message = format!("{} on {}", target.dir, spec.agent);
+    let event = hub.event("target.added", message).of_certificate(&record.name).of_agent(&spec.agent).by(&caller.name);
+    let (agent_id, dry_run) = (target.agent_id.clone(), request.dry_run);
+    bundle.targets.push((Versioned { revision: 0, value: target }, None));
+    if dry_run {
+        let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
+        return Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() });
+    }
+    let kind = if record.current.is_some() { Kind::Deploy } else { Kind::Issue };
+    let agent_id = Some(agent_id).filter(|_| kind == Kind::Deploy);
+    let wish = Wish { kind, agent_id, request_id: &request.request_id };
+    // The certificate is written too: a second target that races with a first one conflicts.
+    let changes = changes.update(&bundle.certificate).event(&event);
+    wishes::commit(hub, caller, &bundle, wish, changes, Vec::new()).await
+}
+
+/// Stops deploying to a target; files there stay.
+pub(crate) async fn remove(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    request: wire::RemoveTargetRequest,
+) -> Result<wire::CertificateAccepted, Refusal> {
+    let mut bundle = wishes::bundle(hub, &request.certificate).await?;
+    let record = bundle.certificate.value.clone();
+    let found = bundle.targets.iter().position(|(target, _)| target.value.id == request.target_id);
+    let Some(found) = found else {
+        return Err(Refusal::not_found("target", &proto::text::one_line(&request.target_id, 64)));
+    };
+    let (target, state) = bundle.targets.remove(found);
+    let names = Names::read(hub).await?;
+    let agent = names.agent(&target.value.agent_id);
+    let event = hub
+        .event("target.removed", format!("{} on {agent}; its files stay", target.value.dir))
+        .of_certificate(&record.name)
+        .of_agent(&agent)
+        .by(&caller.name);
+    let mut changes = Changes::new().remove(&target).event(&event);
+    if let Some(state) = &state {
+        changes = changes.remove(state);
+    }
+    let needed = bundle.target_agent_ids().contains(&target.value.agent_id)
+        || bundle.responder_ids().contains(&target.value.agent_id);
+    if !needed {
+        changes = changes.unlink_agent(&target.value.agent_id, &record.id);
+    }
+    hub.store.commit(changes).await?;
+    hub.wake.agents.ring(&target.value.agent_id);
+    hub.wake.certificates.ring(&record.id);
+    hub.wake.jobs.ring(&record.id);
+    Ok(wire::CertificateAccepted { certificate: Some(views::certificate(hub, &names, &bundle)), ..Default::default() })
+}
+
+/// "Deploy now": the current version once more.
+pub(crate) async fn deploy(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    request: wire::DeployCertificateRequest,
+) -> Result<wire::CertificateAccepted, Refusal> {
+    if let Some(accepted) = wishes::answered(hub, &request.request_id).await? {
+        return Ok(accepted);
+    }
+    let mut bundle = wishes::bundle(hub, &request.name).await?;
+    let record = bundle.certificate.value.clone();
+    if record.current.is_none() {
+        return Err(Refusal::field(
+            "name",
+            format!("{} has no version to deploy yet", record.name),
+            format!("certwright certs get {} says how far its order is", record.name),
+        ));
+    }
+    let agent_id = match request.agent.as_str() {
+        "" => None,
+        name => Some(
+            hub.store
+                .agent_by_name(name)
+                .await?
+                .ok_or_else(|| Refusal::fields(vec![no_agent("agent", name)]))?
+                .value
+                .id,
+        ),
+    };
+    let mut wished = Vec::new();
+    for (target, _) in
+        bundle.targets.iter_mut().filter(|(target, _)| agent_id.as_ref().is_none_or(|id| *id == target.value.agent_id))
+    {
+        target.value.deploy_wish += 1;
+        wished.push(target.clone());
+    }
+    let wanted = wished.len();
+    if wanted == 0 {
+        return Err(Refusal::field(
+            "agent",
+            format!("{} has no target there", record.name),
+            format!("certwright targets ls {} shows its targets", record.name),
+        ));
+    }
+    // The job comes with the last batch: a crash before it leaves targets that deploy once more, which does no harm.
+    let mut changes = Changes::new();
+    for (index, target) in wished.iter().enumerate() {
+        if index > 0 && index % BATCH_RECORDS == 0 {
+            hub.store.commit(std::mem::take(&mut changes)).await?;
+        }
+        changes = changes.update(target);
+    }
+    let event = hub
+        .event("certificate.deploy_asked", format!("deploy now to {wanted} targets"))
+        .of_certificate(&record.name)
+        .by(&caller.name);
+    let wish = Wish { kind: Kind::Deploy, agent_id, request_id: &request.request_id };
+    wishes::commit(hub, caller, &bundle, wish, changes.event(&event), Vec::new()).await
+}
+
+/// Parses what is asked of a target; every refusal becomes a field error.
+pub(super) async fn parse(
+    hub: &Hub,
+    spec: &wire::TargetSpec,
+    context: &Context<'_>,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Option<Target>, Refusal> {
+    let before = errors.len();
+    let agent = match hub.store.agent_by_name(&spec.agent).await? {
+        Some(agent) => Some(agent.value),
+        None => {
+            errors.push(no_agent("agent", &spec.agent));
+            None
+        }
+    };
+    let dir = absolute(&spec.dir).unwrap_or_else(|message| {
+        errors.push(field_error(
+            "dir",
+            message,
+            "write an absolute directory without .. or a final slash, for example /etc/nginx/ssl/www.example.com",
+        ));
+        String::new()
+    });
+    let files = files(&spec.files, errors);
+    let reload = reload(&spec.reload, errors);
+    let verify = verify(&spec.verify, errors);
+    let Some(agent) = agent.filter(|_| errors.len() == before) else { return Ok(None) };
+    let target = Target {
+        id: random_id(),
+        certificate_id: context.certificate_id.to_owned(),
+        agent_id: agent.id.clone(),
+        dir,
+        files,
+        reload,
+        verify,
+        deploy_wish: 0,
+    };
+    if agent.standing == Standing::Revoked {
+        errors.push(field_error(
+            "agent",
+            format!("{} is revoked", agent.name),
+            format!("enroll it again: certwright agents enroll {} --replace", agent.name),
+        ));
+    }
+    if agent.seen_at.is_some() {
+        let refusals = refuse_target(&agent.hello.policy, &target, context.identifiers, context.custody);
+        errors.extend(refusals.iter().map(|refusal| policy_error(&agent.name, refusal)));
+    }
+    Ok(Some(target).filter(|_| errors.len() == before))
+}
+
+/// Refuses a responder whose policy does not let it answer.
+pub(super) async fn check_responder(
+    hub: &Hub,
+    agent_id: &str,
+    http01: &Http01,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<(), Refusal> {
+    let agent = hub.store.load::<Agent>(agent_id).await?;
+    errors.extend(agent.and_then(|agent| super::create::responder_errors(&agent.value, http01)));
+    Ok(())
+}
+
+pub(super) fn policy_error(agent: &str, refusal: &policy::Refusal) -> types::FieldError {
+    let hint =
+        format!("on {agent}, in the agent's policy file: {} — then: systemctl restart certwright-agent", refusal.line);
+    field_error(refusal.field, format!("the policy of agent {agent}: {}", refusal.message), hint)
+}
+
+pub(super) fn no_agent(field: &str, name: &str) -> types::FieldError {
+    let shown = proto::text::one_line(name, 80);
+    field_error(
+        field,
+        format!("there is no agent named \"{shown}\""),
+        "certwright agents ls shows them; certwright agents enroll NAME prints the command that adds one",
+    )
+}
+
+/// Checks that a directory is absolute and normal.
+pub(super) fn absolute(dir: &str) -> Result<String, String> {
+    let shown = proto::text::one_line(dir, 200);
+    if dir.len() > TEXT_BYTES_MAX || dir.chars().any(char::is_control) {
+        return Err(format!("\"{shown}\" is not a usable path"));
+    }
+    let path = Path::new(dir);
+    if !path.is_absolute() {
+        return Err(format!("\"{shown}\" is not an absolute path"));
+    }
+    let normal = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    if !normal || dir.contains("/./") || dir.contains("//") || (dir.len() > 1 && dir.ends_with('/')) {
+        return Err(format!("\"{shown}\" is not written plainly"));
+    }
+    Ok(dir.to_owned())
+}
+
+fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<File> {
+    if specs.is_empty() {
+        let default = default_files().into_iter();
+        return default
+            .map(|(content, name, mode)| File { content, name: name.to_owned(), owner: String::new(), mode })
+            .collect();
+    }
+    too_many("file", specs.len(), errors);
+    let mut files: Vec<File> = Vec::new();
+    for spec in specs.iter().take(TARGET_ITEMS_MAX) {
+        let shown = proto::text::one_line(&spec.name, 80);
+        let bare = !spec.name.is_empty()
+            && spec.name.len() <= 255
+            && !spec.name.starts_with('.')
+            && !spec.name.contains('/')
+            && !spec.name.chars().any(char::is_control);
+        if !bare {
+            errors.push(field_error(
+                "file",
+                format!("\"{shown}\" is not a bare file name"),
+                "name a file inside --dir, for example fullchain=server.crt",
+            ));
+        } else if files.iter().any(|file| file.name == spec.name) {
+            errors.push(field_error("file", format!("\"{shown}\" is named twice"), "give each file its own name"));
+        }
+        let Some(content) = convert::content_in(spec.content()) else {
+            errors.push(field_error(
+                "file",
+                format!("it is not said what \"{shown}\" holds"),
+                "use cert=, key=, chain= or fullchain=",
+            ));
+            continue;
+        };
+        if spec.mode > MODE_MAX || (content == Content::Key && spec.mode & 0o007 != 0) {
+            let hint = if content == Content::Key {
+                "a key is for owner and group at most: 0600 or 0640"
+            } else {
+                "use permission bits such as 0644"
+            };
+            errors.push(field_error("mode", format!("{:04o} is not a mode for \"{shown}\"", spec.mode), hint));
+        }
+        if !spec.owner.is_empty() && !is_owner(&spec.owner) {
+            errors.push(field_error(
+                "owner",
+                format!("\"{}\" is not user:group", proto::text::one_line(&spec.owner, 80)),
+                "write for example root:www-data",
+            ));
+        }
+        files.push(File { content, name: spec.name.clone(), owner: spec.owner.clone(), mode: spec.mode });
+    }
+    files
+}
+
+fn is_owner(owner: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty()
+            && word.len() <= 64
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-$".contains(&byte))
+    };
+    owner.split_once(':').is_some_and(|(user, group)| word(user) && word(group))
+}
+
+fn reload(commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> Vec<Vec<String>> {
+    too_many("reload", commands.len(), errors);
+    for command in commands {
+        let first = command.argv.first().map_or("", String::as_str);
+        if !first.starts_with('/')
+            || command.argv.len() > TARGET_ITEMS_MAX
+            || command.argv.iter().any(|word| word.len() > TEXT_BYTES_MAX || word.contains('\0'))
+        {
+            let shown = proto::text::one_line(&command.argv.join(" "), 120);
+            errors.push(field_error(
+                "reload",
+                format!("\"{shown}\" does not start with an absolute program"),
+                "write the whole path, for example '/usr/bin/systemctl reload nginx'; no shell runs it",
+            ));
+        }
+    }
+    commands.iter().take(TARGET_ITEMS_MAX).map(|command| command.argv.clone()).collect()
+}
+
+fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) -> Vec<Endpoint> {
+    too_many("verify", endpoints.len(), errors);
+    for endpoint in endpoints {
+        let port = endpoint
+            .address
+            .rsplit_once(':')
+            .and_then(|(host, port)| port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty()));
+        if port.is_none()
+            || endpoint.address.len() > 300
+            || endpoint.address.chars().any(|ch| ch.is_control() || ch.is_whitespace())
+        {
+            let shown = proto::text::one_line(&endpoint.address, 120);
+            errors.push(field_error(
+                "verify",
+                format!("\"{shown}\" is not HOST:PORT"),
+                "write for example 127.0.0.1:443/www.example.com",
+            ));
+        }
+    }
+    endpoints
+        .iter()
+        .take(TARGET_ITEMS_MAX)
+        .map(|one| Endpoint { address: one.address.clone(), server_name: one.server_name.clone() })
+        .collect()
+}
+
+fn too_many(field: &str, count: usize, errors: &mut Vec<types::FieldError>) {
+    if count > TARGET_ITEMS_MAX {
+        errors.push(field_error(field, format!("{count} of them; at most {TARGET_ITEMS_MAX}"), "use fewer"));
+    }
+}
+
+/// The agents that a change of `bundle` concerns.
+pub(super) fn concerned(bundle: &Bundle) -> Vec<String> {
+    let mut ids = bundle.responder_ids();
+    ids.extend(bundle.target_agent_ids());
+    ids
+}

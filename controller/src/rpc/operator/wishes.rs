@@ -1,0 +1,91 @@
+//! What all wishes of operators share: a request is answered once, whatever is sent twice; a wish becomes a job.
+
+use proto::id::random_id;
+use proto::operator::v1 as wire;
+
+use super::targets::concerned;
+use crate::lifecycle::job::{Job, Kind};
+use crate::rpc::peer::OperatorCaller;
+use crate::rpc::status::Refusal;
+use crate::rpc::views::{self, Names};
+use crate::store::batch::CommitError;
+use crate::store::certificate::Bundle;
+use crate::store::records::Changes;
+use crate::store::tables::Table;
+use crate::tasks::hub::Hub;
+
+/// Longer request ids are not remembered.
+const REQUEST_ID_MAX: usize = 64;
+
+/// A wish on its way to a job.
+pub(super) struct Wish<'a> {
+    pub(super) kind: Kind,
+    /// Only the target on this agent.
+    pub(super) agent_id: Option<String>,
+    pub(super) request_id: &'a str,
+}
+
+/// Returns the certificate with this name.
+pub(super) async fn bundle(hub: &Hub, name: &str) -> Result<Bundle, Refusal> {
+    let bundle = hub.store.bundle_by_name(name).await?;
+    bundle.ok_or_else(|| Refusal::not_found("certificate", &proto::text::one_line(name, 80)))
+}
+
+/// Returns the answer that this request got before.
+pub(super) async fn answered(hub: &Hub, request_id: &str) -> Result<Option<wire::CertificateAccepted>, Refusal> {
+    if request_id.is_empty() {
+        return Ok(None);
+    }
+    let id = request_id.to_owned();
+    let job_id =
+        hub.store.read(move |snapshot| crate::store::certificate::id_by_name(snapshot, Table::Request, &id)).await?;
+    let Some(job_id) = job_id else { return Ok(None) };
+    let Some(job) = hub.store.load::<Job>(&job_id).await? else { return Ok(None) };
+    let certificate = match hub.store.bundle(&job.value.certificate_id).await? {
+        Some(bundle) => Some(views::certificate(hub, &Names::read(hub).await?, &bundle)),
+        None => None,
+    };
+    Ok(Some(wire::CertificateAccepted { certificate, job_id, warnings: Vec::new() }))
+}
+
+/// Writes the changes, the job and the request in one batch, and wakes whoever must act.
+pub(super) async fn commit(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    bundle: &Bundle,
+    wish: Wish<'_>,
+    changes: Changes,
+    warnings: Vec<String>,
+) -> Result<wire::CertificateAccepted, Refusal> {
+    let record = &bundle.certificate.value;
+    let job = Job {
+        // Sorts by time.
+        id: format!("{:012x}{}", hub.now().as_millisecond(), random_id()),
+        kind: wish.kind,
+        certificate_id: record.id.clone(),
+        certificate_name: record.name.clone(),
+        actor: caller.name.clone(),
+        created_at: hub.now(),
+        version_before: record.current.as_ref().map(|current| current.version_id.clone()),
+        agent_id: wish.agent_id,
+        outcome: None,
+    };
+    let mut changes = changes.open_job(&job);
+    if (1..=REQUEST_ID_MAX).contains(&wish.request_id.len()) {
+        changes = changes.claim_name(Table::Request, wish.request_id, &job.id);
+    }
+    match hub.store.commit(changes).await {
+        Ok(_) => {}
+        Err(CommitError::Conflict { .. }) => {
+            // The same request a moment earlier, or someone else's change.
+            return answered(hub, wish.request_id).await?.ok_or_else(|| Refusal::changed("certificate", &record.name));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    hub.wake.certificates.ring(&record.id);
+    hub.wake.jobs.ring(&record.id);
+    concerned(bundle).iter().for_each(|id| hub.wake.agents.ring(id));
+    let fresh = hub.store.bundle(&record.id).await?;
+    let certificate = views::certificate(hub, &Names::read(hub).await?, fresh.as_ref().unwrap_or(bundle));
+    Ok(wire::CertificateAccepted { certificate: Some(certificate), job_id: job.id, warnings })
+}

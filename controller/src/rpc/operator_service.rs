@@ -1,0 +1,254 @@
+//! The operators' RPCs: each line routes to `rpc/operator`. Who calls is decided in `rpc/peer` before anything here runs.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use proto::clock::to_wire;
+use proto::operator::v1 as wire;
+use proto::operator::v1::operator_service_server::OperatorService;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::operator::{agents, certificates, create, issuers, lists, overview, targets};
+use super::peer::operator_caller;
+use super::serve::Server;
+use crate::tasks::hub::Hub;
+
+/// Serves operators.
+#[derive(Debug)]
+pub(crate) struct OperatorApi {
+    pub(crate) server: Server,
+}
+
+/// A client hears at least this often, so that it knows the line is alive.
+const TICK: Duration = Duration::from_secs(5);
+/// Changes within this are told once.
+const BURST: Duration = Duration::from_millis(50);
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
+
+/// Runs one call and wraps its answer.
+macro_rules! answer {
+    ($future:expr) => {
+        Ok(Response::new($future.await?))
+    };
+}
+
+#[tonic::async_trait]
+impl OperatorService for OperatorApi {
+    type WatchStream = WatchStream;
+
+    async fn whoami(&self, request: Request<wire::WhoamiRequest>) -> Result<Response<wire::WhoamiResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        Ok(Response::new(wire::WhoamiResponse {
+            operator: caller.name,
+            role: caller.role.word().to_owned(),
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            controller_name: self.server.installation.name.clone(),
+            advertise: self.server.installation.advertise.clone().unwrap_or_default(),
+        }))
+    }
+
+    async fn get_overview(
+        &self,
+        _request: Request<wire::GetOverviewRequest>,
+    ) -> Result<Response<wire::GetOverviewResponse>, Status> {
+        answer!(overview::overview(&self.server.hub))
+    }
+
+    async fn watch(&self, _request: Request<wire::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        let hub = self.server.hub.clone();
+        let line = Line {
+            revision: hub.store.revision(),
+            touched: hub.presence.touched(),
+            hub,
+            stop: self.server.stop.clone(),
+            first: true,
+        };
+        Ok(Response::new(Box::pin(unfold(line, next_change))))
+    }
+
+    async fn list_certificates(
+        &self,
+        request: Request<wire::ListCertificatesRequest>,
+    ) -> Result<Response<wire::ListCertificatesResponse>, Status> {
+        answer!(lists::certificates(&self.server.hub, request.into_inner()))
+    }
+
+    async fn get_certificate(
+        &self,
+        request: Request<wire::GetCertificateRequest>,
+    ) -> Result<Response<wire::Certificate>, Status> {
+        answer!(lists::certificate(&self.server.hub, &request.get_ref().name))
+    }
+
+    async fn create_certificate(
+        &self,
+        request: Request<wire::CreateCertificateRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(create::create(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn update_certificate(
+        &self,
+        request: Request<wire::UpdateCertificateRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(certificates::update(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<wire::RenewCertificateRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(certificates::renew(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn deploy_certificate(
+        &self,
+        request: Request<wire::DeployCertificateRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(targets::deploy(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn delete_certificate(
+        &self,
+        request: Request<wire::DeleteCertificateRequest>,
+    ) -> Result<Response<wire::DeleteCertificateResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(certificates::delete(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn add_target(
+        &self,
+        request: Request<wire::AddTargetRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(targets::add(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn remove_target(
+        &self,
+        request: Request<wire::RemoveTargetRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(targets::remove(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<wire::ListVersionsRequest>,
+    ) -> Result<Response<wire::ListVersionsResponse>, Status> {
+        answer!(lists::versions(&self.server.hub, &request.get_ref().certificate))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<wire::ListAgentsRequest>,
+    ) -> Result<Response<wire::ListAgentsResponse>, Status> {
+        answer!(agents::list(&self.server.hub, request.into_inner()))
+    }
+
+    async fn get_agent(&self, request: Request<wire::GetAgentRequest>) -> Result<Response<wire::Agent>, Status> {
+        answer!(agents::one(&self.server.hub, &request.get_ref().name))
+    }
+
+    async fn enroll_agent(
+        &self,
+        request: Request<wire::EnrollAgentRequest>,
+    ) -> Result<Response<wire::EnrollAgentResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(agents::enroll(&self.server, &caller, request.into_inner()))
+    }
+
+    async fn revoke_agent(&self, request: Request<wire::RevokeAgentRequest>) -> Result<Response<wire::Agent>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(agents::revoke(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
+    async fn forget_agent(
+        &self,
+        request: Request<wire::ForgetAgentRequest>,
+    ) -> Result<Response<wire::ForgetAgentResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(agents::forget(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
+    async fn list_issuers(
+        &self,
+        _request: Request<wire::ListIssuersRequest>,
+    ) -> Result<Response<wire::ListIssuersResponse>, Status> {
+        answer!(issuers::list(&self.server.hub))
+    }
+
+    async fn get_issuer(&self, request: Request<wire::GetIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
+        answer!(issuers::one(&self.server.hub, &request.get_ref().name))
+    }
+
+    async fn add_issuer(&self, request: Request<wire::AddIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(issuers::add(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn remove_issuer(
+        &self,
+        request: Request<wire::RemoveIssuerRequest>,
+    ) -> Result<Response<wire::RemoveIssuerResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(issuers::remove(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<wire::ListJobsRequest>,
+    ) -> Result<Response<wire::ListJobsResponse>, Status> {
+        answer!(lists::jobs(&self.server.hub, request.into_inner()))
+    }
+
+    async fn get_job(&self, request: Request<wire::GetJobRequest>) -> Result<Response<wire::Job>, Status> {
+        answer!(lists::job(&self.server.hub, &request.get_ref().id))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<wire::ListEventsResponse>, Status> {
+        answer!(lists::events(&self.server.hub, request.into_inner()))
+    }
+}
+
+/// An open watch.
+struct Line {
+    hub: Hub,
+    revision: watch::Receiver<u64>,
+    touched: watch::Receiver<u64>,
+    stop: CancellationToken,
+    first: bool,
+}
+
+/// Waits for a change in the store or among the agents, or for the tick. `None` ends the stream.
+async fn next_change(mut line: Line) -> Option<(Result<wire::WatchResponse, Status>, Line)> {
+    if !std::mem::take(&mut line.first) {
+        // Every arm is cancel-safe.
+        let changed = tokio::select! {
+            biased;
+            () = line.stop.cancelled() => return None,
+            changed = line.revision.changed() => { changed.ok()?; true }
+            changed = line.touched.changed() => { changed.ok()?; true }
+            () = tokio::time::sleep(TICK) => false,
+        };
+        if changed {
+            tokio::time::sleep(BURST).await;
+        }
+    }
+    // What memory holds has no revision of its own: views are asked for again after every message.
+    line.touched.borrow_and_update();
+    let revision = *line.revision.borrow_and_update();
+    Some((Ok(wire::WatchResponse { revision, server_at: to_wire(Some(line.hub.now())) }), line))
+}

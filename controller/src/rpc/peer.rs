@@ -1,0 +1,215 @@
+//! Who is calling, and whether they may: decided on every message, from the peer certificate or the socket's peer uid,
+//! against the store as it is at that moment (design §5). Called for every request by `rpc/serve`.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use nix::unistd::{Uid, User};
+use proto::id::Role;
+use proto::method::Method;
+use proto::tls;
+use sha2::{Digest as _, Sha256};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::roles::{Access, OperatorRole, access};
+use super::status::Refusal;
+use crate::lifecycle::agent::{Agent, Permission};
+use crate::lifecycle::problem::Problem;
+use crate::tasks::hub::Hub;
+
+/// Who is at the other end of a connection, as its transport proved it.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    /// A TLS connection, with the peer's leaf if it showed one.
+    Tls(Option<tls::Peer>),
+    /// The Unix socket.
+    Local(u32),
+}
+
+/// Who may go on, put into the request's extensions.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// Unknown: enrolment proves itself.
+    Anyone,
+    /// An agent.
+    Agent(AgentCaller),
+    /// An operator.
+    Operator(OperatorCaller),
+}
+
+/// An agent, authenticated by its leaf.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentCaller {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    leaf: tls::Peer,
+}
+
+/// An operator.
+#[derive(Clone, Debug)]
+pub(crate) struct OperatorCaller {
+    /// `local:root`.
+    pub(crate) name: String,
+    pub(crate) role: OperatorRole,
+}
+
+/// Decides whether `peer` may call `method` now.
+pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<Caller, Refusal> {
+    match (access(method), peer) {
+        (Access::Anyone, _) => Ok(Caller::Anyone),
+        (Access::Agent, Peer::Tls(Some(leaf))) => agent(hub, leaf, false).await.map(Caller::Agent),
+        (Access::AgentAlsoExpired, Peer::Tls(Some(leaf))) => agent(hub, leaf, true).await.map(Caller::Agent),
+        (Access::Operator(role), Peer::Local(uid)) => operator(*uid, role).map(Caller::Operator),
+        (Access::Agent | Access::AgentAlsoExpired, Peer::Tls(None) | Peer::Local(_)) => Err(refused(
+            "IDENTITY_MISSING",
+            "this call needs an agent's identity",
+            "enroll the agent: certwright agents enroll NAME prints the command",
+        )),
+        (Access::Operator(_), Peer::Tls(_)) => Err(refused(
+            "NOT_AN_OPERATOR",
+            "operators call over the Unix socket on the controller's host",
+            "log in there and run certwright",
+        )),
+    }
+}
+
+/// Decides again, in the middle of a stream.
+pub(crate) async fn recheck(hub: &Hub, caller: &AgentCaller) -> Result<(), Refusal> {
+    agent(hub, &caller.leaf, false).await.map(|_| ())
+}
+
+async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCaller, Refusal> {
+    // One text for unknown, foreign and revoked: a refused peer learns nothing.
+    let refused_identity = || {
+        refused(
+            "IDENTITY_REFUSED",
+            "this agent identity is not accepted",
+            "on the controller: certwright agents ls shows it; enroll the host again with certwright agents enroll NAME --replace",
+        )
+    };
+    if leaf.identity.role != Role::Agent {
+        return Err(refused_identity());
+    }
+    let agent = hub.store.load::<Agent>(&leaf.identity.id).await?.ok_or_else(refused_identity)?.value;
+    let spki = proto::x509::hex(&Sha256::digest(&leaf.spki_der));
+    match agent.permission(&spki, leaf.not_after, hub.now()) {
+        Permission::Full => {}
+        Permission::RenewOnly if renewing => {}
+        Permission::RenewOnly => {
+            return Err(refused(
+                "IDENTITY_EXPIRED",
+                "this agent identity has expired",
+                "the agent renews it by itself with RenewIdentity",
+            ));
+        }
+        Permission::Refused => return Err(refused_identity()),
+    }
+    Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone() })
+}
+
+/// Root is Owner; so is the account that the controller runs as, which can read the database and its key anyway.
+fn operator(uid: u32, wanted: OperatorRole) -> Result<OperatorCaller, Refusal> {
+    let uid = Uid::from_raw(uid);
+    let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    if uid.is_root() || uid == Uid::effective() {
+        return Ok(OperatorCaller { name: format!("local:{user}"), role: OperatorRole::Owner });
+    }
+    Err(refused(
+        "NOT_AN_OPERATOR",
+        &format!("{user} (uid {uid}) has no role here, and this call needs {}", wanted.word()),
+        "run it as root: sudo certwright …",
+    ))
+}
+
+fn refused(reason: &str, message: &str, hint: &str) -> Refusal {
+    Refusal::new(Code::PermissionDenied, Problem::new(reason, message, "", hint))
+}
+
+impl AgentCaller {
+    /// The leaf it showed.
+    pub(crate) fn leaf(&self) -> &tls::Peer {
+        &self.leaf
+    }
+}
+
+/// Puts [`authorize`] in front of every service.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) hub: Hub,
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { hub: self.hub.clone(), inner }
+    }
+}
+
+/// A service behind [`Guard`].
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded<S> {
+    hub: Hub,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The clone that was polled ready is the one to call.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let hub = self.hub.clone();
+        Box::pin(async move {
+            let Some(method) = Method::from_path(request.uri().path()) else {
+                return Ok(Status::unimplemented("there is no such call; upgrade the controller").into_http());
+            };
+            let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+                return Ok(Status::internal("the connection has no peer").into_http());
+            };
+            match authorize(&hub, method, &peer).await {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    inner.call(request).await
+                }
+                Err(refusal) => Ok(Status::from(refusal).into_http()),
+            }
+        })
+    }
+}
+
+/// Returns the agent that [`Guard`] let through.
+///
+/// # Errors
+/// When the role table let someone else call an agent's RPC.
+pub(crate) fn agent_caller<T>(request: &tonic::Request<T>) -> Result<AgentCaller, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Agent(agent)) => Ok(agent.clone()),
+        Some(Caller::Anyone | Caller::Operator(_)) | None => Err(Status::internal("not called by an agent")),
+    }
+}
+
+/// Returns the operator that [`Guard`] let through.
+///
+/// # Errors
+/// When the role table let someone else call an operator's RPC.
+pub(crate) fn operator_caller<T>(request: &tonic::Request<T>) -> Result<OperatorCaller, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Operator(operator)) => Ok(operator.clone()),
+        Some(Caller::Anyone | Caller::Agent(_)) | None => Err(Status::internal("not called by an operator")),
+    }
+}

@@ -1,0 +1,214 @@
+//! What an agent observes becomes records: outcomes of deployments, keys held. What changes by the second (tokens served,
+//! what it is doing) stays in memory. Called by `rpc/agent_service`.
+
+use std::collections::{HashMap, HashSet};
+
+use proto::agent::v1::{ReportRequest, TargetReport};
+use proto::clock::from_wire;
+use proto::text::{many_lines, one_line};
+use proto::types::v1::StepReport;
+use proto::x509::hex;
+
+use super::convert::{problem_in, status_in};
+use super::peer::AgentCaller;
+use super::status::Refusal;
+use crate::lifecycle::certificate::{Custody, KeySlot};
+use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::order::Phase;
+use crate::lifecycle::target::{Status, Step, TARGET_ITEMS_MAX, Target, TargetState};
+use crate::store::batch::CommitError;
+use crate::store::certificate::Bundle;
+use crate::store::records::{Changes, Versioned};
+use crate::tasks::deletion::{self, DeletionError};
+use crate::tasks::hub::Hub;
+
+/// Most steps kept of one deployment: files, commands and endpoints.
+const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
+/// Longest output kept of one step, characters.
+const OUTPUT_CHARS_MAX: usize = 4_096;
+/// Longest subject of a step, characters.
+const SUBJECT_CHARS_MAX: usize = 512;
+/// Most tokens an agent may say it serves.
+const TOKENS_MAX: usize = 10_000;
+
+/// Takes one report over.
+pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest) -> Result<(), Refusal> {
+    remember(hub, caller, &report);
+    let bundles = hub.store.bundles_of_agent(&caller.id).await?;
+    for bundle in &bundles {
+        let order = bundle.order.as_ref().map(|order| order.value.phase);
+        if matches!(order, Some(Phase::Publishing | Phase::Starting | Phase::Waiting)) {
+            hub.wake.certificates.ring(&bundle.certificate.value.id);
+        }
+        keys(hub, caller, bundle, &report).await?;
+        for (target, state) in bundle.targets.iter().filter(|(target, _)| target.value.agent_id == caller.id) {
+            let told = report.targets.iter().find(|told| told.target_id == target.value.id);
+            // While it works the outcome is still open.
+            if let Some(told) = told.filter(|told| told.doing.is_empty()) {
+                outcome(hub, caller, bundle, (&target.value, state.as_ref()), told).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remember(hub: &Hub, caller: &AgentCaller, report: &ReportRequest) {
+    let serving =
+        report.challenges.iter().filter(|one| one.serving).take(TOKENS_MAX).map(|one| one.token.clone()).collect();
+    let problems = report.challenges.iter().filter(|one| !one.serving).take(TOKENS_MAX);
+    let problems: HashMap<_, _> =
+        problems.filter_map(|one| Some((one.token.clone(), problem_in(one.problem.clone()?)))).collect();
+    let doing = report.targets.iter().filter(|one| !one.doing.is_empty());
+    let doing = doing.map(|one| (one.target_id.clone(), one_line(&one.doing, 32))).collect();
+    let generation = report.name.as_ref().map_or(0, |name| name.generation);
+    hub.presence.update(&caller.id, |connected| {
+        connected.serving = serving;
+        connected.challenge_problems = problems;
+        connected.doing = doing;
+        connected.generation_reported = generation;
+    });
+}
+
+/// Stores one target's outcome if it is news.
+async fn outcome(
+    hub: &Hub,
+    caller: &AgentCaller,
+    bundle: &Bundle,
+    (target, stored): (&Target, Option<&Versioned<TargetState>>),
+    told: &TargetReport,
+) -> Result<(), Refusal> {
+    let certificate = &bundle.certificate.value;
+    let fresh = state(target, told);
+    if stored.is_some_and(|stored| stored.value == fresh) {
+        return Ok(());
+    }
+    let known = certificate.current.as_ref().is_some_and(|current| current.version_id == fresh.version_id);
+    // An outcome about a version that is no longer current is history: only what an agent last did for the current one counts.
+    if !known && !fresh.purged {
+        return Ok(());
+    }
+    let event = event(hub, caller, &certificate.name, target, &fresh);
+    let changes = match stored {
+        Some(stored) => Changes::new().update(&Versioned { revision: stored.revision, value: fresh }),
+        None => Changes::new().insert(&fresh),
+    };
+    match hub.store.commit(changes.event(&event)).await {
+        Ok(_) => {}
+        // A newer report of the same agent was faster.
+        Err(CommitError::Conflict { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    hub.wake.jobs.ring(&certificate.id);
+    if told.purged {
+        deletion::finish_purge(hub, &certificate.id).await.map_err(deletion_refusal)?;
+    }
+    Ok(())
+}
+
+/// What a deletion refuses, as a refusal of the call.
+pub(crate) fn deletion_refusal(error: DeletionError) -> Refusal {
+    match error {
+        DeletionError::Store(error) => error.into(),
+        DeletionError::Commit(error) => error.into(),
+    }
+}
+
+fn state(target: &Target, told: &TargetReport) -> TargetState {
+    TargetState {
+        certificate_id: target.certificate_id.clone(),
+        target_id: target.id.clone(),
+        version_id: one_line(&told.version_id, 64),
+        deploy_wish: told.deploy_wish,
+        status: status_in(told.status()),
+        served_fingerprint_sha256: if told.served_fingerprint_sha256.len() == 32 {
+            hex(&told.served_fingerprint_sha256)
+        } else {
+            String::new()
+        },
+        problem: told.problem.clone().map(problem_in),
+        steps: told.steps.iter().take(STEPS_MAX).map(step).collect(),
+        started_at: from_wire(told.started_at),
+        finished_at: from_wire(told.finished_at),
+        retry_at: from_wire(told.retry_at),
+        attempt: told.attempt,
+        purged: told.purged,
+    }
+}
+
+fn step(step: &StepReport) -> Step {
+    Step {
+        name: one_line(&step.name, 32),
+        subject: one_line(&step.subject, SUBJECT_CHARS_MAX),
+        ok: step.ok,
+        exit_status: step.exit_status,
+        output: many_lines(&step.output, OUTPUT_CHARS_MAX),
+        took_ms: step.took_ms,
+    }
+}
+
+fn event(hub: &Hub, caller: &AgentCaller, certificate: &str, target: &Target, state: &TargetState) -> Event {
+    let (kind, words, severity) = match state.status {
+        Status::Pending => ("target.pending", "waits", Severity::Info),
+        Status::Applied => ("target.applied", "applied and proven by handshake", Severity::Info),
+        Status::Unproven => {
+            ("target.unproven", "files are in place; nothing proves that they are served", Severity::Warn)
+        }
+        Status::NotLive => ("target.not_live", "files are in place, but the new leaf is not served", Severity::Error),
+        Status::RolledBack => ("target.rolled_back", "rolled back to the previous files", Severity::Error),
+        Status::Failed => ("target.failed", "not deployed", Severity::Error),
+        Status::NeedsOperator => ("target.needs_operator", "stopped; an operator must look", Severity::Error),
+        Status::Drifted => ("target.drifted", "files on the host were changed", Severity::Warn),
+    };
+    let (kind, words) = if state.purged { ("target.purged", "files removed") } else { (kind, words) };
+    let event = hub
+        .event(kind, format!("{} on {}: {words}", target.dir, caller.name))
+        .of_certificate(certificate)
+        .of_agent(&caller.name);
+    let mut event = event.by(&format!("agent:{}", caller.name));
+    event.severity = severity;
+    event.problem = state.problem.clone();
+    event
+}
+
+/// A key that was held and is gone is a reason to re-issue; a key that cannot be made ends the attempt.
+async fn keys(hub: &Hub, caller: &AgentCaller, bundle: &Bundle, report: &ReportRequest) -> Result<(), Refusal> {
+    let held: HashSet<&str> = report.key_slots_held.iter().map(String::as_str).collect();
+    let mine = |slot: &&Versioned<KeySlot>| {
+        slot.value.custody == Custody::Agent && slot.value.agent_id.as_deref() == Some(&caller.id)
+    };
+    for slot in bundle.slots.iter().filter(mine) {
+        let told = report.key_problems.iter().find(|told| told.key_slot_id == slot.value.id);
+        let lost = slot.value.csr.is_some() && !slot.value.lost && !held.contains(slot.value.id.as_str());
+        let mut fresh = slot.clone();
+        fresh.value.lost |= lost;
+        fresh.value.problem =
+            told.and_then(|told| told.problem.clone()).map(problem_in).filter(|_| slot.value.csr.is_none());
+        if fresh.value == slot.value {
+            continue;
+        }
+        let mut changes = Changes::new().update(&fresh);
+        if lost {
+            changes = changes.event(&lost_event(hub, caller, bundle));
+        }
+        let mut certificate = bundle.certificate.clone();
+        if let Some(current) =
+            certificate.value.current.as_mut().filter(|current| lost && current.key_slot_id == slot.value.id)
+        {
+            current.key_lost = true;
+            changes = changes.update(&certificate);
+        }
+        match hub.store.commit(changes).await {
+            Ok(_) | Err(CommitError::Conflict { .. }) => hub.wake.certificates.ring(&bundle.certificate.value.id),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn lost_event(hub: &Hub, caller: &AgentCaller, bundle: &Bundle) -> Event {
+    let message = format!("{} no longer has the key; a new one is made and certified", caller.name);
+    let mut event =
+        hub.event("key.lost", message).of_certificate(&bundle.certificate.value.name).of_agent(&caller.name);
+    event.severity = Severity::Warn;
+    event
+}

@@ -1,0 +1,311 @@
+//! Records as operators see them: computed when asked, never stored. Called by `rpc/operator`.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use proto::clock::to_wire;
+use proto::operator::v1 as wire;
+
+use super::convert;
+use super::status::Refusal;
+use crate::lifecycle::agent::Agent;
+use crate::lifecycle::certificate::{CurrentVersion, Status, Version};
+use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::issuer::Issuer;
+use crate::lifecycle::job::{Job, Progress};
+use crate::lifecycle::order::{AuthorizationState, Order, Phase};
+use crate::lifecycle::renewal;
+use crate::lifecycle::target::{Target, TargetState};
+use crate::store::certificate::Bundle;
+use crate::store::records::Versioned;
+use crate::tasks::hub::Hub;
+
+mod phases;
+
+/// Names and standing of what certificates refer to by id, read once per view.
+pub(super) struct Names {
+    agents: HashMap<String, Agent>,
+    issuers: HashMap<String, String>,
+}
+
+impl Names {
+    pub(super) async fn read(hub: &Hub) -> Result<Self, Refusal> {
+        let agents = hub.store.agents().await?.into_iter().map(|agent| (agent.value.id.clone(), agent.value)).collect();
+        let issuers =
+            hub.store.issuers().await?.into_iter().map(|issuer| (issuer.value.id, issuer.value.name)).collect();
+        Ok(Self { agents, issuers })
+    }
+
+    pub(super) fn agent(&self, id: &str) -> String {
+        self.agents.get(id).map_or_else(|| "(forgotten)".to_owned(), |agent| agent.name.clone())
+    }
+
+    fn agent_status(&self, hub: &Hub, id: &str, now: Timestamp) -> &'static str {
+        self.agents.get(id).map_or("revoked", |agent| agent.status(hub.presence.is_connected(id), now))
+    }
+
+    fn issuer(&self, id: &str) -> String {
+        self.issuers.get(id).cloned().unwrap_or_else(|| "(removed)".to_owned())
+    }
+}
+
+/// A certificate with all that belongs to it.
+pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Certificate {
+    let now = hub.now();
+    let record = &bundle.certificate.value;
+    let wanted = &record.specification;
+    let order = bundle.order.as_ref().map(|order| &order.value);
+    let renew_at = record.current.as_ref().filter(|_| record.auto_renew && !record.purging).map(renewal::renew_at);
+    wire::Certificate {
+        id: record.id.clone(),
+        revision: bundle.certificate.revision,
+        name: record.name.clone(),
+        kind: wire::CertificateKind::Acme.into(),
+        identifiers: wanted.identifiers.clone(),
+        issuer: names.issuer(&wanted.issuer_id),
+        key_type: convert::key_type(wanted.key_type).into(),
+        custody: convert::custody(wanted.custody).into(),
+        http01: Some(convert::http01(&wanted.http01)),
+        responders: wanted.responders.iter().map(|id| names.agent(id)).collect(),
+        status: status(bundle, now).word().to_owned(),
+        deployment: deployment(bundle).word().to_owned(),
+        issues: issues(hub, names, bundle, now),
+        renew_at: to_wire(renew_at),
+        renew_reason: if renew_at.is_some() {
+            renewal::Reason::LifetimeFraction.word().to_owned()
+        } else {
+            String::new()
+        },
+        current: record.current.as_ref().map(current),
+        targets: bundle
+            .targets
+            .iter()
+            .map(|(target, state)| {
+                target_view(hub, names, bundle, &target.value, state.as_ref().map(|state| &state.value))
+            })
+            .collect(),
+        order: order.map(|order| order_view(hub, bundle, order)),
+        created_at: to_wire(Some(record.created_at)),
+        auto_renew: record.auto_renew,
+        deleting: record.purging,
+    }
+}
+
+/// The certificate's status now.
+pub(super) fn status(bundle: &Bundle, now: Timestamp) -> Status {
+    let failed = bundle.order.as_ref().is_some_and(|order| order.value.failures > 0);
+    bundle.certificate.value.status(failed, now)
+}
+
+/// The certificate's deployment now.
+pub(super) fn deployment(bundle: &Bundle) -> Deployment {
+    let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    Deployment::of(
+        bundle
+            .targets
+            .iter()
+            .map(|(target, state)| target.value.status(state.as_ref().map(|state| &state.value), version)),
+    )
+}
+
+fn current(facts: &CurrentVersion) -> wire::Version {
+    wire::Version {
+        id: facts.version_id.clone(),
+        serial: facts.serial.clone(),
+        fingerprint_sha256: facts.fingerprint_sha256.clone(),
+        not_before: to_wire(Some(facts.not_before)),
+        not_after: to_wire(Some(facts.not_after)),
+        issuer_cn: facts.issuer_cn.clone(),
+        custody: convert::custody(facts.custody).into(),
+        identifiers: facts.identifiers.clone(),
+        issued_at: 0,
+        current: true,
+        deployable: !facts.key_lost,
+        reason: String::new(),
+    }
+}
+
+/// A version in a certificate's history.
+pub(super) fn version(version: &Version, bundle: &Bundle) -> wire::Version {
+    let now_current = bundle.certificate.value.current.as_ref().filter(|current| current.version_id == version.id);
+    wire::Version {
+        issued_at: to_wire(Some(version.issued_at)),
+        reason: version.reason.clone(),
+        current: now_current.is_some(),
+        deployable: now_current.is_some_and(|current| !current.key_lost),
+        ..current(&version.facts)
+    }
+}
+
+fn target_view(
+    hub: &Hub,
+    names: &Names,
+    bundle: &Bundle,
+    target: &Target,
+    state: Option<&TargetState>,
+) -> wire::Target {
+    let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    let doing = hub.presence.of(&target.agent_id).and_then(|connected| connected.doing.get(&target.id).cloned());
+    wire::Target {
+        id: target.id.clone(),
+        spec: Some(convert::target_spec(target, &names.agent(&target.agent_id))),
+        status: convert::status(target.status(state, version)).into(),
+        served_fingerprint_sha256: state.map(|state| state.served_fingerprint_sha256.clone()).unwrap_or_default(),
+        version_id: state.map(|state| state.version_id.clone()).unwrap_or_default(),
+        problem: state.and_then(|state| state.problem.as_ref()).map(convert::problem),
+        steps: state.map(|state| convert::steps(&state.steps)).unwrap_or_default(),
+        started_at: to_wire(state.and_then(|state| state.started_at)),
+        finished_at: to_wire(state.and_then(|state| state.finished_at)),
+        retry_at: to_wire(state.and_then(|state| state.retry_at)),
+        attempt: state.map_or(0, |state| state.attempt),
+        agent_status: names.agent_status(hub, &target.agent_id, hub.now()).to_owned(),
+        doing: doing.unwrap_or_default(),
+    }
+}
+
+fn order_view(hub: &Hub, bundle: &Bundle, order: &Order) -> wire::Order {
+    let ids = bundle.responder_ids();
+    let responders: Vec<_> = ids.iter().filter_map(|id| hub.presence.of(id)).collect();
+    let authorization = |one: &crate::lifecycle::order::Authorization| {
+        let serving = responders.iter().filter(|responder| responder.serving.contains(&one.token)).count();
+        let state = match one.state {
+            AuthorizationState::Pending if serving > 0 => "published",
+            AuthorizationState::Pending => "pending",
+            AuthorizationState::Answered => "answered",
+            AuthorizationState::Valid => "valid",
+        };
+        wire::Authorization {
+            identifier: one.identifier.clone(),
+            state: state.to_owned(),
+            responders_serving: count(serving),
+            responders_total: count(ids.len()),
+        }
+    };
+    wire::Order {
+        phase: order.phase.word().to_owned(),
+        attempt: order.failures + u32::from(order.phase != Phase::Completed),
+        started_at: to_wire(Some(order.started_at)),
+        retry_at: to_wire(order.retry_at.filter(|_| order.phase == Phase::Waiting)),
+        error: order.error.as_ref().map(convert::problem),
+        phases: phases::steps(hub, bundle, order),
+        order_url: order.order_url.clone().unwrap_or_default(),
+        authorizations: order.authorizations.iter().map(authorization).collect(),
+        reason: order.reason.word().to_owned(),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Standing facts that an operator should know, each with its cause and what to do.
+pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) -> Vec<wire::Issue> {
+    let record = &bundle.certificate.value;
+    let mut issues = Vec::new();
+    let mut add = |kind: &str, cause: String, action: String, since: Option<Timestamp>| {
+        issues.push(wire::Issue { kind: kind.to_owned(), cause, action, since_at: to_wire(since) });
+    };
+    for id in bundle.responder_ids() {
+        if !hub.presence.is_connected(&id) {
+            let name = names.agent(&id);
+            let since = names.agents.get(&id).and_then(|agent| agent.seen_at);
+            add(
+                "responder_offline",
+                format!("agent {name} is not connected and cannot answer challenges"),
+                format!("start certwright-agent on {name}"),
+                since,
+            );
+        }
+    }
+    if record.current.as_ref().is_some_and(|current| current.key_lost) {
+        add(
+            "key_lost",
+            "the agent no longer has the key of the current version".to_owned(),
+            "nothing: a new key is made and certified".to_owned(),
+            None,
+        );
+    }
+    if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.failures > 0) {
+        let kind = if record.current.is_some() { "renewal_failing" } else { "issuance_failing" };
+        let (cause, action) =
+            order.error.as_ref().map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
+        add(kind, cause, action, Some(order.started_at));
+    }
+    if record.current.as_ref().is_some_and(|current| current.not_after <= now) {
+        add(
+            "expired",
+            "the current version is no longer valid".to_owned(),
+            format!("certwright certs renew {}", record.name),
+            record.current.as_ref().map(|current| current.not_after),
+        );
+    }
+    issues
+}
+
+/// A job with how far it is.
+pub(super) fn job(job: &Job, progress: &Progress) -> wire::Job {
+    wire::Job {
+        id: job.id.clone(),
+        kind: job.kind.word().to_owned(),
+        certificate: job.certificate_name.clone(),
+        actor: job.actor.clone(),
+        created_at: to_wire(Some(job.created_at)),
+        finished_at: to_wire(job.outcome.as_ref().map(|outcome| outcome.at)),
+        state: progress.state.word().to_owned(),
+        phase: progress.phase.to_owned(),
+        retry_at: to_wire(progress.retry_at),
+        problem: progress.problem.as_ref().map(convert::problem),
+    }
+}
+
+/// An issuer.
+pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Issuer {
+    let record = &issuer.value;
+    wire::Issuer {
+        id: record.id.clone(),
+        revision: issuer.revision,
+        name: record.name.clone(),
+        directory: record.directory.clone(),
+        own_root: record.root_pem.is_some(),
+        contacts: record.email.iter().cloned().collect(),
+        terms_accepted: record.terms_accepted,
+        account_status: record.account_status().to_owned(),
+        account_url: record.account_url.clone().unwrap_or_default(),
+        certificates,
+        problem: record.problem.as_ref().map(convert::problem),
+    }
+}
+
+/// An agent. `bundles` are the certificates it has to do with.
+pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], generation: u64) -> wire::Agent {
+    let record = &agent.value;
+    let connected = hub.presence.of(&record.id);
+    let targets = bundles.iter().flat_map(|bundle| {
+        let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+        let mine = bundle.targets.iter().filter(|(target, _)| target.value.agent_id == record.id);
+        mine.map(move |(target, state)| wire::AgentTarget {
+            certificate: bundle.certificate.value.name.clone(),
+            dir: target.value.dir.clone(),
+            status: convert::status(target.value.status(state.as_ref().map(|state| &state.value), version)).into(),
+        })
+    });
+    wire::Agent {
+        id: record.id.clone(),
+        revision: agent.revision,
+        name: record.name.clone(),
+        status: record.status(connected.is_some(), hub.now()).to_owned(),
+        version: record.hello.version.clone(),
+        hostname: record.hello.hostname.clone(),
+        os: record.hello.os.clone(),
+        features: record.hello.features.clone(),
+        policy: Some(convert::policy(&record.hello.policy)),
+        enrolled_at: to_wire(Some(record.enrolled_at)),
+        last_seen_at: to_wire(connected.as_ref().map(|connected| connected.seen_at).or(record.seen_at)),
+        identity_not_after: to_wire(Some(record.identity_not_after)),
+        identity_serial: record.serial.clone(),
+        clock_skew_ms: connected.as_ref().map_or(0, |connected| connected.clock_skew_ms),
+        targets: targets.collect(),
+        generation,
+        generation_reported: connected.map_or(0, |connected| connected.generation_reported),
+    }
+}

@@ -1,0 +1,249 @@
+//! Certificates with their versions, keys, orders and targets: what is read together is read from one snapshot.
+//! Called by `tasks` and `rpc`.
+
+use std::ops::Bound;
+
+use super::Store;
+use super::StoreError;
+use super::engine::{EngineError, Order as ScanOrder, Snapshot};
+use super::records::{Changes, Record, Versioned};
+use super::tables::Table;
+use crate::lifecycle::certificate::{Certificate, KeySlot, Version};
+use crate::lifecycle::desired::Name;
+use crate::lifecycle::order::Order;
+use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
+
+/// Most versions listed of one certificate.
+pub const VERSIONS_LISTED_MAX: usize = 100;
+
+impl Record for Certificate {
+    const TABLE: Table = Table::Certificate;
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Record for Version {
+    const TABLE: Table = Table::Version;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.certificate_id, self.id)
+    }
+}
+
+impl Record for KeySlot {
+    const TABLE: Table = Table::KeySlot;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.certificate_id, self.id)
+    }
+}
+
+impl Record for Order {
+    const TABLE: Table = Table::Order;
+
+    fn key(&self) -> String {
+        self.certificate_id.clone()
+    }
+}
+
+impl Record for Target {
+    const TABLE: Table = Table::Target;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.certificate_id, self.id)
+    }
+}
+
+impl Record for TargetState {
+    const TABLE: Table = Table::TargetState;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.certificate_id, self.target_id)
+    }
+}
+
+/// A certificate with everything that decisions about it need.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The certificate.
+    pub certificate: Versioned<Certificate>,
+    /// Its latest order.
+    pub order: Option<Versioned<Order>>,
+    /// The slots of the order and of the current version.
+    pub slots: Vec<Versioned<KeySlot>>,
+    /// Its targets, with what was last observed there.
+    pub targets: Vec<(Versioned<Target>, Option<Versioned<TargetState>>)>,
+}
+
+impl Bundle {
+    /// The slot of the running order.
+    #[must_use]
+    pub fn order_slot(&self) -> Option<&Versioned<KeySlot>> {
+        let id = self.order.as_ref()?.value.key_slot_id.as_ref()?;
+        self.slots.iter().find(|slot| slot.value.id == *id)
+    }
+
+    /// The ids of the agents that answer its challenges, each once.
+    #[must_use]
+    pub fn responder_ids(&self) -> Vec<String> {
+        let wanted = &self.certificate.value.specification.responders;
+        let mut ids: Vec<String> = if wanted.is_empty() { self.target_agent_ids() } else { wanted.clone() };
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The ids of its targets' agents, in the targets' order.
+    #[must_use]
+    pub fn target_agent_ids(&self) -> Vec<String> {
+        self.targets.iter().map(|(target, _)| target.value.agent_id.clone()).collect()
+    }
+
+    /// Targets and observations without their revisions.
+    #[must_use]
+    pub fn target_values(&self) -> Vec<(Target, Option<TargetState>)> {
+        self.targets
+            .iter()
+            .map(|(target, state)| (target.value.clone(), state.as_ref().map(|state| state.value.clone())))
+            .collect()
+    }
+}
+
+/// Reads one bundle.
+pub(crate) fn bundle(snapshot: &Snapshot<'_>, certificate_id: &str) -> Result<Option<Bundle>, EngineError> {
+    let Some(certificate) = snapshot.load::<Certificate>(certificate_id)? else { return Ok(None) };
+    let order = snapshot.load::<Order>(certificate_id)?;
+    let mut slot_ids: Vec<&str> = Vec::new();
+    slot_ids.extend(order.as_ref().and_then(|order| order.value.key_slot_id.as_deref()));
+    slot_ids.extend(certificate.value.current.as_ref().map(|current| current.key_slot_id.as_str()));
+    slot_ids.dedup();
+    let mut slots = Vec::new();
+    for id in slot_ids {
+        slots.extend(snapshot.load::<KeySlot>(&format!("{certificate_id}/{id}"))?);
+    }
+    let prefix = format!("{certificate_id}/");
+    let mut targets = Vec::new();
+    for target in snapshot.list::<Target>(&prefix, Bound::Unbounded, ScanOrder::Ascending, TARGETS_MAX)? {
+        let state = snapshot.load::<TargetState>(&target.value.key())?;
+        targets.push((target, state));
+    }
+    Ok(Some(Bundle { certificate, order, slots, targets }))
+}
+
+fn agent_bundles(snapshot: &Snapshot<'_>, agent_id: &str) -> Result<Vec<Bundle>, EngineError> {
+    let prefix = format!("{agent_id}/");
+    let rows = snapshot.scan(Table::AgentCertificate, &prefix, Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
+    let mut bundles = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        bundles.extend(bundle(snapshot, key.strip_prefix(&prefix).unwrap_or_default())?);
+    }
+    Ok(bundles)
+}
+
+impl Store {
+    /// Returns a certificate with everything that decisions about it need.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn bundle(&self, certificate_id: &str) -> Result<Option<Bundle>, StoreError> {
+        let id = certificate_id.to_owned();
+        self.read(move |snapshot| bundle(snapshot, &id)).await
+    }
+
+    /// Returns the certificate with this name, with everything that belongs to it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn bundle_by_name(&self, name: &str) -> Result<Option<Bundle>, StoreError> {
+        let name = name.to_owned();
+        self.read(move |snapshot| match id_by_name(snapshot, Table::CertificateName, &name)? {
+            Some(id) => bundle(snapshot, &id),
+            None => Ok(None),
+        })
+        .await
+    }
+
+    /// Returns every certificate that has a target on the agent or lets it answer challenges.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn bundles_of_agent(&self, agent_id: &str) -> Result<Vec<Bundle>, StoreError> {
+        let agent_id = agent_id.to_owned();
+        self.read(move |snapshot| agent_bundles(snapshot, &agent_id)).await
+    }
+
+    /// Returns the name of the agent's desired state and what it is computed from, of one instant.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn desired_of(&self, agent_id: &str) -> Result<(Option<Versioned<Name>>, Vec<Bundle>), StoreError> {
+        let agent_id = agent_id.to_owned();
+        self.read(move |snapshot| Ok((snapshot.load(&agent_id)?, agent_bundles(snapshot, &agent_id)?))).await
+    }
+
+    /// Returns every managed certificate, oldest id first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn bundles(&self) -> Result<Vec<Bundle>, StoreError> {
+        self.read(|snapshot| {
+            let rows = snapshot.scan(Table::Certificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
+            let mut bundles = Vec::with_capacity(rows.len());
+            for (id, _) in rows {
+                bundles.extend(bundle(snapshot, &id)?);
+            }
+            Ok(bundles)
+        })
+        .await
+    }
+
+    /// Returns the id of every managed certificate.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn certificate_ids(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|snapshot| {
+            let rows = snapshot.scan(Table::Certificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
+            Ok(rows.into_iter().map(|(id, _)| id).collect())
+        })
+        .await
+    }
+
+    /// Returns the versions of a certificate, newest first, at most [`VERSIONS_LISTED_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn versions(&self, certificate_id: &str) -> Result<Vec<Version>, StoreError> {
+        let prefix = format!("{certificate_id}/");
+        self.read(move |snapshot| {
+            let rows =
+                snapshot.list::<Version>(&prefix, Bound::Unbounded, ScanOrder::Descending, VERSIONS_LISTED_MAX)?;
+            Ok(rows.into_iter().map(|row| row.value).collect())
+        })
+        .await
+    }
+}
+
+/// Returns the id that a name index holds.
+pub(crate) fn id_by_name(snapshot: &Snapshot<'_>, index: Table, name: &str) -> Result<Option<String>, EngineError> {
+    Ok(snapshot.get(index, name)?.map(|stored| String::from_utf8_lossy(&stored.bytes).into_owned()))
+}
+
+impl Changes {
+    /// Claims a name that must be free.
+    pub fn claim_name(self, index: Table, name: &str, id: &str) -> Self {
+        self.expect(index, name, 0).put_raw(index, name, id.as_bytes().to_vec())
+    }
+
+    /// Remembers that the agent has to do with the certificate.
+    pub fn link_agent(self, agent_id: &str, certificate_id: &str) -> Self {
+        self.put_raw(Table::AgentCertificate, &format!("{agent_id}/{certificate_id}"), Vec::new())
+    }
+
+    /// Forgets that the agent has to do with the certificate.
+    pub fn unlink_agent(self, agent_id: &str, certificate_id: &str) -> Self {
+        self.delete_raw(Table::AgentCertificate, &format!("{agent_id}/{certificate_id}"))
+    }
+}

@@ -1,0 +1,86 @@
+//! Events: written in the batch of their cause, listed newest first. Called by `rpc` and `tasks`.
+
+use std::ops::Bound;
+
+use super::Store;
+use super::StoreError;
+use super::engine::Order as ScanOrder;
+use super::records::{Changes, Record};
+use super::tables::Table;
+use crate::lifecycle::event::Event;
+
+/// Most events of one page.
+pub const EVENTS_PAGE_MAX: usize = 500;
+
+impl Record for Event {
+    const TABLE: Table = Table::Event;
+
+    fn key(&self) -> String {
+        key(self.seq)
+    }
+}
+
+/// Twenty digits, so that keys sort as numbers do.
+fn key(seq: u64) -> String {
+    format!("{seq:020}")
+}
+
+/// Whose events to list.
+#[derive(Clone, Debug)]
+pub enum EventsOf {
+    /// Everyone's.
+    All,
+    /// Of the certificate with this name.
+    Certificate(String),
+    /// Of the agent with this name.
+    Agent(String),
+}
+
+impl Changes {
+    /// Adds an event with its index rows.
+    pub fn event(self, event: &Event) -> Self {
+        let seq = event.key();
+        let index = |changes: Self, table, name: &Option<String>| match name {
+            Some(name) => changes.put_raw(table, &format!("{name}/{seq}"), Vec::new()),
+            None => changes,
+        };
+        let changes = index(self, Table::EventByCertificate, &event.certificate);
+        index(changes, Table::EventByAgent, &event.agent).upsert(event)
+    }
+}
+
+impl Store {
+    /// Returns the newest events before `before_seq` (0 means from the newest).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events(&self, of: EventsOf, before_seq: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let limit = limit.clamp(1, EVENTS_PAGE_MAX);
+        self.read(move |snapshot| {
+            let (table, prefix) = match of {
+                EventsOf::All => (Table::Event, String::new()),
+                EventsOf::Certificate(name) => (Table::EventByCertificate, format!("{name}/")),
+                EventsOf::Agent(name) => (Table::EventByAgent, format!("{name}/")),
+            };
+            let from = format!("{prefix}{}", key(before_seq));
+            let from = if before_seq == 0 { Bound::Unbounded } else { Bound::Excluded(from.as_str()) };
+            let rows = snapshot.scan(table, &prefix, from, ScanOrder::Descending, limit)?;
+            let mut events = Vec::with_capacity(rows.len());
+            for (row, _) in rows {
+                let seq = row.strip_prefix(&prefix).unwrap_or_default();
+                events.extend(snapshot.load::<Event>(seq)?.map(|event| event.value));
+            }
+            Ok(events)
+        })
+        .await
+    }
+
+    /// Returns the highest sequence number in use, 0 when there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn last_event_seq(&self) -> Result<u64, StoreError> {
+        let newest = self.events(EventsOf::All, 0, 1).await?;
+        Ok(newest.first().map_or(0, |event| event.seq))
+    }
+}

@@ -1,0 +1,88 @@
+//! Level-triggered tasks without input: each wakes by timer or by a "look again" signal, reads the store, does one thing
+//! at a time and records it (design §1.2). A restart takes the same road as every other day.
+
+pub mod hub;
+pub mod presence;
+pub mod wake;
+
+pub(crate) mod accounts;
+pub(crate) mod deletion;
+pub(crate) mod departures;
+pub(crate) mod issuance;
+pub(crate) mod jobs;
+pub(crate) mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use self::hub::Hub;
+use crate::acme::account::Acme;
+use crate::dns::lookup::Lookup;
+use crate::preflight::probe::Probe;
+
+/// A task that ended by a bug starts again after this.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+
+/// What the tasks may use: the hub, and the edges that `rpc` must not touch.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Store, clock and signals.
+    pub(crate) hub: Hub,
+    /// ACME servers.
+    pub(crate) acme: Arc<Acme>,
+    /// Names.
+    pub(crate) lookup: Arc<dyn Lookup>,
+    /// The token as a CA would see it.
+    pub(crate) probe: Arc<dyn Probe>,
+}
+
+/// Runs all tasks until `stop`. A task that panics is logged and starts again.
+pub(crate) async fn run(context: Context, stop: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    for name in Name::ALL {
+        tasks.spawn(supervise(name, context.clone(), stop.clone()));
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The tasks by name.
+#[derive(Clone, Copy, Debug)]
+enum Name {
+    Accounts,
+    Issuance,
+    Jobs,
+    Publish,
+    Deletion,
+    Departures,
+}
+
+impl Name {
+    const ALL: [Self; 6] =
+        [Self::Accounts, Self::Issuance, Self::Jobs, Self::Publish, Self::Deletion, Self::Departures];
+}
+
+async fn supervise(name: Name, context: Context, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let mut one = JoinSet::new();
+        let (context, child) = (context.clone(), stop.clone());
+        match name {
+            Name::Accounts => one.spawn(accounts::run(context, child)),
+            Name::Issuance => one.spawn(issuance::run(context, child)),
+            Name::Jobs => one.spawn(jobs::run(context.hub, child)),
+            Name::Publish => one.spawn(publish::run(context.hub, child)),
+            Name::Deletion => one.spawn(deletion::run(context.hub, child)),
+            Name::Departures => one.spawn(departures::run(context.hub, child)),
+        };
+        if let Some(Err(panic)) = one.join_next().await {
+            error!(task = ?name, %panic, "task ended by a bug; it starts again");
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(RESTART_AFTER) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What `rpc` and the tasks share: store, clock, signals, presence, and the making of events. It decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use proto::clock::Clock;
+use proto::text::one_line;
+
+use super::presence::Presence;
+use super::wake::Wake;
+use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::problem::Problem;
+use crate::store::{Store, StoreError};
+
+/// Actor of what the controller does by itself.
+pub(crate) const CONTROLLER: &str = "controller";
+/// Longest event sentence, characters.
+const MESSAGE_CHARS_MAX: usize = 400;
+
+/// Shared by `rpc` and the tasks; clones are the same hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// The truth.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who is connected.
+    pub presence: Arc<Presence>,
+    /// "Look again".
+    pub wake: Arc<Wake>,
+    event_seq: Arc<AtomicU64>,
+}
+
+impl Hub {
+    /// Makes the hub of one controller.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open(store: Store, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let event_seq = Arc::new(AtomicU64::new(store.last_event_seq().await?));
+        Ok(Self { store, clock, presence: Arc::default(), wake: Arc::default(), event_seq })
+    }
+
+    /// Returns the current instant.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Returns a number between 0 and 1 for jitter. Not for secrets.
+    ///
+    /// # Panics
+    /// When the kernel gives no random bytes.
+    #[must_use]
+    pub fn jitter(&self) -> f64 {
+        let mut bytes = [0_u8; 4];
+        getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    }
+
+    /// Begins an event of this kind, by the controller itself and of severity info.
+    #[must_use]
+    pub fn event(&self, kind: &str, message: impl AsRef<str>) -> Event {
+        Event {
+            seq: self.event_seq.fetch_add(1, Ordering::Relaxed) + 1,
+            at: self.now(),
+            severity: Severity::Info,
+            actor: CONTROLLER.to_owned(),
+            kind: kind.to_owned(),
+            certificate: None,
+            agent: None,
+            message: one_line(message.as_ref(), MESSAGE_CHARS_MAX),
+            problem: None,
+        }
+    }
+}
+
+impl Event {
+    /// Says which certificate it is about.
+    #[must_use]
+    pub fn of_certificate(mut self, name: &str) -> Self {
+        self.certificate = Some(name.to_owned());
+        self
+    }
+
+    /// Says which agent it is about.
+    #[must_use]
+    pub fn of_agent(mut self, name: &str) -> Self {
+        self.agent = Some(name.to_owned());
+        self
+    }
+
+    /// Says who did it.
+    #[must_use]
+    pub fn by(mut self, actor: &str) -> Self {
+        actor.clone_into(&mut self.actor);
+        self
+    }
+
+    /// Adds what went wrong.
+    #[must_use]
+    pub fn with_problem(mut self, severity: Severity, problem: Problem) -> Self {
+        self.severity = severity;
+        self.problem = Some(problem);
+        self
+    }
+}

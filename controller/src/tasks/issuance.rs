@@ -1,0 +1,200 @@
+//! Drives orders: which certificate to look at when. What to do is decided by `lifecycle/order`, done by
+//! `issuance/attempt`. Certificates are looked at when something rang, when their time has come, and all of them at start
+//! and every hour, so that none is forgotten. Called by `tasks::run`.
+
+mod attempt;
+mod facts;
+mod keys;
+
+pub(crate) use self::keys::key_place;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::Context;
+use crate::acme::order::AcmeOrder;
+use crate::lifecycle::backoff::after;
+use crate::lifecycle::problem::chain;
+
+/// Most orders worked on at once (reliability.md: 7 requests each; a CA allows tens of orders a second).
+const PARALLEL_MAX: usize = 32;
+/// All certificates are looked at this often, whatever rings.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+/// The wall clock may leap (suspend, NTP): look at it at least this often.
+const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(60);
+/// After a failure of our own store.
+const STORE_RETRY: Duration = Duration::from_secs(10);
+
+/// One look at a certificate is over.
+#[derive(Debug)]
+struct Looked {
+    id: String,
+    /// The conversation about its running order, kept so that the order need not be read again.
+    order: Option<AcmeOrder>,
+    /// When to look again by itself.
+    next: Option<Timestamp>,
+}
+
+/// Certificates by when to look at them next.
+#[derive(Debug, Default)]
+struct Schedule {
+    times: BTreeSet<(Timestamp, String)>,
+    by_id: HashMap<String, Timestamp>,
+}
+
+/// Looks at certificates until `stop`.
+pub(crate) async fn run(context: Context, stop: CancellationToken) {
+    let mut desk = Desk {
+        context,
+        schedule: Schedule::default(),
+        orders: HashMap::new(),
+        waiting: BTreeSet::new(),
+        busy: HashSet::new(),
+        looks: JoinSet::new(),
+    };
+    desk.sweep().await;
+    let mut swept_at = desk.context.hub.now();
+    loop {
+        desk.start_looks();
+        let now = desk.context.hub.now();
+        if after(swept_at, SWEEP_EVERY) <= now {
+            desk.sweep().await;
+            swept_at = now;
+        }
+        let pause = desk.schedule.pause(now);
+        // Every arm is cancel-safe: `wait` takes ids only when it returns, `join_next` likewise.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(looked) = desk.looks.join_next() => desk.looked(looked),
+            ids = desk.context.hub.wake.certificates.wait() => desk.waiting.extend(ids),
+            () = tokio::time::sleep(pause) => desk.waiting.extend(desk.schedule.due(desk.context.hub.now())),
+        }
+    }
+    // Steps in flight are dropped: each may be repeated, and what the CA did is read from the CA again.
+    desk.looks.shutdown().await;
+}
+
+struct Desk {
+    context: Context,
+    schedule: Schedule,
+    orders: HashMap<String, AcmeOrder>,
+    waiting: BTreeSet<String>,
+    busy: HashSet<String>,
+    looks: JoinSet<Looked>,
+}
+
+impl Desk {
+    async fn sweep(&mut self) {
+        match self.context.hub.store.certificate_ids().await {
+            Ok(ids) => self.waiting.extend(ids),
+            Err(error) => error!(error = %chain(&error), "cannot list certificates"),
+        }
+    }
+
+    fn start_looks(&mut self) {
+        let startable: Vec<String> = self
+            .waiting
+            .iter()
+            .filter(|id| !self.busy.contains(*id))
+            .take(PARALLEL_MAX.saturating_sub(self.looks.len()))
+            .cloned()
+            .collect();
+        for id in startable {
+            self.waiting.remove(&id);
+            self.schedule.clear(&id);
+            self.busy.insert(id.clone());
+            let order = self.orders.remove(&id);
+            self.looks.spawn(look(self.context.clone(), id, order));
+        }
+    }
+
+    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) {
+        let Looked { id, order, next } = match looked {
+            Ok(looked) => looked,
+            Err(panic) => {
+                // Which one is not known any more: forget who was busy and look at all of them again.
+                error!(%panic, "an order's step ended by a bug");
+                self.waiting.extend(self.busy.drain());
+                return;
+            }
+        };
+        self.busy.remove(&id);
+        if let Some(order) = order {
+            self.orders.insert(id.clone(), order);
+        }
+        if let Some(next) = next {
+            self.schedule.set(id, next);
+        }
+    }
+}
+
+impl Schedule {
+    fn set(&mut self, id: String, at: Timestamp) {
+        self.clear(&id);
+        self.times.insert((at, id.clone()));
+        self.by_id.insert(id, at);
+    }
+
+    fn clear(&mut self, id: &str) {
+        if let Some(at) = self.by_id.remove(id) {
+            self.times.remove(&(at, id.to_owned()));
+        }
+    }
+
+    fn due(&self, now: Timestamp) -> Vec<String> {
+        self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect()
+    }
+
+    fn pause(&self, now: Timestamp) -> Duration {
+        let first = self.times.first().map(|(at, _)| at.duration_since(now));
+        first.map_or(CLOCK_LOOK_EVERY, |wait| wait.try_into().unwrap_or(Duration::ZERO).min(CLOCK_LOOK_EVERY))
+    }
+}
+
+/// Does step after step until there is nothing to do at this moment.
+async fn look(context: Context, id: String, mut order: Option<AcmeOrder>) -> Looked {
+    loop {
+        match attempt::step(&context, &id, &mut order).await {
+            Ok(attempt::After::Again) => {}
+            Ok(attempt::After::Sleep(next)) => return Looked { id, order, next },
+            Err(error) => {
+                error!(
+                    certificate_id = id,
+                    error = %chain(&error),
+                    "a step could not be recorded; it is repeated"
+                );
+                let next = Some(after(context.hub.now(), STORE_RETRY));
+                return Looked { id, order, next };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_is_in_the_schedule_once() {
+        let mut schedule = Schedule::default();
+        schedule.set("a".into(), at(10));
+        schedule.set("a".into(), at(20));
+        schedule.set("b".into(), at(15));
+        assert_eq!(schedule.due(at(12)), Vec::<String>::new());
+        assert_eq!(schedule.due(at(20)), ["b", "a"]);
+        assert_eq!(schedule.pause(at(10)), Duration::from_secs(5));
+        schedule.clear("b");
+        schedule.clear("a");
+        assert_eq!(schedule.pause(at(10)), CLOCK_LOOK_EVERY);
+    }
+}

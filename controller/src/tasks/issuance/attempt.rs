@@ -1,0 +1,315 @@
+//! Does one step of an order and records what came of it. It decides nothing but how to record: the step comes from
+//! `lifecycle/order`. Called by `tasks/issuance`.
+
+mod ca;
+mod finish;
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::facts::Gathered;
+use super::keys::{self, KeyError};
+use crate::acme::order::AcmeOrder;
+use crate::acme::problem::{AcmeError, Retry};
+use crate::lifecycle::backoff;
+use crate::lifecycle::certificate::{Certificate, Custody};
+use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::order::{OFFLINE_RETRY, Order, Phase, Step};
+use crate::lifecycle::problem::Problem;
+use crate::lifecycle::renewal::Reason;
+use crate::preflight::{self, Verdict};
+use crate::store::StoreError;
+use crate::store::batch::CommitError;
+use crate::store::records::{Changes, Versioned};
+use crate::tasks::Context;
+use crate::tasks::accounts::{self, AccountError};
+
+/// What to do after a step.
+#[derive(Debug)]
+pub(super) enum After {
+    /// Decide again.
+    Again,
+    /// Nothing until then.
+    Sleep(Option<Timestamp>),
+}
+
+/// Why a step could not be done or recorded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    /// Reading.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Writing.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The CA; recorded on the order.
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
+    /// No account; the CA's part is recorded on the order.
+    #[error(transparent)]
+    Account(AccountError),
+    /// No key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A finding of ours that ends the attempt; recorded on the order, whose resource at the CA is given up.
+    #[error("the attempt cannot go on")]
+    Refused(Problem),
+}
+
+impl From<AccountError> for StepError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Acme(error) => Self::Acme(error),
+            AccountError::Commit(error) => Self::Commit(error),
+            other => Self::Account(other),
+        }
+    }
+}
+
+/// Decides on and does one step for a certificate.
+///
+/// # Errors
+/// When the outcome could not be recorded; the step is then repeated.
+pub(super) async fn step(
+    context: &Context,
+    certificate_id: &str,
+    handle: &mut Option<AcmeOrder>,
+) -> Result<After, StepError> {
+    let Some(gathered) = Gathered::read(&context.hub, certificate_id).await? else { return Ok(After::Sleep(None)) };
+    let now = context.hub.now();
+    let attempt = Attempt { context, gathered, now };
+    let done = match attempt.gathered.decide(now) {
+        Step::Sleep(until) => return Ok(After::Sleep(until)),
+        Step::Begin(reason) => attempt.begin(reason).await,
+        Step::MakeKey => attempt.make_key().await,
+        Step::CheckNames => attempt.check_names().await,
+        Step::Hold(problem) => attempt.hold(problem).await,
+        Step::Fail(problem) => attempt.fail(problem, Retry::After(std::time::Duration::ZERO), false).await,
+        Step::CheckVisible => attempt.check_visible().await,
+        Step::CreateOrder => attempt.create_order(handle).await,
+        Step::ReadAuthorizations => attempt.read_authorizations(handle).await,
+        Step::Answer(identifier) => attempt.answer(handle, &identifier).await,
+        Step::Poll => attempt.poll(handle).await,
+        Step::Finalize => attempt.finalize(handle).await,
+        Step::Download => attempt.download(handle).await,
+    };
+    match done {
+        // Someone else wrote the record: decide again on what is there now.
+        Ok(()) | Err(StepError::Commit(CommitError::Conflict { .. })) => Ok(After::Again),
+        Err(StepError::Acme(error)) => attempt.refused_by_ca(error, handle).await.map(|()| After::Again),
+        Err(StepError::Refused(problem)) => {
+            *handle = None;
+            attempt.fail(problem, Retry::After(std::time::Duration::ZERO), true).await.map(|()| After::Again)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// One step in its surroundings.
+struct Attempt<'a> {
+    context: &'a Context,
+    gathered: Gathered,
+    now: Timestamp,
+}
+
+impl Attempt<'_> {
+    fn certificate(&self) -> &Certificate {
+        &self.gathered.bundle.certificate.value
+    }
+
+    /// The order, to be changed and saved. Every step but the first has one.
+    fn order(&self) -> Result<Versioned<Order>, StepError> {
+        let gone = || {
+            StepError::Commit(CommitError::Conflict {
+                table: crate::store::tables::Table::Order,
+                key: self.certificate().id.clone(),
+            })
+        };
+        self.gathered.bundle.order.clone().ok_or_else(gone)
+    }
+
+    fn event(&self, kind: &str, message: impl AsRef<str>) -> Event {
+        self.context.hub.event(kind, message).of_certificate(&self.certificate().name)
+    }
+
+    async fn save(&self, order: &Versioned<Order>, changes: Changes) -> Result<(), StepError> {
+        self.context.hub.store.commit(changes.update(order)).await?;
+        if matches!(order.value.phase, Phase::Failed | Phase::Completed) {
+            self.context.hub.wake.jobs.ring(&order.value.certificate_id);
+        }
+        info!(certificate_id = order.value.certificate_id, phase = order.value.phase.word(), "order recorded");
+        Ok(())
+    }
+
+    fn wake_agents(&self) {
+        let bundle = &self.gathered.bundle;
+        bundle
+            .responder_ids()
+            .iter()
+            .chain(&bundle.target_agent_ids())
+            .for_each(|id| self.context.hub.wake.agents.ring(id));
+    }
+
+    async fn begin(&self, reason: Reason) -> Result<(), StepError> {
+        let bundle = &self.gathered.bundle;
+        let earlier = bundle.order.as_ref().map(|order| &order.value);
+        let order = Order::begin(self.certificate(), reason, earlier, self.now);
+        let mut changes = match &bundle.order {
+            Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
+            None => Changes::new().insert(&order),
+        };
+        if !earlier.is_some_and(|earlier| earlier.waits_for_agent) {
+            let message = format!("attempt {} begins: {}", order.failures + 1, reason.word());
+            changes = changes.event(&self.event("order.started", message));
+        }
+        if bundle.certificate.value.renew_asked_at.is_some() {
+            let mut certificate = bundle.certificate.clone();
+            certificate.value.renew_asked_at = None;
+            changes = changes.update(&certificate);
+        }
+        self.context.hub.store.commit(changes).await?;
+        Ok(())
+    }
+
+    async fn make_key(&self) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        let certificate = self.certificate();
+        let slot = match (certificate.specification.custody, self.gathered.key_agent_id()) {
+            (Custody::Agent, Some(agent_id)) => keys::agent_slot(certificate, agent_id),
+            (Custody::Agent, None) => return Err(StepError::Refused(no_key_agent(certificate))),
+            (Custody::Controller, _) => keys::controller_slot(certificate, &self.context.hub.store.keyring).await?,
+        };
+        order.value.key_slot_id = Some(slot.id.clone());
+        self.save(&order, Changes::new().insert(&slot)).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
+    async fn check_names(&self) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        if order.value.phase == Phase::Starting {
+            order.value.enter(Phase::Checking, self.now);
+            return self.save(&order, Changes::new()).await;
+        }
+        let verdicts =
+            preflight::names(self.context.lookup.as_ref(), &self.certificate().specification.identifiers).await;
+        let mut changes = Changes::new();
+        for (_, verdict) in verdicts {
+            match verdict {
+                Verdict::Ok => {}
+                Verdict::Contradicted(problem) => {
+                    return self.fail(problem, Retry::After(std::time::Duration::ZERO), false).await;
+                }
+                Verdict::Unknown(problem) => changes = changes.event(&self.doubt(problem)),
+            }
+        }
+        order.value.enter(Phase::Ordering, self.context.hub.now());
+        self.save(&order, changes).await
+    }
+
+    async fn check_visible(&self) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        let mut changes = Changes::new();
+        for one in order
+            .value
+            .authorizations
+            .iter()
+            .filter(|one| one.state == crate::lifecycle::order::AuthorizationState::Pending)
+        {
+            let context = self.context;
+            let verdict = preflight::visible(
+                context.lookup.as_ref(),
+                context.probe.as_ref(),
+                &one.identifier,
+                &one.token,
+                &one.key_authorization,
+            )
+            .await;
+            match verdict {
+                Verdict::Ok => {}
+                Verdict::Contradicted(problem) => {
+                    return self.fail(problem, Retry::After(std::time::Duration::ZERO), false).await;
+                }
+                Verdict::Unknown(problem) => changes = changes.event(&self.doubt(problem)),
+            }
+        }
+        order.value.visible = true;
+        self.save(&order, changes).await
+    }
+
+    /// Something could not be seen from here; the CA may see it.
+    fn doubt(&self, problem: Problem) -> Event {
+        self.event("preflight.unknown", format!("{}; the CA is asked all the same", problem.message))
+            .with_problem(Severity::Info, problem)
+    }
+
+    async fn hold(&self, problem: Problem) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        let mut changes = Changes::new();
+        if order.value.error.as_ref() != Some(&problem) {
+            changes = changes
+                .event(&self.event("order.waiting", &problem.message).with_problem(Severity::Warn, problem.clone()));
+        }
+        order.value.error = Some(problem);
+        order.value.waits_for_agent = true;
+        order.value.retry_at = Some(backoff::after(self.now, OFFLINE_RETRY));
+        order.value.enter(Phase::Waiting, self.now);
+        self.save(&order, changes).await
+    }
+
+    /// Ends the attempt. `give_up_order` forgets the order resource, so that the next attempt makes a new one.
+    async fn fail(&self, problem: Problem, retry: Retry, give_up_order: bool) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        let now = self.context.hub.now();
+        if give_up_order {
+            order.value.order_url = None;
+        }
+        let failures = order.value.failures.saturating_add(1);
+        let retry_at = match retry {
+            Retry::Never => None,
+            Retry::Now => Some(backoff::retry_at(now, failures, None, self.context.hub.jitter())),
+            Retry::After(asked) => Some(backoff::retry_at(now, failures, Some(asked), self.context.hub.jitter())),
+        };
+        let severity = if retry_at.is_some() { Severity::Warn } else { Severity::Error };
+        let event = self
+            .event("order.failed", format!("attempt {failures} failed: {}", problem.message))
+            .with_problem(severity, problem.clone());
+        order.value.fail(problem, retry_at, now);
+        self.save(&order, Changes::new().event(&event)).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
+    async fn refused_by_ca(&self, error: AcmeError, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        if error.is_account_gone() && !order.value.registered_again {
+            *handle = None;
+            accounts::forget(self.context, &order.value.issuer_id).await?;
+            order.value.order_url = None;
+            order.value.registered_again = true;
+            order.value.enter(Phase::Ordering, self.context.hub.now());
+            return self.save(&order, Changes::new()).await;
+        }
+        let order_is_dead = match &error {
+            AcmeError::OrderInvalid { .. } => true,
+            AcmeError::Refused { .. } => order.value.phase == Phase::Finalizing || error.is_account_gone(),
+            _ => error.is_not_found(),
+        };
+        if order_is_dead {
+            *handle = None;
+        }
+        self.fail(error.problem(), error.retry(), order_is_dead).await
+    }
+}
+
+fn no_key_agent(certificate: &Certificate) -> Problem {
+    Problem::new(
+        "NO_KEY_AGENT",
+        format!("{} has no agent to hold its key", certificate.name),
+        "its custody is agent, and it has no target",
+        format!(
+            "certwright targets add {0} --agent NAME --dir DIR, or certwright certs set {0} --custody controller",
+            certificate.name
+        ),
+    )
+}

@@ -1,0 +1,196 @@
+//! The steps that talk to the CA, one request each where RFC 8555 allows. Whatever was interrupted is read again from
+//! the CA before anything is sent twice.
+
+use super::{Attempt, StepError};
+use crate::acme::order::{AcmeOrder, AuthorizationFacts, AuthorizationStatus, OrderFacts, OrderStatus};
+use crate::lifecycle::backoff::poll_at;
+use crate::lifecycle::order::{Authorization, AuthorizationState, CaStatus, Order, Phase};
+use crate::lifecycle::problem::Problem;
+use crate::store::records::{Changes, Versioned};
+use crate::tasks::accounts;
+
+/// The conversation about an order.
+struct Resumed<'h> {
+    order: &'h mut AcmeOrder,
+    /// It was read from the CA just now: its facts are fresh.
+    fresh: bool,
+}
+
+impl Attempt<'_> {
+    /// Returns the conversation about the recorded order, and takes it up again after a restart.
+    async fn resume<'h>(&self, handle: &'h mut Option<AcmeOrder>) -> Result<Resumed<'h>, StepError> {
+        let record = self.order()?.value;
+        let url = record.order_url.as_deref().unwrap_or_default();
+        match handle.take_if(|order| order.url() == url) {
+            Some(order) => Ok(Resumed { order: handle.insert(order), fresh: false }),
+            None => {
+                let account = accounts::account(self.context, &record.issuer_id).await?;
+                Ok(Resumed { order: handle.insert(account.resume(url).await?), fresh: true })
+            }
+        }
+    }
+
+    /// The same for a caller that does not mind how fresh it is.
+    pub(super) async fn resume_order<'h>(
+        &self,
+        handle: &'h mut Option<AcmeOrder>,
+    ) -> Result<&'h mut AcmeOrder, StepError> {
+        Ok(self.resume(handle).await?.order)
+    }
+
+    pub(super) async fn create_order(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let mut record = self.order()?;
+        let account = accounts::account(self.context, &record.value.issuer_id).await?;
+        let order = account.new_order(&record.value.identifiers).await?;
+        record.value.order_url = Some(order.url().to_owned());
+        let event = self.event("order.created", format!("the CA opened {}", order.url()));
+        *handle = Some(order);
+        self.save(&record, Changes::new().event(&event)).await
+    }
+
+    pub(super) async fn read_authorizations(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let mut record = self.order()?;
+        let read = match self.resume(handle).await {
+            Ok(resumed) => resumed,
+            Err(StepError::Acme(error)) if error.is_not_found() => return self.start_over(record, handle).await,
+            Err(error) => return Err(error),
+        };
+        let facts = read.order.facts();
+        match facts.status {
+            OrderStatus::Invalid => return self.start_over(record, handle).await,
+            OrderStatus::Pending => {}
+            OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {
+                self.absorb(&mut record.value, &facts);
+                return self.save(&record, Changes::new()).await;
+            }
+        }
+        let authorizations = read.order.authorizations().await?;
+        if authorizations
+            .iter()
+            .any(|one| matches!(one.status, AuthorizationStatus::Invalid | AuthorizationStatus::Gone))
+        {
+            return Err(StepError::Acme(read.order.invalid_cause().await));
+        }
+        record.value.authorizations = authorizations.iter().map(authorization).collect::<Result<_, _>>()?;
+        record.value.polls = 0;
+        let open = record.value.authorizations.iter().any(|one| one.state == AuthorizationState::Pending);
+        record.value.enter(if open { Phase::Publishing } else { Phase::Validating }, self.context.hub.now());
+        self.save(&record, Changes::new()).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
+    /// The CA no longer knows the order, or gave it up: forget it and make a new one.
+    async fn start_over(&self, mut record: Versioned<Order>, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        *handle = None;
+        let event = self.event("order.lost", "the earlier order is no longer open at the CA; a new one is made");
+        record.value.order_url = None;
+        self.save(&record, Changes::new().event(&event)).await
+    }
+
+    pub(super) async fn answer(&self, handle: &mut Option<AcmeOrder>, identifier: &str) -> Result<(), StepError> {
+        let mut record = self.order()?;
+        let resumed = self.resume(handle).await?;
+        resumed.order.answer(identifier).await?;
+        let now = self.context.hub.now();
+        for one in record.value.authorizations.iter_mut().filter(|one| one.identifier == identifier) {
+            one.state = AuthorizationState::Answered;
+        }
+        record.value.polls = 0;
+        record.value.poll_at = Some(poll_at(now, 0, None));
+        record.value.enter(Phase::Validating, now);
+        self.save(&record, Changes::new()).await
+    }
+
+    pub(super) async fn poll(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let mut record = self.order()?;
+        let resumed = self.resume(handle).await?;
+        let facts = if resumed.fresh { resumed.order.facts() } else { resumed.order.refresh().await? };
+        if facts.status == OrderStatus::Invalid {
+            return Err(StepError::Acme(resumed.order.invalid_cause().await));
+        }
+        let validated = record.value.phase == Phase::Validating && facts.status != OrderStatus::Pending;
+        self.absorb(&mut record.value, &facts);
+        let changes = if validated {
+            Changes::new().event(&self.event("order.validated", "the CA validated every name"))
+        } else {
+            Changes::new()
+        };
+        self.save(&record, changes).await?;
+        if validated {
+            // Tokens are withdrawn now.
+            self.wake_agents();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finalize(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let mut record = self.order()?;
+        let csr = self.csr()?;
+        let resumed = self.resume(handle).await?;
+        let before = resumed.order.facts();
+        // After a restart the CA may be further than the record: it is not asked twice.
+        let facts = if resumed.fresh && before.status != OrderStatus::Ready {
+            before
+        } else {
+            resumed.order.finalize(&csr).await?
+        };
+        if facts.status == OrderStatus::Invalid {
+            return Err(StepError::Acme(resumed.order.invalid_cause().await));
+        }
+        record.value.polls = 0;
+        self.absorb(&mut record.value, &facts);
+        self.save(&record, Changes::new()).await
+    }
+
+    /// Takes over what the CA says about the order.
+    fn absorb(&self, order: &mut Order, facts: &OrderFacts) {
+        let now = self.context.hub.now();
+        order.poll_at = Some(poll_at(now, order.polls, facts.retry_after));
+        order.polls = order.polls.saturating_add(1);
+        let status = match facts.status {
+            OrderStatus::Pending | OrderStatus::Invalid => CaStatus::Pending,
+            OrderStatus::Ready => CaStatus::Ready,
+            OrderStatus::Processing => CaStatus::Processing,
+            OrderStatus::Valid => CaStatus::Valid,
+        };
+        order.ca_status = status;
+        if status != CaStatus::Pending {
+            order.authorizations.iter_mut().for_each(|one| one.state = AuthorizationState::Valid);
+            order.enter(Phase::Finalizing, now);
+        }
+    }
+
+    fn csr(&self) -> Result<Vec<u8>, StepError> {
+        use base64::Engine as _;
+        let csr = self.gathered.bundle.order_slot().and_then(|slot| slot.value.csr.as_deref());
+        let der = csr.and_then(|csr| base64::engine::general_purpose::STANDARD.decode(csr).ok());
+        der.ok_or_else(|| {
+            let name = &self.certificate().name;
+            StepError::Refused(Problem::new(
+                "CSR_LOST",
+                format!("the CSR for {name} is not readable"),
+                "the record of its key is damaged",
+                format!("certwright certs renew {name} makes a new key"),
+            ))
+        })
+    }
+}
+
+fn authorization(facts: &AuthorizationFacts) -> Result<Authorization, StepError> {
+    let valid = facts.status == AuthorizationStatus::Valid;
+    let (token, key_authorization) = match &facts.http01 {
+        Some(challenge) => (challenge.token.clone(), challenge.key_authorization.clone()),
+        None if valid => (String::new(), String::new()),
+        None => {
+            return Err(StepError::Refused(Problem::new(
+                "NO_HTTP01",
+                format!("the CA offers no HTTP-01 challenge for {}", facts.identifier),
+                "its authorization lists other challenge types only",
+                "use a CA that offers HTTP-01 for this name",
+            )));
+        }
+    };
+    let state = if valid { AuthorizationState::Valid } else { AuthorizationState::Pending };
+    Ok(Authorization { identifier: facts.identifier.clone(), token, key_authorization, state })
+}

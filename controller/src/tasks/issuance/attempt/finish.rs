@@ -1,0 +1,115 @@
+//! The end of an order: the chain is downloaded, distrusted until it is checked, and becomes the current version.
+
+use jiff::Timestamp;
+use proto::id::random_id;
+use proto::text::one_line;
+use proto::x509::{self, Chain, CsrFacts};
+
+use super::{Attempt, StepError};
+use crate::acme::order::AcmeOrder;
+use crate::lifecycle::certificate::{CurrentVersion, KeySlot, Version};
+use crate::lifecycle::order::Phase;
+use crate::lifecycle::problem::Problem;
+use crate::store::records::Changes;
+
+/// A leaf may begin this much in our future: clocks differ.
+const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Longest issuer name kept.
+const ISSUER_CHARS_MAX: usize = 100;
+
+impl Attempt<'_> {
+    pub(super) async fn download(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        let pem = {
+            let resumed = self.resume_order(handle).await?;
+            resumed.certificate().await?
+        };
+        let slot = self.gathered.bundle.order_slot().map(|slot| slot.value.clone());
+        let slot = slot.ok_or_else(|| StepError::Refused(wrong(&self.certificate().name, "its key slot is gone")))?;
+        let now = self.context.hub.now();
+        let chain =
+            check(&pem, &slot, now).map_err(|cause| StepError::Refused(wrong(&self.certificate().name, &cause)))?;
+        *handle = None;
+        let version = self.version(&chain, &slot, now)?;
+        let mut order = self.order()?;
+        order.value.enter(Phase::Completed, now);
+        order.value.failures = 0;
+        order.value.error = None;
+        order.value.retry_at = None;
+        let mut certificate = self.gathered.bundle.certificate.clone();
+        certificate.value.current = Some(version.facts.clone());
+        let message = format!(
+            "serial {} from {}, valid until {}",
+            version.facts.serial, version.facts.issuer_cn, version.facts.not_after
+        );
+        let event = self.event("version.issued", message);
+        self.save(&order, Changes::new().insert(&version).update(&certificate).event(&event)).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
+    fn version(&self, chain: &Chain, slot: &KeySlot, now: Timestamp) -> Result<Version, StepError> {
+        let order = self.order()?.value;
+        let leaf = &chain.leaf;
+        let certificates = chain.certificates.iter().map(|der| x509::to_pem(der)).collect::<Vec<_>>();
+        // Sorts by time, so that history is listed newest first.
+        let id = format!("{:012x}{}", now.as_millisecond(), random_id());
+        Ok(Version {
+            id: id.clone(),
+            certificate_id: self.certificate().id.clone(),
+            facts: CurrentVersion {
+                version_id: id,
+                serial: leaf.serial.clone(),
+                fingerprint_sha256: x509::hex(&leaf.fingerprint_sha256),
+                not_before: leaf.not_before,
+                not_after: leaf.not_after,
+                issuer_cn: one_line(&leaf.issuer_cn, ISSUER_CHARS_MAX),
+                custody: slot.custody,
+                key_slot_id: slot.id.clone(),
+                identifiers: slot.identifiers.clone(),
+                key_type: slot.key_type,
+                issuer_id: order.issuer_id,
+                key_lost: false,
+            },
+            leaf_pem: certificates.first().cloned().unwrap_or_default(),
+            chain_pem: certificates.iter().skip(1).cloned().collect(),
+            order_url: order.order_url.unwrap_or_default(),
+            issued_at: now,
+            reason: order.reason.word().to_owned(),
+        })
+    }
+}
+
+/// Checks what the CA sent: it may be anything.
+fn check(pem: &str, slot: &KeySlot, now: Timestamp) -> Result<Chain, String> {
+    use base64::Engine as _;
+    let chain = Chain::parse_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let csr = slot.csr.as_deref().and_then(|csr| base64::engine::general_purpose::STANDARD.decode(csr).ok());
+    let csr = csr.and_then(|der| CsrFacts::parse(&der).ok()).ok_or("the recorded CSR does not parse")?;
+    let leaf = &chain.leaf;
+    if leaf.spki_der != csr.spki_der {
+        return Err("it certifies another key than ours".to_owned());
+    }
+    if !leaf.has_exactly(&slot.identifiers) {
+        return Err(format!(
+            "it names {}, and {} was ordered",
+            leaf.identifiers.join(", "),
+            slot.identifiers.join(", ")
+        ));
+    }
+    if leaf.not_after <= now || leaf.not_after <= leaf.not_before {
+        return Err(format!("it is valid until {}, which is past", leaf.not_after));
+    }
+    if leaf.not_before.duration_since(now) > CLOCK_TOLERANCE {
+        return Err(format!("it is valid only from {}, which is in the future of this host's clock", leaf.not_before));
+    }
+    Ok(chain)
+}
+
+fn wrong(name: &str, cause: &str) -> Problem {
+    Problem::new(
+        "CERTIFICATE_WRONG",
+        format!("the CA's certificate for {name} is not the one that was ordered; it is not used"),
+        cause,
+        "nothing to do now: a new order is made at the next try; if it happens again, tell the CA",
+    )
+}

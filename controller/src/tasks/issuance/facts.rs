@@ -1,0 +1,72 @@
+//! What a decision about one certificate needs: its bundle, and who of its agents is there. Called by `attempt`.
+
+use jiff::Timestamp;
+
+use crate::lifecycle::agent::Agent;
+use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::order::{Facts, Responder, Step, next_step};
+use crate::store::StoreError;
+use crate::store::certificate::Bundle;
+use crate::tasks::hub::Hub;
+
+/// Owned facts; [`Gathered::decide`] borrows them.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) bundle: Bundle,
+    key_agent: Option<Responder>,
+    responders: Vec<Responder>,
+}
+
+impl Gathered {
+    /// Reads the facts of one certificate; `None` when it does not exist any more.
+    pub(super) async fn read(hub: &Hub, certificate_id: &str) -> Result<Option<Self>, StoreError> {
+        let id = certificate_id.to_owned();
+        let read = hub.store.read(move |snapshot| {
+            let Some(bundle) = crate::store::certificate::bundle(snapshot, &id)? else { return Ok(None) };
+            let mut agents = Vec::new();
+            for agent_id in bundle.responder_ids().into_iter().chain(bundle.target_agent_ids()) {
+                agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| (agent_id, agent.value.name)));
+            }
+            Ok(Some((bundle, agents)))
+        });
+        let Some((bundle, agents)) = read.await? else { return Ok(None) };
+        let responder = |agent_id: &String| {
+            let name = agents.iter().find(|(id, _)| id == agent_id).map(|(_, name)| name.clone())?;
+            Some(responder(hub, agent_id, name))
+        };
+        let responders = bundle.responder_ids().iter().filter_map(responder).collect();
+        let key_agent = match bundle.certificate.value.specification.custody {
+            Custody::Agent => bundle.target_agent_ids().first().and_then(responder),
+            Custody::Controller => None,
+        };
+        Ok(Some(Self { bundle, key_agent, responders }))
+    }
+
+    /// Asks for the single next step.
+    pub(super) fn decide(&self, now: Timestamp) -> Step {
+        let facts = Facts {
+            certificate: &self.bundle.certificate.value,
+            order: self.bundle.order.as_ref().map(|order| &order.value),
+            slot: self.bundle.order_slot().map(|slot| &slot.value),
+            key_agent: self.key_agent.as_ref(),
+            responders: &self.responders,
+        };
+        next_step(facts, now)
+    }
+
+    /// The agent that holds the key, in agent custody.
+    pub(super) fn key_agent_id(&self) -> Option<&str> {
+        self.key_agent.as_ref().map(|agent| agent.agent_id.as_str())
+    }
+}
+
+fn responder(hub: &Hub, agent_id: &str, name: String) -> Responder {
+    let connected = hub.presence.of(agent_id);
+    Responder {
+        agent_id: agent_id.to_owned(),
+        name,
+        connected: connected.is_some(),
+        serving: connected.as_ref().map(|agent| agent.serving.clone()).unwrap_or_default(),
+        problem: connected.and_then(|agent| agent.challenge_problems.into_values().next()),
+    }
+}

@@ -1,0 +1,146 @@
+//! Which agents are connected at this moment and what they say that is not worth a commit: last seen, clock skew, tokens
+//! served, what they are doing. Lives in memory; a restart learns it again from the agents. Called by `rpc` and tasks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::lifecycle::desired::Name;
+use crate::lifecycle::problem::Problem;
+
+/// The agents with an open stream.
+#[derive(Debug)]
+pub struct Presence {
+    agents: Mutex<HashMap<String, Connected>>,
+    sessions: Mutex<u64>,
+    touched: watch::Sender<u64>,
+}
+
+/// What an open stream told.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    session: u64,
+    hint: watch::Sender<Option<Name>>,
+    cut: CancellationToken,
+    /// When its last message came.
+    pub seen_at: Timestamp,
+    /// Its wall clock minus ours.
+    pub clock_skew_ms: i64,
+    /// The challenge tokens it serves.
+    pub serving: Vec<String>,
+    /// Why it cannot serve a token, by token.
+    pub challenge_problems: HashMap<String, Problem>,
+    /// What it does at a target: writing, reloading, verifying.
+    pub doing: HashMap<String, String>,
+    /// The generation its last report answers.
+    pub generation_reported: u64,
+}
+
+/// One stream, from hello to its end.
+#[derive(Debug)]
+pub struct Session {
+    /// Distinguishes this stream from an earlier one of the same agent.
+    pub number: u64,
+    /// The state to announce.
+    pub hints: watch::Receiver<Option<Name>>,
+    /// Ends the stream.
+    pub cut: CancellationToken,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { agents: Mutex::default(), sessions: Mutex::default(), touched: watch::Sender::new(0) }
+    }
+}
+
+impl Presence {
+    /// Records a new stream; an older one of the same agent is cut.
+    pub fn attach(&self, agent_id: &str, now: Timestamp) -> Session {
+        let number = {
+            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            *sessions += 1;
+            *sessions
+        };
+        let (hint, hints) = watch::channel(None);
+        let cut = CancellationToken::new();
+        let connected = Connected {
+            session: number,
+            hint,
+            cut: cut.clone(),
+            seen_at: now,
+            clock_skew_ms: 0,
+            serving: Vec::new(),
+            challenge_problems: HashMap::new(),
+            doing: HashMap::new(),
+            generation_reported: 0,
+        };
+        if let Some(older) = self.lock().insert(agent_id.to_owned(), connected) {
+            older.cut.cancel();
+        }
+        self.touch();
+        Session { number, hints, cut }
+    }
+
+    /// Forgets a stream. Returns whether it was the agent's newest, so that the agent is offline now.
+    pub fn detach(&self, agent_id: &str, number: u64) -> bool {
+        let mut agents = self.lock();
+        let newest = agents.get(agent_id).is_some_and(|connected| connected.session == number);
+        if newest {
+            agents.remove(agent_id);
+        }
+        drop(agents);
+        self.touch();
+        newest
+    }
+
+    /// Ends the agent's stream, if one is open.
+    pub fn cut(&self, agent_id: &str) {
+        if let Some(connected) = self.lock().get(agent_id) {
+            connected.cut.cancel();
+        }
+    }
+
+    /// Announces a desired state to the agent, if it is connected.
+    pub fn hint(&self, name: &Name) {
+        if let Some(connected) = self.lock().get(&name.agent_id) {
+            connected.hint.send_replace(Some(name.clone()));
+        }
+    }
+
+    /// Changes what is known of a connected agent; nothing happens when it is not connected.
+    pub fn update(&self, agent_id: &str, change: impl FnOnce(&mut Connected)) {
+        if let Some(connected) = self.lock().get_mut(agent_id) {
+            change(connected);
+        }
+        self.touch();
+    }
+
+    /// Returns what is known of a connected agent.
+    #[must_use]
+    pub fn of(&self, agent_id: &str) -> Option<Connected> {
+        self.lock().get(agent_id).cloned()
+    }
+
+    /// Whether the agent's stream is open.
+    #[must_use]
+    pub fn is_connected(&self, agent_id: &str) -> bool {
+        self.lock().contains_key(agent_id)
+    }
+
+    /// Grows whenever something here changed: views look again.
+    #[must_use]
+    pub fn touched(&self) -> watch::Receiver<u64> {
+        self.touched.subscribe()
+    }
+
+    fn touch(&self) {
+        self.touched.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Connected>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

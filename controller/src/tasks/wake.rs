@@ -1,0 +1,53 @@
+//! "Look again": names of records whose task should look, merged while it is busy. A lost signal does no harm, because
+//! every task also sweeps the store when it starts and now and then. Called by `rpc` and by tasks.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Signals to the tasks.
+#[derive(Debug, Default)]
+pub struct Wake {
+    /// Certificates for `tasks/issuance`.
+    pub certificates: Bell,
+    /// Agents for `tasks/publish`.
+    pub agents: Bell,
+    /// Certificates for `tasks/jobs`.
+    pub jobs: Bell,
+    /// Agents whose stream ended, for `tasks/departures`.
+    pub gone: Bell,
+    /// Issuers for `tasks/accounts`.
+    pub issuers: Bell,
+}
+
+/// A set of ids that someone should look at; at most one entry per record.
+#[derive(Debug, Default)]
+pub struct Bell {
+    ids: Mutex<BTreeSet<String>>,
+    notify: Notify,
+}
+
+impl Bell {
+    /// Asks for a look at one record.
+    pub fn ring(&self, id: &str) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        self.notify.notify_one();
+    }
+
+    /// Waits until something rang, and takes all ids. Cancel-safe: ids are taken only when the wait is over.
+    pub async fn wait(&self) -> BTreeSet<String> {
+        loop {
+            let notified = self.notify.notified();
+            let ids = self.take();
+            if !ids.is_empty() {
+                return ids;
+            }
+            notified.await;
+        }
+    }
+
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
