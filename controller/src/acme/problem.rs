@@ -416,29 +416,29 @@ const KNOWN: &[Known] = &[
     row("accountDoesNotExist", "ACME_ACCOUNT_GONE", Backoff, "The CA has forgotten the account (a test CA forgets at every restart). It is registered again with the same key at the next try"),
     row("alreadyReplaced", "ACME_ALREADY_REPLACED", Backoff, "Another order already replaces this version. The next try orders without naming it"),
     row("alreadyRevoked", "ACME_ALREADY_REVOKED", Operator, "Nothing to do: the certificate is revoked already"),
-    row("badCSR", "ACME_BAD_CSR", Operator, "The CA does not accept the key or the names of the CSR: choose another key type with `certs set NAME --key p256`, or check the names"),
+    row("badCSR", "ACME_BAD_CSR", Operator, "The CA does not accept the key or the names of the CSR: choose another key type with `certs set NAME --key TYPE`, or check the names"),
     row("badNonce", "ACME_BAD_NONCE", Backoff, "The CA refused several fresh nonces in a row. It is tried again; if it lasts, look for a proxy that caches or splits requests"),
-    row("badPublicKey", "ACME_BAD_KEY", Operator, "The CA does not accept this key type or knows the key as compromised: renew with a new key, `certs renew NAME --rekey`"),
+    row("badPublicKey", "ACME_BAD_KEY", Operator, "The CA does not accept this key type or knows the key as compromised: `certs set NAME --key TYPE` makes a new key"),
     row("badRevocationReason", "ACME_BAD_REVOCATION_REASON", Operator, "Choose another revocation reason; CAs accept only some"),
     row("badSignatureAlgorithm", "ACME_BAD_SIGNATURE_ALGORITHM", Operator, "This CA does not accept ES256 account keys; use another CA"),
     row("caa", "ACME_CAA", Slow, "A CAA record forbids this CA. Add an `issue` record with the CA's name to the domain's DNS, or choose the issuer that the record names"),
     row("compound", "ACME_SEVERAL_PROBLEMS", Backoff, "Several names were refused; the cause says which and why"),
     row("connection", "ACME_CONNECTION", Backoff, "The CA could not connect to the name's address. Check that A/AAAA point to the responder and that port 80 is reachable from the Internet (firewall, IPv6)"),
     row("dns", "ACME_DNS", Backoff, "The CA could not resolve the name. Check its A/AAAA records, its name servers and DNSSEC"),
-    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Operator, "The CA wants credentials from its web site: `issuers set NAME --eab-kid K --eab-key-file F`"),
+    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Operator, "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer"),
     row("incorrectResponse", "ACME_INCORRECT_RESPONSE", Backoff, "Something else answered the challenge. Check which server answers port 80 for the name, its redirects, and whether every address of the name is a responder"),
-    row("invalidContact", "ACME_INVALID_CONTACT", Operator, "The CA does not accept the contact address: `issuers set NAME --email ADDRESS`"),
-    row("invalidProfile", "ACME_INVALID_PROFILE", Operator, "The CA does not offer this profile; `issuers get NAME` lists those it does"),
+    row("invalidContact", "ACME_INVALID_CONTACT", Operator, "The CA does not accept the contact address: add the issuer with another one, `issuers add NAME --email ADDRESS`"),
+    row("invalidProfile", "ACME_INVALID_PROFILE", Operator, "The CA does not offer this profile: choose one that its directory lists"),
     row("malformed", "ACME_MALFORMED", Slow, "The CA did not understand the request. If the cause names an identifier, correct it; else report it with this text"),
     row("orderNotReady", "ACME_ORDER_NOT_READY", Backoff, "The order is not ready to be finalised yet; its state is read again"),
-    row("rateLimited", "ACME_RATE_LIMITED", Slow, "The CA limits how much may be asked. It is tried again when the limit opens; see `issuers limits`, and use the CA's staging server for trials"),
+    row("rateLimited", "ACME_RATE_LIMITED", Slow, "The CA limits how much may be asked. It is tried again when the limit opens; use the CA's staging server for trials"),
     row("rejectedIdentifier", "ACME_REJECTED_IDENTIFIER", Operator, "The CA will not issue for this name. Check its spelling; some names need an exception by the CA, others a private issuer"),
     row("serverInternal", "ACME_SERVER_INTERNAL", Backoff, "The CA has a fault of its own; it is tried again. Look at the CA's status page if it lasts"),
     row("tls", "ACME_TLS", Backoff, "The CA met a TLS error while validating. Check what answers on port 443 of the name, and whether port 80 redirects there"),
     row("unauthorized", "ACME_UNAUTHORIZED", Backoff, "The CA got a wrong answer or may not use the account. Check which server answers port 80 for the name, and that no rule hides /.well-known/acme-challenge/"),
-    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Operator, "The CA does not accept this kind of contact: `issuers set NAME --email ADDRESS`"),
+    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Operator, "The CA does not accept this kind of contact: add the issuer with a plain address, `issuers add NAME --email ADDRESS`"),
     row("unsupportedIdentifier", "ACME_UNSUPPORTED_IDENTIFIER", Operator, "The CA issues no certificates for this kind of name (IP address, single label): choose another issuer"),
-    row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: read the cause, then `issuers set NAME --accept-terms`"),
+    row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: the cause says what and where. Then `certs renew NAME`"),
 ];
 
 const SERVER_ERROR: Known = row(
@@ -464,13 +464,17 @@ const NO_CHALLENGE: Known = row(
     "The CA does not validate this name by HTTP-01 (a wildcard needs DNS-01): choose other names or another issuer",
 );
 const NOT_ISSUED: Known = row("", "ACME_NOT_ISSUED", Backoff, "The CA is still working; the order is read again");
-const TERMS: Known =
-    row("", "ACME_TERMS_NOT_ACCEPTED", Operator, "Read the terms, then `issuers set NAME --accept-terms`");
+const TERMS: Known = row(
+    "",
+    "ACME_TERMS_NOT_ACCEPTED",
+    Operator,
+    "Read the terms at the address in the cause, then add the issuer with `issuers add NAME --accept-terms`",
+);
 const EXTERNAL: Known = row(
     "",
     "ACME_EXTERNAL_ACCOUNT",
     Operator,
-    "The CA wants credentials from its web site: `issuers set NAME --eab-kid K --eab-key-file F`",
+    "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer",
 );
 const ACCOUNT_KEY: Known =
     row("", "ACCOUNT_KEY_UNUSABLE", Operator, "The stored account key is not a P-256 key; remove and add the issuer");
@@ -484,7 +488,7 @@ const ROOTS: Known = row(
     "",
     "CA_ROOTS_UNUSABLE",
     Operator,
-    "`issuers set NAME --root FILE` with the CA certificate in PEM; without --root the host needs the package ca-certificates",
+    "Give the CA certificate in PEM with `issuers add NAME --root FILE`; without --root the host needs the package ca-certificates",
 );
 
 #[rustfmt::skip]
@@ -492,10 +496,10 @@ fn http_row(error: &HttpError) -> &'static Known {
     const TIMEOUT: Known = row("", "CA_TIMEOUT", Backoff, "The CA accepts connections but does not finish its answers; it is tried again. If it is your own CA, look at its load or restart it");
     const NAME: Known = row("", "CA_NAME_UNKNOWN", Backoff, "Check the host in the directory URL and the controller's DNS (/etc/resolv.conf)");
     const UNREACHABLE: Known = row("", "CA_UNREACHABLE", Backoff, "Check that the controller may reach the CA (firewall, proxy, port) and that the CA runs; it is tried again");
-    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has its own root: `issuers add NAME --root FILE` (or `issuers set`). Otherwise check the clock, and whether a proxy breaks TLS open");
+    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own, give it with `issuers add NAME --root FILE`. Otherwise check the clock, and whether a proxy breaks TLS open");
     const TLS: Known = row("", "CA_TLS_FAILED", Slow, "The server does not speak TLS 1.2 or 1.3 as expected: check the port in the directory URL");
     const LARGE: Known = row("", "CA_ANSWER_TOO_LARGE", Slow, "An ACME answer is small: check the directory URL of the issuer");
-    const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: use the final URL with `issuers set NAME --directory URL`");
+    const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: give the final URL with `issuers add NAME --directory URL`");
     const FOREIGN: Known = row("", "CA_FOREIGN_URL", Slow, "The CA is broken or hostile: it sends us to a host that its directory does not name");
     const BUSY: Known = row("", "CA_SERVER_ERROR", Backoff, "The CA or a proxy before it has a fault; it is tried again. Look at the CA's status page if it lasts");
     const LIMITED: Known = row("", "CA_RATE_LIMITED", Slow, "The CA or a proxy before it limits how much may be asked; it is tried again later");
@@ -511,5 +515,69 @@ fn http_row(error: &HttpError) -> &'static Known {
         HttpError::Status { status: 429, .. } => &LIMITED,
         HttpError::Status { status: 500.., .. } => &BUSY,
         HttpError::Status { .. } => &NOT_ACME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn refused(wire: &str, retry_after: Option<Duration>) -> AcmeError {
+        let problem = AcmeProblem::read(&serde_json::from_str(wire).unwrap(), Some(403));
+        AcmeError::Refused { attempt: Attempt { ca: "ca.test".to_owned(), step: Step::NewOrder }, problem, retry_after }
+    }
+
+    #[test]
+    fn every_type_of_rfc_8555_has_a_row_with_a_hint() {
+        let rfc = "accountDoesNotExist alreadyRevoked badCSR badNonce badPublicKey badRevocationReason \
+            badSignatureAlgorithm caa compound connection dns externalAccountRequired incorrectResponse invalidContact \
+            malformed orderNotReady rateLimited rejectedIdentifier serverInternal tls unauthorized unsupportedContact \
+            unsupportedIdentifier userActionRequired";
+        for kind in rfc.split_whitespace() {
+            let error = refused(&format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}"}}"#), None);
+            assert_ne!(error.problem().reason, "ACME_REFUSED", "{kind}");
+        }
+        let reasons: BTreeSet<_> = KNOWN.iter().map(|known| known.reason).collect();
+        assert_eq!(reasons.len(), KNOWN.len(), "each its own reason");
+        assert!(KNOWN.is_sorted_by_key(|known| known.kind));
+        assert!(KNOWN.iter().all(|known| known.hint.chars().count() <= 400), "none is cut");
+    }
+
+    #[test]
+    fn several_refused_names_are_all_named_and_the_first_decides() {
+        let error = refused(
+            r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "Some were rejected", "subproblems": [
+            {"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "on a list",
+             "identifier": {"type": "dns", "value": "bad.example.test"}},
+            {"type": "urn:ietf:params:acme:error:caa", "detail": "forbidden"}]}"#,
+            None,
+        );
+        let problem = error.problem();
+        assert_eq!((problem.reason.as_str(), error.retry()), ("ACME_REJECTED_IDENTIFIER", Retry::Never));
+        assert_eq!(problem.message, "ca.test refused the new order");
+        let cause =
+            "Some were rejected (malformed); bad.example.test: on a list (rejectedIdentifier); ?: forbidden (caa)";
+        assert_eq!(problem.cause, cause);
+    }
+
+    #[test]
+    fn a_servers_words_cannot_reach_a_terminal() {
+        let error = refused(r#"{"type": "evil:\u001b]0;x", "detail": "a\u001b[31m\nb\u202e"}"#, None);
+        let shown = format!("{:?} {error} {error:?}", error.problem());
+        assert!(!shown.chars().any(|ch| ch.is_control() || ch == '\u{202e}'), "{shown}");
+    }
+
+    #[test]
+    fn a_wait_does_not_heal_what_only_a_person_can() {
+        let wait = Some(Duration::from_secs(5));
+        let check = |kind: &str, expected| {
+            let wire = format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}"}}"#);
+            assert_eq!(refused(&wire, wait).retry(), expected, "{kind}");
+        };
+        check("rejectedIdentifier", Retry::Never);
+        check("rateLimited", Retry::After(Duration::from_secs(5)));
+        check("serverInternal", Retry::After(Duration::from_secs(5)));
     }
 }
