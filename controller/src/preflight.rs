@@ -252,3 +252,200 @@ fn dns_verdict(name: &str, error: &LookupError) -> Verdict {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    const NAME: &str = "h1.example.test";
+    const PATH: &str = "/.well-known/acme-challenge/token";
+    const CONTENT: &str = "token.thumb";
+
+    /// Names, CAA records and web servers of a small world.
+    #[derive(Debug, Default)]
+    struct World {
+        addresses: BTreeMap<&'static str, Result<Vec<IpAddr>, LookupError>>,
+        caa: BTreeMap<&'static str, Result<Vec<CaaRecord>, LookupError>>,
+        /// By `address host path`; what is missing cannot be reached.
+        pages: BTreeMap<String, ProbeAnswer>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl World {
+        fn name(mut self, name: &'static str, addresses: &[&str]) -> Self {
+            self.addresses.insert(name, Ok(addresses.iter().map(|address| address.parse().unwrap()).collect()));
+            self
+        }
+
+        fn lost(mut self, name: &'static str, error: LookupError) -> Self {
+            self.addresses.insert(name, Err(error));
+            self
+        }
+
+        fn caa(mut self, name: &'static str, records: &[(&str, &str)]) -> Self {
+            let record = |(tag, value): &(&str, &str)| CaaRecord {
+                critical: false,
+                tag: (*tag).to_owned(),
+                value: (*value).to_owned(),
+            };
+            self.caa.insert(name, Ok(records.iter().map(record).collect()));
+            self
+        }
+
+        fn page(mut self, place: &str, status: u16, body: &str) -> Self {
+            let answer = ProbeAnswer { status, body: body.as_bytes().to_vec(), ..ProbeAnswer::default() };
+            self.pages.insert(place.to_owned(), answer);
+            self
+        }
+
+        fn redirect(mut self, place: &str, location: &str) -> Self {
+            let answer = ProbeAnswer { status: 302, location: Some(location.to_owned()), ..ProbeAnswer::default() };
+            self.pages.insert(place.to_owned(), answer);
+            self
+        }
+
+        async fn visible(&self) -> Verdict {
+            visible(self, self, NAME, "token", CONTENT).await
+        }
+    }
+
+    #[async_trait]
+    impl Lookup for World {
+        async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+            self.addresses.get(name).cloned().unwrap_or(Err(LookupError::NoSuchName))
+        }
+
+        async fn caa(&self, name: &str) -> Result<Vec<CaaRecord>, LookupError> {
+            self.caa.get(name).cloned().unwrap_or(Err(LookupError::NoRecords))
+        }
+    }
+
+    #[async_trait]
+    impl Probe for World {
+        async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
+            assert_eq!(address.port(), 80);
+            let place = format!("{} {host} {path}", address.ip());
+            self.asked.lock().unwrap().push(place.clone());
+            let refused = || ProbeError::Unreachable(io::ErrorKind::ConnectionRefused.into());
+            self.pages.get(&place).cloned().ok_or_else(refused)
+        }
+    }
+
+    fn at(address: &str) -> String {
+        format!("{address} {NAME} {PATH}")
+    }
+
+    /// Returns verdict and reason: `contradicted PREFLIGHT_WRONG_STATUS`.
+    fn shown(verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Ok => "ok".to_owned(),
+            Verdict::Contradicted(problem) => format!("contradicted {}", problem.reason),
+            Verdict::Unknown(problem) => format!("unknown {}", problem.reason),
+        }
+    }
+
+    async fn check_name(world: World, identifier: &str, expected: &str) {
+        let verdicts = names(&world, &[identifier.to_owned()]).await;
+        assert_eq!((verdicts[0].0.as_str(), shown(&verdicts[0].1).as_str()), (identifier, expected), "{world:?}");
+    }
+
+    async fn check(world: World, expected: &str) {
+        assert_eq!(shown(&world.visible().await), expected, "{world:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_contradicted_before_an_order_is_made() {
+        check_name(World::default().name(NAME, &["192.0.2.1"]), NAME, "ok").await;
+        check_name(World::default(), NAME, "contradicted DNS_NO_SUCH_NAME").await;
+        check_name(World::default().lost(NAME, LookupError::NoRecords), NAME, "contradicted DNS_NO_ADDRESS").await;
+        let lost = World::default().lost(NAME, LookupError::Unreachable("SERVFAIL".to_owned()));
+        check_name(lost, NAME, "unknown DNS_UNREACHABLE").await;
+        check_name(World::default(), "192.0.2.1", "ok").await;
+        check_name(World::default(), "*.example.test", "ok").await;
+    }
+
+    #[tokio::test]
+    async fn a_caa_record_that_names_nobody_forbids_everybody() {
+        let world = || World::default().name(NAME, &["192.0.2.1"]);
+        let forbidden = "contradicted DNS_CAA_FORBIDS";
+        check_name(world().caa(NAME, &[("issue", ";")]), NAME, forbidden).await;
+        check_name(world().caa("example.test", &[("issue", " ; x=y")]), NAME, forbidden).await;
+        check_name(world().caa("test", &[("issue", "")]), NAME, forbidden).await;
+        check_name(world().caa(NAME, &[("issue", ";"), ("issue", "ca.test")]), NAME, "ok").await;
+        check_name(world().caa(NAME, &[("iodef", "mailto:x")]).caa("example.test", &[("issue", ";")]), NAME, "ok")
+            .await;
+        check_name(world().caa(NAME, &[("issuewild", ";")]), NAME, "ok").await;
+        let wild = || World::default().caa("example.test", &[("issue", "ca.test"), ("issuewild", ";")]);
+        check_name(wild(), "*.example.test", forbidden).await;
+        let mut lost = world().caa("example.test", &[("issue", ";")]);
+        lost.caa.insert(NAME, Err(LookupError::Unreachable("timeout".to_owned())));
+        check_name(lost, NAME, "ok").await;
+    }
+
+    #[tokio::test]
+    async fn a_challenge_is_visible_when_every_address_serves_it() {
+        let world = || World::default().name(NAME, &["192.0.2.1", "2001:db8::1"]).page(&at("192.0.2.1"), 200, CONTENT);
+        check(world().page(&at("2001:db8::1"), 200, "token.thumb\r\n \t"), "ok").await;
+        check(world(), "unknown PREFLIGHT_UNREACHABLE").await;
+        check(world().page(&at("2001:db8::1"), 404, ""), "contradicted PREFLIGHT_WRONG_STATUS").await;
+        let half_seen = World::default().name(NAME, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+        check(half_seen.page(&at("192.0.2.2"), 404, ""), "contradicted PREFLIGHT_WRONG_STATUS").await;
+        check(world().page(&at("2001:db8::1"), 200, "token.other"), "contradicted PREFLIGHT_WRONG_CONTENT").await;
+        check(world().page(&at("2001:db8::1"), 200, " token.thumb"), "contradicted PREFLIGHT_WRONG_CONTENT").await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_looked_up_is_unknown_and_what_is_gone_is_not() {
+        check(World::default(), "contradicted DNS_NO_SUCH_NAME").await;
+        let lost = World::default().lost(NAME, LookupError::Unreachable("SERVFAIL".to_owned()));
+        check(lost, "unknown DNS_UNREACHABLE").await;
+    }
+
+    #[tokio::test]
+    async fn a_wrong_answer_says_where_and_what_without_escapes() {
+        let world =
+            World::default().name(NAME, &["192.0.2.1"]).page(&at("192.0.2.1"), 200, "<h1>\u{1b}[31mParked</h1>");
+        let Verdict::Contradicted(problem) = world.visible().await else { panic!("a definite wrong answer") };
+        assert_eq!(problem.message, format!("The challenge is not served at http://{NAME}{PATH} at 192.0.2.1"));
+        assert_eq!(problem.cause, r#"the answer is "<h1><U+001B>[31mParked</h1>""#);
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_as_far_as_the_ca_would() {
+        let world = || World::default().name(NAME, &["192.0.2.1"]).name("www.test", &["192.0.2.9"]);
+        let first = at("192.0.2.1");
+        let elsewhere = world().redirect(&first, "http://WWW.test/acme?x=1");
+        check(elsewhere.page("192.0.2.9 www.test /acme?x=1", 200, CONTENT), "ok").await;
+        let relative = world().redirect(&first, "/acme");
+        check(relative.page(&format!("192.0.2.1 {NAME} /acme"), 200, CONTENT), "ok").await;
+        let literal = world().redirect(&first, "http://[2001:db8::9]/acme");
+        check(literal.page("2001:db8::9 2001:db8::9 /acme", 200, CONTENT), "ok").await;
+        check(world().redirect(&first, "https://www.test/acme"), "unknown PREFLIGHT_REDIRECT_HTTPS").await;
+        check(world().redirect(&first, "http://www.test:8080/"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
+        check(world().redirect(&first, "ftp://www.test/"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
+        check(world().redirect(&first, "not a url"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
+        check(world().redirect(&first, "http://gone.test/"), "contradicted DNS_NO_SUCH_NAME").await;
+    }
+
+    #[tokio::test]
+    async fn a_redirect_loop_ends() {
+        let world = World::default().name(NAME, &["192.0.2.1"]).redirect(&at("192.0.2.1"), PATH);
+        assert_eq!(shown(&world.visible().await), "contradicted PREFLIGHT_REDIRECT_LOOP");
+        assert_eq!(world.asked.lock().unwrap().len(), REDIRECTS_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_does_not_lead_us_to_a_metadata_service() {
+        for target in ["http://169.254.169.254/latest/", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"] {
+            let world = World::default().name(NAME, &["192.0.2.1"]).redirect(&at("192.0.2.1"), target);
+            assert_eq!(shown(&world.visible().await), "unknown PREFLIGHT_REDIRECT_LOCAL", "{target}");
+            assert_eq!(world.asked.lock().unwrap().len(), 1);
+        }
+    }
+}

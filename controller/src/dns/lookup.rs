@@ -175,3 +175,70 @@ fn explain(error: &NetError) -> LookupError {
         other => LookupError::Unreachable(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    const NXDOMAIN: u8 = 3;
+    const SERVFAIL: u8 = 2;
+    const REFUSED: u8 = 5;
+
+    /// Answers A questions with the first response code and this many addresses, others with the second code.
+    async fn serve(socket: UdpSocket, codes: [u8; 2], addresses: u8) {
+        let mut buffer = [0; 1024];
+        loop {
+            let (count, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let question = &buffer[12..count];
+            let end = question.iter().position(|byte| *byte == 0).unwrap() + 5;
+            let is_a = question[end - 4..end] == [0, 1, 0, 1];
+            let (code, answers) = if is_a { (codes[0], addresses) } else { (codes[1], 0) };
+            let mut reply = buffer[..2].to_vec();
+            reply.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
+            reply.extend(&question[..end]);
+            for last in 0..answers {
+                // A pointer to the question's name, A, IN, 60 s, 4 bytes.
+                reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+            }
+            socket.send_to(&reply, peer).await.unwrap();
+        }
+    }
+
+    async fn ask(codes: [u8; 2], addresses: u8) -> Result<Vec<IpAddr>, LookupError> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let resolver = Resolver::with_servers(&[socket.local_addr().unwrap()]).unwrap();
+        tokio::select! {
+            found = resolver.addresses("h1.example.test") => found,
+            () = serve(socket, codes, addresses) => unreachable!("it serves for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_name_no_records_and_no_answer_are_three_things() {
+        assert_eq!(ask([NXDOMAIN; 2], 0).await, Err(LookupError::NoSuchName));
+        assert_eq!(ask([0; 2], 0).await, Err(LookupError::NoRecords));
+        for codes in [[SERVFAIL; 2], [REFUSED; 2], [0, SERVFAIL], [SERVFAIL, 0], [NXDOMAIN, REFUSED]] {
+            let answer = ask(codes, 0).await;
+            assert!(matches!(answer, Err(LookupError::Unreachable(_))), "{codes:?}: {answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_of_one_family_are_enough_and_their_number_is_limited() {
+        assert_eq!(ask([0; 2], 1).await, Ok(vec!["192.0.2.0".parse().unwrap()]));
+        let many = ask([0; 2], 25).await.unwrap();
+        assert_eq!(many.iter().collect::<BTreeSet<_>>().len(), 25);
+        assert_eq!(ask([0; 2], 70).await.unwrap().len(), RECORDS_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_a_name_is_never_asked() {
+        let resolver = Resolver::with_servers(&["127.0.0.1:9".parse().unwrap()]).unwrap();
+        let answer = resolver.addresses(&format!("{}.test", "a".repeat(64))).await;
+        assert!(matches!(answer, Err(LookupError::Unreachable(_))), "{answer:?}");
+    }
+}

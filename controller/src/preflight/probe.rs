@@ -63,7 +63,7 @@ pub struct TcpProbe;
 #[async_trait]
 impl Probe for TcpProbe {
     async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
-        let exchange = async {
+        in_time(async {
             let mut stream = TcpStream::connect(address).await.map_err(ProbeError::Unreachable)?;
             stream.set_nodelay(true).map_err(ProbeError::Unreachable)?;
             let request = format!(
@@ -73,9 +73,13 @@ impl Probe for TcpProbe {
             );
             stream.write_all(request.as_bytes()).await.map_err(ProbeError::Unreachable)?;
             read_answer(&mut stream).await
-        };
-        tokio::time::timeout(PROBE_TIME_MAX, exchange).await.map_err(|_elapsed| ProbeError::Timeout)?
+        })
+        .await
     }
+}
+
+async fn in_time(exchange: impl Future<Output = Result<ProbeAnswer, ProbeError>>) -> Result<ProbeAnswer, ProbeError> {
+    tokio::time::timeout(PROBE_TIME_MAX, exchange).await.map_err(|_elapsed| ProbeError::Timeout)?
 }
 
 fn host_header(host: &str, port: u16) -> String {
@@ -91,7 +95,7 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProbeAnswe
             return Ok(answer);
         }
         if bytes.len() > HEAD_BYTES_MAX + BODY_BYTES_MAX * 4 {
-            return Err(ProbeError::NotHttp("the answer's head is too large".to_owned()));
+            return Err(ProbeError::NotHttp("the answer is too large".to_owned()));
         }
         let mut chunk = [0; 2048];
         let count = stream.read(&mut chunk).await.map_err(ProbeError::Unreachable)?;
@@ -155,4 +159,101 @@ fn unchunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
         raw = rest.get(2 + size.min(rest.len())..).and_then(|after| after.get(2..)).unwrap_or_default();
     }
     (body, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::duplex;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Serves `answer` in pieces and returns what was made of it.
+    async fn read(answer: &[u8]) -> Result<ProbeAnswer, ProbeError> {
+        let (mut here, mut there) = duplex(64);
+        let send = async {
+            for piece in answer.chunks(7) {
+                if there.write_all(piece).await.is_err() {
+                    break; // enough was read
+                }
+            }
+            drop(there);
+        };
+        let receive = async {
+            let answer = read_answer(&mut here).await;
+            drop(here);
+            answer
+        };
+        tokio::join!(receive, send).0
+    }
+
+    async fn check(answer: &str, status: u16, body: &str) {
+        let read = read(answer.as_bytes()).await.unwrap();
+        assert_eq!((read.status, String::from_utf8(read.body).unwrap().as_str()), (status, body), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_by_its_length_its_chunks_or_the_connection() {
+        check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef", 200, "abc").await;
+        check("HTTP/1.1 200 OK\r\n\r\nabc", 200, "abc").await;
+        check("HTTP/1.0 404 Not Found\r\n\r\n", 404, "").await;
+        check("HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", 200, "").await;
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(&format!("{chunked}3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"), 200, "abcde").await;
+        check(&format!("{chunked}ffffffffffffffff\r\nabc"), 200, "abc").await;
+        check(&format!("{chunked}nonsense\r\nabc"), 200, "").await;
+    }
+
+    #[tokio::test]
+    async fn a_redirect_keeps_its_target() {
+        let answer = read(b"HTTP/1.1 301 Moved\r\nLOCATION:  http://a.test/\x1b[2J \r\n\r\n").await.unwrap();
+        assert_eq!(answer.location.as_deref(), Some("http://a.test/<U+001B>[2J"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut() {
+        let body = "x".repeat(100_000);
+        let cut = read(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes()).await.unwrap();
+        assert_eq!(cut.body.len(), BODY_BYTES_MAX);
+        let head = read(format!("HTTP/1.1 200 OK\r\nX: {body}\r\n\r\n").as_bytes()).await;
+        assert!(matches!(head, Err(ProbeError::NotHttp(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_shown_without_escapes() {
+        for answer in ["SSH-2.0-OpenSSH_9\x1b[2J\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.1 20\r\n\r\n", "", "\r\n\r\n"]
+        {
+            let error = read(answer.as_bytes()).await.unwrap_err();
+            assert!(matches!(error, ProbeError::NotHttp(_)), "{answer:?}");
+            assert!(!error.to_string().contains('\x1b'));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let closed = TcpProbe.fetch(address, "h1.example.test", "/").await;
+        assert!(matches!(closed, Err(ProbeError::Unreachable(_))), "{closed:?}");
+    }
+
+    #[test]
+    fn the_host_header_is_written_as_a_ca_would() {
+        assert_eq!(host_header("h1.example.test", 80), "h1.example.test");
+        assert_eq!(host_header("2001:db8::1", 80), "[2001:db8::1]");
+        assert_eq!(host_header("h1.example.test", 8080), "h1.example.test:8080");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_grow(bytes in proptest::collection::vec(any::<u8>(), 0..3000), http in any::<bool>()) {
+            let mut answer = if http { b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec() } else { Vec::new() };
+            answer.extend(bytes);
+            if let Ok(Some(parsed)) = parse(&answer, true) {
+                prop_assert!(parsed.body.len() <= BODY_BYTES_MAX);
+            }
+        }
+    }
 }
