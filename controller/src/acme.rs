@@ -2,6 +2,8 @@
 //! nonce: `tasks/issuance` calls it one step at a time. Everything a server says is hostile until it was parsed here.
 
 pub mod account;
+#[cfg(test)]
+mod canned;
 pub mod directory;
 pub mod http;
 pub mod order;

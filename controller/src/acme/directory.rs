@@ -148,3 +148,72 @@ impl WireMeta {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn wire() -> Value {
+        json!({"newNonce": "https://ca.test/n", "newAccount": "https://ca.test/a", "newOrder": "https://api.ca.test/o"})
+    }
+
+    fn parse(wire: &Value) -> Result<DirectoryDocument, DirectoryError> {
+        DirectoryDocument::parse(&parse_url("https://ca.test/dir").unwrap(), wire.to_string().as_bytes())
+    }
+
+    #[test]
+    fn requests_may_go_only_where_the_directory_says() {
+        let document = parse(&wire()).unwrap();
+        let check = |url: &str, expected| assert_eq!(document.allows(&url.parse().unwrap()), expected, "{url}");
+        check("https://ca.test/anything", true);
+        check("https://CA.test:443/anything", true);
+        check("https://api.ca.test/o/1", true);
+        check("https://ca.test:8443/", false);
+        check("http://ca.test/", false);
+        check("https://ca.test@evil.test/", false);
+        check("https://user@ca.test/", false);
+        check("https://evil.test/", false);
+        check("/relative", false);
+    }
+
+    #[test]
+    fn terms_and_website_name_no_place_to_ask() {
+        let mut wire = wire();
+        wire["meta"] = json!({"termsOfService": "https://evil.test/t", "website": "https://evil.test/"});
+        assert!(!parse(&wire).unwrap().allows(&"https://evil.test/t".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_facts_are_read_and_sanitised() {
+        let mut wire = wire();
+        wire["renewalInfo"] = json!("https://ca.test/ari");
+        wire["meta"] = json!({"termsOfService": "https://ca.test/t\u{1b}[2J", "caaIdentities": ["ca.test"],
+            "externalAccountRequired": true, "profiles": {"short": "six days"}});
+        let facts = parse(&wire).unwrap().facts;
+        assert_eq!(facts.terms_of_service.as_deref(), Some("https://ca.test/t<U+001B>[2J"));
+        assert_eq!(facts.caa_identities, ["ca.test"]);
+        assert_eq!(facts.profiles["short"], "six days");
+        assert!(facts.external_account_required && facts.renewal_info);
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        for missing in ["newNonce", "newAccount", "newOrder"] {
+            let mut wire = wire();
+            wire.as_object_mut().unwrap().remove(missing);
+            assert!(matches!(parse(&wire), Err(DirectoryError::Document(_))), "{missing}");
+        }
+        for url in ["http://ca.test/o", "file:///etc/passwd", "https://169.254.169.254@ca.test/", "", "/o"] {
+            let mut wire = wire();
+            wire["newOrder"] = json!(url);
+            assert!(matches!(parse(&wire), Err(DirectoryError::Resource { .. })), "{url}");
+        }
+        let deep = "[".repeat(10_000);
+        assert!(DirectoryDocument::parse(&parse_url("https://ca.test/dir").unwrap(), deep.as_bytes()).is_err());
+        for url in ["http://ca.test/dir", "ca.test/dir", "ftp://ca.test/", "", "https://"] {
+            assert!(parse_url(url).is_err(), "{url}");
+        }
+    }
+}

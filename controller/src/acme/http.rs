@@ -13,12 +13,11 @@ use http::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::LengthLimitError;
-use instant_acme::{BodyWrapper, HttpClient};
+use instant_acme::{BodyWrapper, Error, HttpClient};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use proto::clock::Clock;
 use proto::text::one_line;
-use thiserror::Error;
 
 use crate::acme::problem::AcmeError;
 
@@ -52,7 +51,7 @@ pub enum TrustRoots {
 }
 
 /// Why an exchange gave no ACME answer. Travels through instant-acme inside its `Error::Other`.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// No complete answer in time.
     #[error("{url} gave no complete answer within {} s", after.as_secs())]
@@ -177,7 +176,7 @@ impl Wire {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let pending = self.client.request(request);
         let exchange = async {
-            let mut response = pending.await.map_err(|error| classify(&uri, Box::new(error)))?;
+            let mut response = pending.await.map_err(|error| classify(&uri, unwrap(error)))?;
             let body = response.body.into_bytes().await.map_err(|error| classify(&uri, error))?;
             Ok((response.parts, body))
         };
@@ -188,6 +187,7 @@ impl Wire {
             return Err(HttpError::TooLarge { url: shown(&uri) });
         }
         let answer = Answer::read(&parts, self.clock.now());
+        tracing::debug!(url = shown(&uri), status = parts.status.as_u16(), "acme request");
         Ok(Reply { parts, body, answer })
     }
 }
@@ -247,6 +247,14 @@ fn wait(value: &str, server_now: Timestamp) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
+/// An `Error::Other` hides what it wraps from `source()`.
+fn unwrap(error: Error) -> Box<dyn StdError + Send + Sync> {
+    match error {
+        Error::Other(inner) => inner,
+        other => Box::new(other),
+    }
+}
+
 /// Finds out what a client's error means, from the errors it is made of.
 fn classify(uri: &Uri, error: Box<dyn StdError + Send + Sync>) -> HttpError {
     let host = shown_host(uri);
@@ -284,6 +292,6 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 /// A name that the system's resolver does not know; made by `acme/transport`.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("name lookup failed")]
 pub(crate) struct NameLookupError(#[source] pub(crate) io::Error);

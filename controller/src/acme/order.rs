@@ -381,7 +381,11 @@ async fn answer(order: &mut Order, identifier: &str) -> Result<Answered, Error> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::acme::canned::{Canned, CannedCa};
+    use crate::acme::problem::Retry;
 
     #[allow(dead_code, reason = "compiles only if tasks may run these on any thread")]
     fn every_step_may_run_on_any_thread(mut order: AcmeOrder, account: &Account) {
@@ -394,5 +398,215 @@ mod tests {
         is_send(order.finalize(&[]));
         is_send(order.certificate());
         is_send(order.invalid_cause());
+    }
+
+    fn names() -> Vec<String> {
+        vec!["h1.example.test".to_owned()]
+    }
+
+    async fn order(ca: &CannedCa) -> AcmeOrder {
+        let order = ca.warm_account().await.new_order(&names()).await.unwrap();
+        ca.lines();
+        order
+    }
+
+    /// The whole road of one certificate on a warm account.
+    async fn issue(account: &Account) -> String {
+        let mut order = account.new_order(&names()).await.unwrap();
+        let authorizations = order.authorizations().await.unwrap();
+        assert_eq!(authorizations[0].identifier, "h1.example.test");
+        order.answer("h1.example.test").await.unwrap();
+        assert_eq!(order.refresh().await.unwrap().status, OrderStatus::Ready);
+        assert_eq!(order.finalize(b"csr").await.unwrap().status, OrderStatus::Processing);
+        assert_eq!(order.refresh().await.unwrap().status, OrderStatus::Valid);
+        order.certificate().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_warm_account_needs_seven_requests_per_certificate() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        for _certificate in 0..2 {
+            ca.document("/order/1", ca.order("ready"));
+            assert_eq!(issue(&account).await, "PEM");
+            assert_eq!(
+                ca.lines(),
+                [
+                    "POST /order",
+                    "POST /authz/1",
+                    "POST /chall/1",
+                    "POST /order/1",
+                    "POST /order/1/finalize",
+                    "POST /order/1",
+                    "POST /cert/1",
+                ]
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn orders_of_one_account_run_side_by_side_without_a_refused_nonce() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        let names = names();
+        let orders = futures_util::future::join_all((0..8).map(|_order| account.new_order(&names))).await;
+        for order in orders {
+            order.unwrap().refresh().await.unwrap();
+        }
+        let asked = ca.lines();
+        assert_eq!(asked.iter().filter(|line| line.starts_with("POST")).count(), 16);
+        assert_eq!(asked.iter().filter(|line| line.starts_with("HEAD")).count(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_challenge_names_its_token_and_the_key_authorization() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        let authorization = order.authorizations().await.unwrap().remove(0);
+        let http01 = authorization.http01.unwrap();
+        assert_eq!(http01.token, "token-1_A");
+        assert_eq!(http01.key_authorization.split_once('.').unwrap().0, "token-1_A");
+        assert_eq!(http01.key_authorization.split_once('.').unwrap().1.len(), 43, "a SHA-256 in base64url");
+        order.authorizations().await.unwrap();
+        assert_eq!(ca.lines(), ["POST /authz/1"], "the second look is free");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_could_be_a_path_is_given_to_nobody() {
+        let long = "a".repeat(129);
+        for token in ["../../etc/x", "", "a/b", "a.b", "a%2fb", "a b", "a\u{0}b", "ä", long.as_str()] {
+            let ca = CannedCa::new();
+            ca.document("/authz/1", ca.authorization(token));
+            let error = order(&ca).await.authorizations().await.unwrap_err();
+            assert_eq!(error.problem().reason, "ACME_TOKEN_INVALID", "{token:?}");
+            assert!(!format!("{error} {:?}", error.problem()).contains("etc"), "nor shown");
+        }
+        assert!(is_token(&"a".repeat(128)) && is_token("-_09azAZ"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_sent_only_while_the_authorization_waits_for_it() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        order.answer("H1.EXAMPLE.test").await.unwrap();
+        assert_eq!(ca.lines(), ["POST /authz/1", "POST /chall/1"]);
+        let mut valid = ca.authorization("t");
+        valid["status"] = json!("valid");
+        ca.document("/authz/1", valid);
+        order.refresh().await.unwrap();
+        order.answer("h1.example.test").await.unwrap();
+        assert_eq!(ca.lines(), ["POST /order/1", "POST /authz/1"]);
+        let error = order.answer("other.example.test").await.unwrap_err();
+        assert_eq!(error.problem().reason, "ACME_NO_HTTP01");
+    }
+
+    #[tokio::test]
+    async fn a_resumed_order_goes_on_where_it_was() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        ca.document("/order/1", ca.order("valid"));
+        let mut order = account.resume("https://ca.test/order/1").await.unwrap();
+        assert_eq!(order.url(), "https://ca.test/order/1");
+        assert_eq!(
+            order.finalize(b"csr").await.unwrap().status,
+            OrderStatus::Valid,
+            "finalised before: nothing is sent"
+        );
+        order.certificate().await.unwrap();
+        assert_eq!(ca.lines(), ["POST /order/1", "POST /cert/1"]);
+        let gone = account.resume("https://ca.test/order/9").await.unwrap_err();
+        assert!(gone.is_not_found());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_asked_for_only_when_the_order_is_valid() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        assert_eq!(order.certificate().await.unwrap_err().problem().reason, "ACME_NOT_ISSUED");
+        assert_eq!(ca.lines(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_invalid_order_is_explained_by_the_challenge_that_failed() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        let mut failed = ca.authorization("t");
+        failed["status"] = json!("invalid");
+        failed["challenges"][1]["error"] = json!({
+            "type": "urn:ietf:params:acme:error:connection", "detail": "192.0.2.1: Connection refused\u{1b}[2J"
+        });
+        ca.document("/authz/1", failed);
+        ca.document("/order/1", ca.order("invalid"));
+        assert_eq!(order.refresh().await.unwrap().status, OrderStatus::Invalid);
+        let error = order.invalid_cause().await;
+        let problem = error.problem();
+        assert_eq!((problem.reason.as_str(), error.retry()), ("ACME_CONNECTION", Retry::Now));
+        assert_eq!(problem.message, "ca.test could not validate h1.example.test");
+        assert!(problem.cause.contains("192.0.2.1: Connection refused<U+001B>[2J"), "{}", problem.cause);
+    }
+
+    #[tokio::test]
+    async fn an_invalid_order_without_a_failed_challenge_is_explained_by_itself() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        let mut invalid = ca.order("invalid");
+        invalid["error"] = json!({"type": "urn:ietf:params:acme:error:caa", "detail": "forbidden"});
+        ca.document("/order/1", invalid);
+        order.refresh().await.unwrap();
+        assert_eq!(order.invalid_cause().await.problem().reason, "ACME_CAA");
+        ca.next("/authz/1", Canned::Refused);
+        order.refresh().await.unwrap();
+        assert_eq!(order.invalid_cause().await.problem().reason, "ACME_CAA", "also when the CA is gone now");
+    }
+
+    #[tokio::test]
+    async fn a_refused_csr_says_so_and_is_not_tried_again() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        ca.next("/order/1/finalize", Canned::Problem(400, "badCSR"));
+        let error = order.finalize(b"csr").await.unwrap_err();
+        assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_BAD_CSR", Retry::Never));
+        ca.next("/order/1/finalize", Canned::Problem(403, "orderNotReady"));
+        let error = order.finalize(b"csr").await.unwrap_err();
+        assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ORDER_NOT_READY", Retry::Now));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_the_server_asks_for_is_reported() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        let body = ca.order("processing").to_string();
+        ca.next("/order/1", Canned::Answer(200, vec![("Retry-After", "7".to_owned())], body));
+        assert_eq!(order.refresh().await.unwrap().retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(order.refresh().await.unwrap().retry_after, None);
+    }
+
+    #[tokio::test]
+    async fn an_order_with_too_many_authorizations_is_refused_before_they_are_read() {
+        let ca = CannedCa::new();
+        let mut large = ca.order("pending");
+        large["authorizations"] = json!(vec!["https://ca.test/authz/1"; 101]);
+        ca.document("/order", large);
+        let error = order(&ca).await.authorizations().await.unwrap_err();
+        assert_eq!(error.problem().reason, "CA_NOT_ACME");
+        assert_eq!(ca.lines(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_status_that_the_rfc_does_not_know_is_an_error_not_a_guess() {
+        let ca = CannedCa::new();
+        let mut order = order(&ca).await;
+        ca.document("/order/1", ca.order("enlightened"));
+        assert_eq!(order.refresh().await.unwrap_err().problem().reason, "CA_NOT_ACME");
+    }
+
+    #[tokio::test]
+    async fn names_and_addresses_are_different_identifiers() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        account.new_order(&["*.example.test".to_owned(), "2001:db8::1".to_owned()]).await.unwrap();
+        let payload = ca.asked().pop().unwrap().payload;
+        let expected = json!([{"type": "dns", "value": "*.example.test"}, {"type": "ip", "value": "2001:db8::1"}]);
+        assert_eq!(payload["identifiers"], expected);
     }
 }

@@ -208,3 +208,161 @@ impl NonceTurns {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::acme::canned::{Canned, CannedCa};
+    use crate::acme::problem::Retry;
+
+    /// Lets the next newOrder meet `canned` and returns reason and retry of the failure.
+    async fn failed_order(canned: Canned) -> (String, Retry) {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        ca.next("/order", canned);
+        let error = account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        let problem = error.problem();
+        assert!(
+            !problem.hint.is_empty() && !problem.cause.is_empty() && problem.message.contains("ca.test"),
+            "{problem:?}"
+        );
+        (problem.reason, error.retry())
+    }
+
+    async fn check(canned: Canned, reason: &str, retry: Retry) {
+        let shown = format!("{canned:?}");
+        assert_eq!(failed_order(canned).await, (reason.to_owned(), retry), "{shown}");
+    }
+
+    fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Canned {
+        Canned::Answer(
+            status,
+            headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            body.to_owned(),
+        )
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_bad_answer_has_its_reason_and_its_time() {
+        let hour = Retry::After(Duration::from_secs(3_600));
+        let html = "<html>\u{1b}[31mBad Gateway</html>";
+        check(answer(502, &[], html), "CA_SERVER_ERROR", Retry::Now).await;
+        check(answer(503, &[("Retry-After", "120")], html), "CA_SERVER_ERROR", Retry::After(Duration::from_secs(120)))
+            .await;
+        check(answer(429, &[], "slow down"), "CA_RATE_LIMITED", hour).await;
+        check(answer(403, &[], html), "CA_NOT_ACME", hour).await;
+        check(answer(404, &[], ""), "CA_NOT_ACME", hour).await;
+        check(answer(500, &[], "{}"), "CA_SERVER_ERROR", Retry::Now).await;
+        check(answer(200, &[], html), "CA_NOT_ACME", hour).await;
+        check(answer(201, &[], "{}"), "CA_NOT_ACME", hour).await;
+        check(answer(301, &[("Location", "https://elsewhere.test/")], ""), "CA_REDIRECTS", hour).await;
+        check(answer(201, &[], &"x".repeat((1 << 20) + 1)), "CA_ANSWER_TOO_LARGE", hour).await;
+        check(Canned::Refused, "CA_UNREACHABLE", Retry::Now).await;
+        check(Canned::Problem(429, "rateLimited"), "ACME_RATE_LIMITED", hour).await;
+        check(Canned::Problem(503, "somethingNew"), "ACME_SERVER_ERROR", Retry::Now).await;
+        check(Canned::Problem(403, "somethingNew"), "ACME_REFUSED", hour).await;
+        check(Canned::Problem(403, "userActionRequired"), "ACME_USER_ACTION", Retry::Never).await;
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_opens_when_the_server_says() {
+        let limited = r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}"#;
+        let check = async |headers: &[(&'static str, &str)], seconds| {
+            check(answer(429, headers, limited), "ACME_RATE_LIMITED", Retry::After(Duration::from_secs(seconds))).await;
+        };
+        check(&[("Retry-After", "90")], 90).await;
+        let server_time = ("Date", "Sat, 21 Nov 2026 08:00:00 GMT");
+        check(&[server_time, ("Retry-After", "Sat, 21 Nov 2026 08:01:30 GMT")], 90).await;
+        check(&[("Retry-After", "Sat, 21 Nov 2026 12:01:30 GMT")], 90).await;
+        check(&[server_time, ("Retry-After", "Sat, 21 Nov 2026 07:00:00 GMT")], 0).await;
+        check(&[("Retry-After", "99999999999")], 7 * 86_400).await;
+        check(&[("Retry-After", "soon")], 3_600).await;
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_nonce_costs_one_request_and_nobody_notices() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        ca.forget_nonces();
+        account.new_order(&["h1.example.test".to_owned()]).await.unwrap();
+        assert_eq!(ca.lines(), ["POST /order", "POST /order"]);
+    }
+
+    #[tokio::test]
+    async fn one_forgotten_nonce_means_that_all_are() {
+        let ca = CannedCa::new();
+        let account = ca.warm_account().await;
+        let names = ["h1.example.test".to_owned()];
+        let four_orders = async || {
+            let orders = futures_util::future::join_all((0..4).map(|_order| account.new_order(&names))).await;
+            assert!(orders.iter().all(Result::is_ok));
+        };
+        four_orders().await;
+        ca.forget_nonces();
+        account.new_order(&names).await.unwrap();
+        ca.lines();
+        four_orders().await;
+        let posts = ca.lines().iter().filter(|line| line.starts_with("POST")).count();
+        assert_eq!(posts, 4, "no order spends a request on a nonce that is known to be dead");
+    }
+
+    #[tokio::test]
+    async fn a_nonce_is_retried_five_times_and_no_more() {
+        for (refusals, posts, is_ok) in [(1, 2, true), (5, 6, true), (6, 6, false), (50, 6, false)] {
+            let ca = CannedCa::new();
+            let account = ca.warm_account().await;
+            for _refusal in 0..refusals {
+                ca.next("/order", Canned::Problem(400, "badNonce"));
+            }
+            let result = account.new_order(&["h1.example.test".to_owned()]).await;
+            assert_eq!(ca.lines(), vec!["POST /order"; posts], "always with the nonce of the refusal");
+            match result {
+                Ok(_) => assert!(is_ok),
+                Err(error) => {
+                    assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_BAD_NONCE", Retry::Now));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_on_another_host_is_not_asked() {
+        let foreign = "CA_FOREIGN_URL";
+        let cases = [
+            ("https://evil.test/x", foreign),
+            ("https://ca.test:444/x", foreign),
+            ("http://ca.test/x", foreign),
+            ("ftp://ca.test/x", foreign),
+            ("/x", foreign),
+            ("file:///etc/shadow", "CA_NOT_ACME"), // no URL that http knows
+        ];
+        for (url, reason) in cases {
+            let ca = CannedCa::new();
+            let account = ca.warm_account().await;
+            let error = account.resume(url).await.unwrap_err();
+            assert_eq!(error.problem().reason, reason, "{url}");
+            assert_eq!(ca.lines(), [""; 0], "the nonce came from the pool");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_of_the_directory_is_told_apart() {
+        let cases = [
+            (answer(503, &[], "<html>"), "CA_SERVER_ERROR"),
+            (answer(200, &[], "<html>"), "CA_DIRECTORY_INVALID"),
+            (answer(404, &[], "nothing here"), "CA_NOT_ACME"),
+            (Canned::Problem(503, "rateLimited"), "ACME_RATE_LIMITED"),
+            (Canned::Refused, "CA_UNREACHABLE"),
+        ];
+        for (canned, reason) in cases {
+            let ca = CannedCa::new();
+            ca.next("/dir", canned);
+            let acme = ca.acme();
+            let error = acme.probe_directory(&CannedCa::directory()).await.unwrap_err();
+            assert_eq!(error.problem().reason, reason);
+            assert_ne!(error.retry(), Retry::Never, "an outage passes");
+            assert_eq!(acme.requests(), 1);
+        }
+    }
+}

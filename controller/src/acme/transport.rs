@@ -133,3 +133,64 @@ impl Service<Name> for SystemNames {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::clock::SystemClock;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::acme::account::Acme;
+    use crate::acme::directory::Directory;
+
+    /// Returns a root and a server that has a leaf of it for localhost.
+    fn tls_server() -> (TrustRoots, TlsAcceptor) {
+        let root_key = KeyPair::generate().unwrap();
+        let mut root = CertificateParams::new(Vec::new()).unwrap();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root_pem = root.self_signed(&root_key).unwrap().pem();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &Issuer::new(root, root_key)).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .unwrap();
+        (TrustRoots::Pem(root_pem), TlsAcceptor::from(Arc::new(config)))
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_is_cut_while_it_comes() {
+        let (roots, acceptor) = tls_server();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/dir", listener.local_addr().unwrap().port());
+        let serve = async {
+            let (stream, _peer) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let mut sent = 0;
+            let mut piece = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+            while stream.write_all(&piece).await.is_ok() {
+                sent += piece.len();
+                piece = vec![b' '; 64 * 1024];
+            }
+            sent
+        };
+        let ask = async {
+            let acme = Acme::new(Arc::new(HyperTransport::new(Arc::new(SystemClock))), Arc::new(SystemClock));
+            acme.probe_directory(&Directory { url, roots }).await.unwrap_err()
+        };
+        let (error, sent) = tokio::join!(ask, serve);
+        assert_eq!(error.problem().reason, "CA_ANSWER_TOO_LARGE");
+        assert!(sent < 16 * BODY_BYTES_MAX, "the server could send {sent} bytes");
+    }
+}
