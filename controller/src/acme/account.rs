@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use instant_acme::{AccountBuilder, Key};
-use jiff::SignedDuration;
 use proto::clock::Clock;
 use proto::x509;
 use rcgen::KeyPair;
@@ -20,9 +19,6 @@ use crate::acme::http::{Transport, Wire};
 use crate::acme::order::AcmeOrder;
 use crate::acme::problem::{AcmeError, Step};
 use crate::acme::session::{Guarded, NonceTurns, Session};
-
-/// How long a directory is believed; its URLs may change.
-const DIRECTORY_AGE_MAX: SignedDuration = SignedDuration::from_hours(12);
 
 /// An account's private key: PKCS#8 PEM, P-256.
 #[derive(Clone, Debug)]
@@ -130,9 +126,7 @@ impl Acme {
         let slot = self.slot(directory);
         let mut slot = slot.lock().await;
         match slot.as_ref() {
-            Some(session) if session.read_at.duration_until(self.clock.now()) < DIRECTORY_AGE_MAX => {
-                Ok(Arc::clone(session))
-            }
+            Some(session) if session.is_fresh(self.clock.now()) => Ok(Arc::clone(session)),
             _ => Ok(Arc::clone(slot.insert(self.open(directory).await?))),
         }
     }
@@ -266,4 +260,121 @@ impl fmt::Debug for Account {
 
 fn builder(guarded: &Guarded) -> AccountBuilder {
     instant_acme::Account::builder_with_http(Box::new(guarded.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::acme::canned::{Canned, CannedCa};
+    use crate::acme::problem::Retry;
+
+    fn contacts() -> Vec<String> {
+        vec!["mailto:ops@example.test".to_owned()]
+    }
+
+    #[tokio::test]
+    async fn an_account_is_made_with_its_key_and_then_told_its_contacts() {
+        let ca = CannedCa::new();
+        let acme = ca.acme();
+        let key = AccountKey::generate().unwrap();
+        let directory = CannedCa::directory();
+        let account = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        assert_eq!(account.url(), "https://ca.test/account/1");
+        let asked = ca.asked();
+        assert_eq!(ca.lines(), ["GET /dir", "HEAD /nonce", "POST /account", "POST /account/1"]);
+        assert_eq!(asked[2].payload["termsOfServiceAgreed"], json!(true));
+        assert_eq!(asked[3].payload, json!({"contact": ["mailto:ops@example.test"]}));
+        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        assert_eq!(ca.lines(), [""; 0], "known now");
+        assert_eq!(acme.requests(), 4);
+    }
+
+    #[tokio::test]
+    async fn an_account_whose_url_is_known_costs_only_the_directory() {
+        let ca = CannedCa::new();
+        let key = AccountKey::generate().unwrap();
+        let url = Some("https://ca.test/account/1");
+        let directory = CannedCa::directory();
+        ca.acme().account(&directory, &key, &contacts(), AccountTerms::NotAccepted, url).await.unwrap();
+        assert_eq!(ca.lines(), ["GET /dir"]);
+    }
+
+    #[tokio::test]
+    async fn no_account_is_made_before_the_terms_are_accepted() {
+        let ca = CannedCa::new();
+        let key = AccountKey::generate().unwrap();
+        let directory = CannedCa::directory();
+        let refused = ca.acme().account(&directory, &key, &[], AccountTerms::NotAccepted, None).await.unwrap_err();
+        let problem = refused.problem();
+        assert_eq!(
+            (problem.reason.as_str(), problem.cause.as_str()),
+            ("ACME_TERMS_NOT_ACCEPTED", "https://ca.test/terms")
+        );
+        assert_eq!(refused.retry(), Retry::Never);
+        assert_eq!(ca.lines(), ["GET /dir"]);
+        let urls = json!({"newNonce": "https://ca.test/nonce", "newAccount": "https://ca.test/account",
+            "newOrder": "https://ca.test/order"});
+        ca.document("/dir", urls);
+        ca.acme().account(&directory, &key, &[], AccountTerms::NotAccepted, None).await.expect("no terms, no question");
+    }
+
+    #[tokio::test]
+    async fn an_external_account_is_asked_for_before_the_server_refuses() {
+        let ca = CannedCa::new();
+        ca.document(
+            "/dir",
+            json!({"newNonce": "https://ca.test/nonce", "newAccount": "https://ca.test/account",
+            "newOrder": "https://ca.test/order", "meta": {"externalAccountRequired": true}}),
+        );
+        let key = AccountKey::generate().unwrap();
+        let error =
+            ca.acme().account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None).await.unwrap_err();
+        assert_eq!(error.problem().reason, "ACME_EXTERNAL_ACCOUNT");
+        assert_eq!(ca.lines(), ["GET /dir"]);
+    }
+
+    #[tokio::test]
+    async fn an_account_that_the_server_forgot_is_made_again_with_the_same_key() {
+        let ca = CannedCa::new();
+        let acme = ca.acme();
+        let key = AccountKey::generate().unwrap();
+        let directory = CannedCa::directory();
+        let account = acme.account(&directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        ca.next("/order", Canned::Problem(400, "accountDoesNotExist"));
+        let error = account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        assert!(error.is_account_gone());
+        assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ACCOUNT_GONE", Retry::Now));
+        ca.lines();
+        acme.account(&directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        assert_eq!(ca.lines(), ["POST /account"]);
+    }
+
+    #[tokio::test]
+    async fn refused_contacts_leave_the_account_to_the_next_try() {
+        let ca = CannedCa::new();
+        let acme = ca.acme();
+        let key = AccountKey::generate().unwrap();
+        let directory = CannedCa::directory();
+        ca.next("/account/1", Canned::Problem(400, "invalidContact"));
+        let error = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap_err();
+        assert_eq!(error.problem().reason, "ACME_INVALID_CONTACT");
+        ca.lines();
+        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        assert_eq!(ca.lines(), ["POST /account", "POST /account/1"]);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_p256_is_refused_here() {
+        let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
+        for pem in [p384.as_str(), "not a key"] {
+            let ca = CannedCa::new();
+            let key = AccountKey(pem.into());
+            let error =
+                ca.acme().account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None).await.unwrap_err();
+            assert_eq!(error.problem().reason, "ACCOUNT_KEY_UNUSABLE");
+            assert!(!format!("{error:?} {key:?}").contains("BEGIN"), "a key is never shown");
+        }
+    }
 }

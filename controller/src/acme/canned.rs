@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -28,6 +29,10 @@ pub(crate) enum Canned {
     Answer(u16, Vec<(&'static str, String)>, String),
     /// A problem document of this RFC 8555 type.
     Problem(u16, &'static str),
+    /// A head, and a body that never ends.
+    Endless,
+    /// No answer at all.
+    Silence,
     /// No connection.
     Refused,
 }
@@ -65,6 +70,10 @@ impl Clock for HandClock {
 impl HandClock {
     pub(crate) fn start() -> Arc<Self> {
         Arc::new(Self(Mutex::new("2026-11-21T12:00:00Z".parse().unwrap())))
+    }
+
+    pub(crate) fn forward(&self, hours: i64) {
+        *self.0.lock().unwrap() += jiff::SignedDuration::from_hours(hours);
     }
 }
 
@@ -160,7 +169,8 @@ impl CannedCa {
                 let problem = json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": "no \u{1b}[31m"});
                 (status, Vec::new(), Box::new(Bytes::from(problem.to_string())))
             }
-            Canned::Refused => {
+            Canned::Endless => (200, Vec::new(), Box::new(EndlessBody)),
+            Canned::Silence | Canned::Refused => {
                 let error = io::Error::from(io::ErrorKind::ConnectionRefused);
                 return Err(Error::Other(Box::new(error)));
             }
@@ -173,6 +183,11 @@ impl CannedCa {
             response = response.header(name, value);
         }
         Ok(BytesResponse { parts: response.body(()).unwrap().into_parts().0, body })
+    }
+
+    fn is_silent(&self, path: &str) -> bool {
+        let state = self.0.lock().unwrap();
+        matches!(state.script.get(path).and_then(VecDeque::front), Some(Canned::Silence))
     }
 }
 
@@ -217,7 +232,19 @@ impl HttpClient for CannedCa {
             assert_eq!(parts.uri.authority().unwrap(), "ca.test", "no request may leave the directory's host");
             let body = body.collect().await.unwrap().to_bytes();
             tokio::task::yield_now().await; // as a network would: others run meanwhile
+            if ca.is_silent(parts.uri.path()) {
+                std::future::pending::<()>().await;
+            }
             ca.answer(&parts.method, parts.uri.path(), &body)
         })
+    }
+}
+
+struct EndlessBody;
+
+#[async_trait]
+impl BytesBody for EndlessBody {
+    async fn into_bytes(&mut self) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+        std::future::pending().await
     }
 }

@@ -12,13 +12,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::acme::directory::{Directory, DirectoryDocument, parse_url};
 use crate::acme::http::{Answer, HttpError, Reply, Wire, shown, shown_host};
@@ -26,6 +27,8 @@ use crate::acme::problem::{AcmeError, Attempt, Step, is_bad_nonce};
 
 /// RFC 8555 §6.5.1.
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
+/// How long a directory is believed; its URLs may change.
+const DIRECTORY_AGE_MAX: SignedDuration = SignedDuration::from_hours(12);
 /// Most nonces kept: one per parallel order is of use.
 const NONCES_MAX: usize = 64;
 /// Longest nonce kept; servers use up to about 70 characters.
@@ -34,8 +37,9 @@ const NONCE_CHARS_MAX: usize = 512;
 /// One server, one trust: shared by all its accounts and orders.
 pub(crate) struct Session {
     pub(crate) document: DirectoryDocument,
-    /// When the directory was read.
-    pub(crate) read_at: Timestamp,
+    read_at: Timestamp,
+    /// Set when a URL of the directory turned out to be wrong.
+    is_outdated: AtomicBool,
     body: Bytes,
     wire: Wire,
     nonces: Mutex<Vec<HeaderValue>>,
@@ -62,6 +66,7 @@ impl Session {
         let session = Self {
             document,
             read_at: now,
+            is_outdated: AtomicBool::new(false),
             body: reply.body.clone(),
             wire,
             nonces: Mutex::default(),
@@ -74,6 +79,11 @@ impl Session {
     /// Returns host and port of the server, for people.
     pub(crate) fn ca(&self) -> String {
         shown_host(&self.document.uri)
+    }
+
+    /// Whether the directory may still be believed.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        !self.is_outdated.load(Ordering::Relaxed) && self.read_at.duration_until(now) < DIRECTORY_AGE_MAX
     }
 
     /// Returns the URL of the account with this public key, if it was used in this session.
@@ -163,9 +173,15 @@ impl Guarded {
         Self { session, last: LastAnswer::default() }
     }
 
-    /// Says what an error of instant-acme means, with what the server said beside it.
+    /// Says what an error of instant-acme means, with what the server said beside it. If a URL of the directory leads
+    /// nowhere, the directory is read anew before the next try.
     pub(crate) fn explain(&self, step: Step, error: Error) -> AcmeError {
-        AcmeError::explain(Attempt { ca: self.session.ca(), step }, error, self.last.get())
+        let is_from_directory = matches!(step, Step::Account | Step::NewOrder);
+        let error = AcmeError::explain(Attempt { ca: self.session.ca(), step }, error, self.last.get());
+        if is_from_directory && error.is_not_found() {
+            self.session.is_outdated.store(true, Ordering::Relaxed);
+        }
+        error
     }
 }
 
@@ -213,7 +229,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::time::Duration;
 
-    use crate::acme::canned::{Canned, CannedCa};
+    use super::*;
+    use crate::acme::account::{AccountKey, AccountTerms, Acme};
+    use crate::acme::canned::{Canned, CannedCa, HandClock};
+    use crate::acme::http::REQUEST_TIME_MAX;
     use crate::acme::problem::Retry;
 
     /// Lets the next newOrder meet `canned` and returns reason and retry of the failure.
@@ -280,6 +299,15 @@ mod tests {
         check(&[("Retry-After", "soon")], 3_600).await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_finishes_costs_one_minute() {
+        for canned in [Canned::Endless, Canned::Silence] {
+            let started = tokio::time::Instant::now();
+            check(canned, "CA_TIMEOUT", Retry::Now).await;
+            assert_eq!(started.elapsed().as_secs(), REQUEST_TIME_MAX.as_secs());
+        }
+    }
+
     #[tokio::test]
     async fn a_forgotten_nonce_costs_one_request_and_nobody_notices() {
         let ca = CannedCa::new();
@@ -344,6 +372,29 @@ mod tests {
             assert_eq!(error.problem().reason, reason, "{url}");
             assert_eq!(ca.lines(), [""; 0], "the nonce came from the pool");
         }
+    }
+
+    #[tokio::test]
+    async fn the_directory_is_read_anew_after_half_a_day_or_when_its_urls_lead_nowhere() {
+        let ca = CannedCa::new();
+        let clock = HandClock::start();
+        let acme = Acme::new(Arc::new(ca.clone()), clock.clone());
+        let key = AccountKey::generate().unwrap();
+        let use_account = async || {
+            acme.account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, Some("https://ca.test/account/1"))
+                .await
+                .unwrap()
+        };
+        let account = use_account().await;
+        clock.forward(11);
+        use_account().await;
+        assert_eq!(ca.lines(), ["GET /dir"]);
+        ca.next("/order", Canned::Problem(404, "malformed"));
+        account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        use_account().await;
+        clock.forward(12);
+        use_account().await;
+        assert_eq!(ca.lines(), ["HEAD /nonce", "POST /order", "GET /dir", "GET /dir"]);
     }
 
     #[tokio::test]

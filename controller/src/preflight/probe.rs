@@ -230,6 +230,14 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_costs_five_seconds() {
+        let (mut here, _there) = duplex(64);
+        let started = tokio::time::Instant::now();
+        assert!(matches!(in_time(read_answer(&mut here)).await, Err(ProbeError::Timeout)));
+        assert_eq!(started.elapsed().as_secs(), 5);
+    }
+
     #[tokio::test]
     async fn a_closed_port_is_unreachable() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
