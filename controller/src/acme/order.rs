@@ -560,12 +560,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_csr_says_so_and_is_not_tried_again() {
+    async fn a_refused_csr_says_so_and_is_tried_once_a_day() {
         let ca = CannedCa::new();
         let mut order = order(&ca).await;
         ca.next("/order/1/finalize", Canned::Problem(400, "badCSR"));
         let error = order.finalize(b"csr").await.unwrap_err();
-        assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_BAD_CSR", Retry::Never));
+        assert_eq!(
+            (error.problem().reason.as_str(), error.retry()),
+            ("ACME_BAD_CSR", Retry::After(Duration::from_secs(86_400)))
+        );
         ca.next("/order/1/finalize", Canned::Problem(403, "orderNotReady"));
         let error = order.finalize(b"csr").await.unwrap_err();
         assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ORDER_NOT_READY", Retry::Now));

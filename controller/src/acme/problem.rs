@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::acme::directory::DirectoryError;
 use crate::acme::http::{Answer, HttpError};
-use crate::acme::problem::Class::{Backoff, Operator, Slow};
+use crate::acme::problem::Class::{Backoff, Daily, Operator, Slow};
 use crate::lifecycle::problem::Problem;
 
 /// RFC 8555 §6.7: the types of the RFC stand below this name.
@@ -23,6 +23,10 @@ const DETAIL_CHARS_MAX: usize = 600;
 const SUBPROBLEMS_MAX: usize = 10;
 /// When to try again after an answer that time may heal but haste will not.
 const SLOW_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// When to try again after a refusal that stands until someone changes something, here or at the CA: a certificate in use
+/// must not run out because a CA was wrong for a day.
+const DAILY_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 /// When the same thing may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,9 +378,11 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 fn class_retry(class: Class, retry_after: Option<Duration>) -> Retry {
     match (class, retry_after) {
         (Operator, _) => Retry::Never,
-        (_, Some(wait)) => Retry::After(wait),
+        (Daily, Some(wait)) => Retry::After(wait.max(DAILY_RETRY_AFTER)),
+        (Backoff | Slow, Some(wait)) => Retry::After(wait),
         (Backoff, None) => Retry::Now,
         (Slow, None) => Retry::After(SLOW_RETRY_AFTER),
+        (Daily, None) => Retry::After(DAILY_RETRY_AFTER),
     }
 }
 
@@ -387,7 +393,9 @@ enum Class {
     Backoff,
     /// Likewise, but haste is of no use or costs a limit.
     Slow,
-    /// Only when someone changes something here.
+    /// When someone changes something, here or at the CA.
+    Daily,
+    /// Only when someone changes something here: the CA need not even be asked.
     Operator,
 }
 
@@ -415,29 +423,29 @@ const fn row(kind: &'static str, reason: &'static str, class: Class, hint: &'sta
 const KNOWN: &[Known] = &[
     row("accountDoesNotExist", "ACME_ACCOUNT_GONE", Backoff, "The CA has forgotten the account (a test CA forgets at every restart). It is registered again with the same key at the next try"),
     row("alreadyReplaced", "ACME_ALREADY_REPLACED", Backoff, "Another order already replaces this version. The next try orders without naming it"),
-    row("alreadyRevoked", "ACME_ALREADY_REVOKED", Operator, "Nothing to do: the certificate is revoked already"),
-    row("badCSR", "ACME_BAD_CSR", Operator, "The CA does not accept the key or the names of the CSR: choose another key type with `certs set NAME --key TYPE`, or check the names"),
+    row("alreadyRevoked", "ACME_ALREADY_REVOKED", Daily, "Nothing to do: the certificate is revoked already"),
+    row("badCSR", "ACME_BAD_CSR", Daily, "The CA does not accept the key or the names of the CSR: choose another key type with `certs set NAME --key TYPE`, or check the names"),
     row("badNonce", "ACME_BAD_NONCE", Backoff, "The CA refused several fresh nonces in a row. It is tried again; if it lasts, look for a proxy that caches or splits requests"),
-    row("badPublicKey", "ACME_BAD_KEY", Operator, "The CA does not accept this key type or knows the key as compromised: `certs set NAME --key TYPE` makes a new key"),
-    row("badRevocationReason", "ACME_BAD_REVOCATION_REASON", Operator, "Choose another revocation reason; CAs accept only some"),
-    row("badSignatureAlgorithm", "ACME_BAD_SIGNATURE_ALGORITHM", Operator, "This CA does not accept ES256 account keys; use another CA"),
+    row("badPublicKey", "ACME_BAD_KEY", Daily, "The CA does not accept this key type or knows the key as compromised: `certs set NAME --key TYPE` makes a new key"),
+    row("badRevocationReason", "ACME_BAD_REVOCATION_REASON", Daily, "Choose another revocation reason; CAs accept only some"),
+    row("badSignatureAlgorithm", "ACME_BAD_SIGNATURE_ALGORITHM", Daily, "This CA does not accept ES256 account keys; use another CA"),
     row("caa", "ACME_CAA", Slow, "A CAA record forbids this CA. Add an `issue` record with the CA's name to the domain's DNS, or choose the issuer that the record names"),
     row("compound", "ACME_SEVERAL_PROBLEMS", Backoff, "Several names were refused; the cause says which and why"),
     row("connection", "ACME_CONNECTION", Backoff, "The CA could not connect to the name's address. Check that A/AAAA point to the responder and that port 80 is reachable from the Internet (firewall, IPv6)"),
     row("dns", "ACME_DNS", Backoff, "The CA could not resolve the name. Check its A/AAAA records, its name servers and DNSSEC"),
-    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Operator, "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer"),
+    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Daily, "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer"),
     row("incorrectResponse", "ACME_INCORRECT_RESPONSE", Backoff, "Something else answered the challenge. Check which server answers port 80 for the name, its redirects, and whether every address of the name is a responder"),
-    row("invalidContact", "ACME_INVALID_CONTACT", Operator, "The CA does not accept the contact address: add the issuer with another one, `issuers add NAME --email ADDRESS`"),
-    row("invalidProfile", "ACME_INVALID_PROFILE", Operator, "The CA does not offer this profile: choose one that its directory lists"),
+    row("invalidContact", "ACME_INVALID_CONTACT", Daily, "The CA does not accept the contact address: add the issuer with another one, `issuers add NAME --email ADDRESS`"),
+    row("invalidProfile", "ACME_INVALID_PROFILE", Daily, "The CA does not offer this profile: choose one that its directory lists"),
     row("malformed", "ACME_MALFORMED", Slow, "The CA did not understand the request. If the cause names an identifier, correct it; else report it with this text"),
     row("orderNotReady", "ACME_ORDER_NOT_READY", Backoff, "The order is not ready to be finalised yet; its state is read again"),
     row("rateLimited", "ACME_RATE_LIMITED", Slow, "The CA limits how much may be asked. It is tried again when the limit opens; use the CA's staging server for trials"),
-    row("rejectedIdentifier", "ACME_REJECTED_IDENTIFIER", Operator, "The CA will not issue for this name. Check its spelling; some names need an exception by the CA, others a private issuer"),
+    row("rejectedIdentifier", "ACME_REJECTED_IDENTIFIER", Daily, "The CA will not issue for this name. Check its spelling; some names need an exception by the CA, others a private issuer"),
     row("serverInternal", "ACME_SERVER_INTERNAL", Backoff, "The CA has a fault of its own; it is tried again. Look at the CA's status page if it lasts"),
     row("tls", "ACME_TLS", Backoff, "The CA met a TLS error while validating. Check what answers on port 443 of the name, and whether port 80 redirects there"),
     row("unauthorized", "ACME_UNAUTHORIZED", Backoff, "The CA got a wrong answer or may not use the account. Check which server answers port 80 for the name, and that no rule hides /.well-known/acme-challenge/"),
-    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Operator, "The CA does not accept this kind of contact: add the issuer with a plain address, `issuers add NAME --email ADDRESS`"),
-    row("unsupportedIdentifier", "ACME_UNSUPPORTED_IDENTIFIER", Operator, "The CA issues no certificates for this kind of name (IP address, single label): choose another issuer"),
+    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Daily, "The CA does not accept this kind of contact: add the issuer with a plain address, `issuers add NAME --email ADDRESS`"),
+    row("unsupportedIdentifier", "ACME_UNSUPPORTED_IDENTIFIER", Daily, "The CA issues no certificates for this kind of name (IP address, single label): choose another issuer"),
     row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: the cause says what and where. Then `certs renew NAME`"),
 ];
 
@@ -555,7 +563,10 @@ mod tests {
             None,
         );
         let problem = error.problem();
-        assert_eq!((problem.reason.as_str(), error.retry()), ("ACME_REJECTED_IDENTIFIER", Retry::Never));
+        assert_eq!(
+            (problem.reason.as_str(), error.retry()),
+            ("ACME_REJECTED_IDENTIFIER", Retry::After(DAILY_RETRY_AFTER))
+        );
         assert_eq!(problem.message, "ca.test refused the new order");
         let cause =
             "Some were rejected (malformed); bad.example.test: on a list (rejectedIdentifier); ?: forbidden (caa)";
@@ -576,7 +587,8 @@ mod tests {
             let wire = format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}"}}"#);
             assert_eq!(refused(&wire, wait).retry(), expected, "{kind}");
         };
-        check("rejectedIdentifier", Retry::Never);
+        check("userActionRequired", Retry::Never);
+        check("rejectedIdentifier", Retry::After(DAILY_RETRY_AFTER));
         check("rateLimited", Retry::After(Duration::from_secs(5)));
         check("serverInternal", Retry::After(Duration::from_secs(5)));
     }
