@@ -129,7 +129,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn exit_code(reason: &str) -> u8 {
     match reason {
         "NOT_ENROLLED" => 3,
-        "CONTROLLER_NOT_TRUSTED" | "TOKEN_INVALID" | "TOKEN_USED" | "TOKEN_EXPIRED" | "UNAUTHENTICATED" => 4,
+        "CONTROLLER_NOT_TRUSTED" | "TOKEN_INVALID" | "TOKEN_UNKNOWN" | "TOKEN_USED" | "TOKEN_EXPIRED" => 4,
         "CONTROLLER_UNREACHABLE" => 7,
         _ => 1,
     }

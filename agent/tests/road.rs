@@ -161,6 +161,73 @@ async fn a_controller_that_restarts_gets_its_agent_back() {
 }
 
 #[tokio::test]
+async fn works_from_the_disk_while_the_controller_is_away() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    agent.stop().await.unwrap();
+
+    // As after a crash between the switch and the ledger.
+    fs::remove_file(site.state().join("outcomes.json")).unwrap();
+    site.serve_nothing();
+    site.set_away(true);
+    let fetches = controller.fetches();
+    let agent = site.start();
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        while !site.state().join("outcomes.json").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    ended.await.unwrap();
+    assert_eq!((site.reloads(), controller.fetches()), (2, fetches));
+    site.set_away(false);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_reload_serves_every_target_of_a_pass() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue("v1", &csr);
+    controller.publish(|desired| {
+        for number in 0..3 {
+            let mut target = site.target("v1", &fingerprint);
+            target.target_id = format!("target-{number}");
+            target.dir = if number == 0 { target.dir } else { format!("{}-{number}", target.dir) };
+            desired.targets.push(target);
+        }
+    });
+    let applied = |report: &wire::TargetReport| report.status() == TargetStatus::Applied;
+    controller
+        .wait(|seen| (seen.report.targets.iter().filter(|report| applied(report)).count() == 3).then_some(()))
+        .await;
+    assert_eq!(site.reloads(), 1);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_clock_makes_no_storm_of_renewals() {
+    // Two days of the leaf's life are gone when it is handed out: every leaf is due at once.
+    let controller = Controller::with_leaves_of_age(2 * 86_400);
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.wait(|seen| (seen.attached == 1).then_some(())).await;
+    agent.stop().await.unwrap();
+    assert_eq!(controller.wait(|seen| Some(seen.renewals)).await, 1);
+}
+
+#[tokio::test]
 async fn a_second_agent_on_the_same_state_is_refused() {
     let controller = Controller::new();
     let site = Site::new(&controller);

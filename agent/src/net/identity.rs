@@ -92,8 +92,11 @@ impl Identity {
         let answer = call(client.renew_identity(wire::RenewIdentityRequest { csr_der })).await;
         let answer = answer.map_err(|status| refusal(&status))?;
         let reply = Reply { agent_id: &self.agent_id, leaf_der: answer.leaf_der, ca_der: answer.ca_der };
-        let stored = reply.check(&self.key, None)?;
-        save(state, &stored, &self.agent_name, &self.controller)
+        let checked = reply.check(&self.key, None)?;
+        let (state, agent_name, controller) = (state.clone(), self.agent_name.clone(), self.controller.clone());
+        tokio::task::spawn_blocking(move || save(&state, &checked, &agent_name, &controller))
+            .await
+            .unwrap_or_else(|error| Err(Problem::internal(&format!("storing the identity: {error}"))))
     }
 }
 

@@ -71,7 +71,8 @@ impl Duty {
 enum Done {
     Pulled(Result<wire::GetDesiredResponse, CallStatus>),
     Reported(Result<(), CallStatus>),
-    Key { id: String, sent: bool, problem: Option<Problem> },
+    Made { id: String, csr_der: Result<Vec<u8>, Problem> },
+    Sent { id: String, taken: Result<(), Problem> },
     Served { serving: BTreeSet<String>, problems: BTreeMap<String, Problem> },
     Passed,
 }
@@ -100,7 +101,11 @@ pub(crate) struct Reconciler {
     keys_busy: BTreeSet<String>,
     keys_rest: BTreeMap<String, Instant>,
     key_problems: BTreeMap<String, Problem>,
+    /// CSRs of held keys that the controller may want.
+    csrs: BTreeMap<String, Vec<u8>>,
     csr_sent: BTreeSet<String>,
+    /// The keys that the report under way names as held.
+    keys_told: Vec<String>,
     serving: BTreeSet<String>,
     challenge_problems: BTreeMap<String, Problem>,
     pull: Duty,
@@ -152,7 +157,9 @@ impl Reconciler {
             keys_busy: BTreeSet::new(),
             keys_rest: BTreeMap::new(),
             key_problems: BTreeMap::new(),
+            csrs: BTreeMap::new(),
             csr_sent: BTreeSet::new(),
+            keys_told: Vec::new(),
             serving: BTreeSet::new(),
             challenge_problems: BTreeMap::new(),
             pull: Duty::default(),
@@ -219,6 +226,7 @@ impl Reconciler {
         }
         if self.report.is_due(now) {
             self.report.begin();
+            self.keys_told.clone_from(&self.keys_held);
             self.work.spawn(send_report(client, self.picture()));
         }
     }
@@ -246,7 +254,7 @@ impl Reconciler {
             return;
         }
         for job in &jobs {
-            self.doing.insert(job.target.id.clone(), "");
+            self.doing.insert(job.target.id.clone(), "writing");
         }
         self.passes += 1;
         let deployer = Arc::clone(&self.deployer);
@@ -256,18 +264,29 @@ impl Reconciler {
         });
     }
 
+    /// Makes keys, then offers their CSRs.
     fn start_keys(&mut self) {
         let Some(desired) = &self.desired else { return };
         let client = self.link.borrow().client.clone();
         for slot in &desired.key_slots {
             let resting = self.keys_busy.contains(&slot.id) || self.keys_rest.contains_key(&slot.id);
-            let csr_due = slot.csr_wanted && client.is_some() && !self.csr_sent.contains(&slot.id);
-            if resting || self.keys_busy.len() >= KEYS_AT_ONCE || (self.keys_held.contains(&slot.id) && !csr_due) {
+            if resting || self.keys_busy.len() >= KEYS_AT_ONCE {
                 continue;
             }
+            let held = self.keys_held.contains(&slot.id);
+            let csr = self.csrs.get(&slot.id);
+            // A report that left before the key was made must not arrive after its CSR: the key would count as lost.
+            let told = !self.report.busy || self.keys_told.contains(&slot.id);
+            match (csr, &client) {
+                (None, _) if !held || slot.csr_wanted => {
+                    self.work.spawn(make_key(self.apply.clone(), slot.clone()));
+                }
+                (Some(csr), Some(client)) if held && told && slot.csr_wanted && !self.csr_sent.contains(&slot.id) => {
+                    self.work.spawn(send_csr(client.clone(), slot.id.clone(), csr.clone()));
+                }
+                (None | Some(_), _) => continue,
+            }
             self.keys_busy.insert(slot.id.clone());
-            let client = client.clone().filter(|_| slot.csr_wanted);
-            self.work.spawn(make_key(self.apply.clone(), client, slot.clone()));
         }
     }
 
@@ -280,6 +299,14 @@ impl Reconciler {
             self.link_number = link.number;
             self.later.clear();
             self.keys_rest.clear();
+            // A changed policy makes a new connection: what it refused is looked at again.
+            let refused = |outcome: &&mut Outcome| {
+                outcome.problem.as_ref().is_some_and(|problem| problem.reason.starts_with("POLICY_"))
+            };
+            for outcome in self.outcomes.values_mut().filter(refused) {
+                outcome.retry_at = None;
+            }
+            self.challenges.wanted |= self.confirmed;
             self.want_pull();
             self.want_report();
         }
@@ -323,7 +350,16 @@ impl Reconciler {
                 warn!(reason = refusal(&status).reason, "desired state not pulled");
                 self.pull.retry(CALL_RETRY);
             }
-            Done::Key { id, sent, problem } => self.see_key(id, sent, problem).await,
+            Done::Made { id, csr_der } => self.see_key(id, csr_der).await,
+            Done::Sent { id, taken } => {
+                self.keys_busy.remove(&id);
+                match taken {
+                    Ok(()) => {
+                        self.csr_sent.insert(id);
+                    }
+                    Err(problem) => self.see_key_problem(id, problem),
+                }
+            }
             Done::Served { serving, problems } => {
                 self.challenges.busy = false;
                 if !problems.is_empty() {
@@ -338,20 +374,21 @@ impl Reconciler {
         }
     }
 
-    async fn see_key(&mut self, id: String, sent: bool, problem: Option<Problem>) {
+    fn see_key_problem(&mut self, id: String, problem: Problem) {
+        warn!(key_slot_id = id, reason = problem.reason, cause = problem.cause, "{}", problem.message);
+        self.keys_rest.insert(id.clone(), Instant::now() + KEY_RETRY);
+        self.key_problems.insert(id, problem);
+        self.want_report();
+    }
+
+    async fn see_key(&mut self, id: String, csr_der: Result<Vec<u8>, Problem>) {
         self.keys_busy.remove(&id);
-        if sent {
-            self.csr_sent.insert(id.clone());
-        }
-        match problem {
-            None => {
+        match csr_der {
+            Ok(csr_der) => {
                 self.key_problems.remove(&id);
+                self.csrs.insert(id, csr_der);
             }
-            Some(problem) => {
-                warn!(key_slot_id = id, reason = problem.reason, cause = problem.cause, "{}", problem.message);
-                self.keys_rest.insert(id.clone(), Instant::now() + KEY_RETRY);
-                self.key_problems.insert(id, problem);
-            }
+            Err(problem) => self.see_key_problem(id, problem),
         }
         match self.apply.keys_held().await {
             Ok(held) => self.keys_held = held,
@@ -396,6 +433,7 @@ impl Reconciler {
         self.csr_sent.clear();
         let slots: BTreeSet<&String> = desired.key_slots.iter().map(|slot| &slot.id).collect();
         self.key_problems.retain(|id, _| slots.contains(id));
+        self.csrs.retain(|id, _| slots.contains(id));
         let targets: BTreeSet<&String> = desired.targets.iter().map(|target| &target.id).collect();
         let refused: BTreeSet<&String> = desired.refused.targets.iter().map(|(id, ..)| id).collect();
         let count = self.outcomes.len();
@@ -474,19 +512,15 @@ async fn send_report(mut client: Client, report: wire::ReportRequest) -> Done {
     Done::Reported(call(client.report(report)).await.map(|_| ()))
 }
 
-/// Makes the key, and offers its CSR when the controller wants it and is there.
-async fn make_key(apply: Handle, client: Option<Client>, slot: KeySlot) -> Done {
+async fn make_key(apply: Handle, slot: KeySlot) -> Done {
     let id = slot.id.clone();
-    let csr_der = match apply.make_key(slot).await {
-        Ok(csr_der) => csr_der,
-        Err(problem) => return Done::Key { id, sent: false, problem: Some(problem) },
-    };
-    let Some(mut client) = client else { return Done::Key { id, sent: false, problem: None } };
+    Done::Made { id, csr_der: apply.make_key(slot).await }
+}
+
+async fn send_csr(mut client: Client, id: String, csr_der: Vec<u8>) -> Done {
     let request = wire::SubmitCsrRequest { key_slot_id: id.clone(), csr_der };
-    match call(client.submit_csr(request)).await {
-        Ok(_) => Done::Key { id, sent: true, problem: None },
-        Err(status) => Done::Key { id, sent: false, problem: Some(refusal(&status)) },
-    }
+    let taken = call(client.submit_csr(request)).await.map(drop).map_err(|status| refusal(&status));
+    Done::Sent { id, taken }
 }
 
 /// Opens and closes ports, writes and removes webroot files, so that exactly the wanted tokens are served.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use proto::agent::v1 as wire;
 use proto::clock::{Clock, to_wire};
 use proto::types::v1 as types;
@@ -31,7 +30,10 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const GOOD: Duration = Duration::from_secs(30);
 /// Longest sleep before the wall clock is asked again: it may have jumped.
 const RENEW_LOOK_MAX: Duration = Duration::from_secs(3_600);
-const RENEW_RETRY: Duration = Duration::from_secs(600);
+/// Shortest sleep between two looks.
+const RENEW_LOOK_MIN: Duration = Duration::from_secs(1);
+/// Rest between two attempts at a new leaf, also when this server's clock is wrong by days.
+const RENEW_REST: Duration = Duration::from_secs(600);
 /// Hello and heartbeats that wait for the wire.
 const OUTBOUND_MAX: usize = 8;
 
@@ -56,6 +58,13 @@ pub(crate) struct Session {
     pub(crate) policy_path: PathBuf,
 }
 
+/// Who the agent is, and when it may ask for a new leaf again.
+#[derive(Debug)]
+struct Holder {
+    identity: Identity,
+    renew_not_before: Instant,
+}
+
 /// Why a connection ended.
 enum End {
     Stopped,
@@ -66,7 +75,8 @@ enum End {
 
 impl Session {
     /// Connects for ever, until it is stopped.
-    pub(crate) async fn hold(self, mut identity: Identity, stop: CancellationToken) {
+    pub(crate) async fn hold(self, identity: Identity, stop: CancellationToken) {
+        let mut holder = Holder { identity, renew_not_before: Instant::now() };
         let mut attempt = 0;
         loop {
             let started = Instant::now();
@@ -74,7 +84,7 @@ impl Session {
             let end = tokio::select! {
                 biased;
                 () = stop.cancelled() => End::Stopped,
-                end = self.connect(&mut identity) => end,
+                end = self.connect(&mut holder) => end,
             };
             self.link.send_modify(|link| link.client = None);
             attempt = if started.elapsed() >= GOOD { 0 } else { attempt };
@@ -96,7 +106,8 @@ impl Session {
         }
     }
 
-    async fn connect(&self, identity: &mut Identity) -> End {
+    async fn connect(&self, holder: &mut Holder) -> End {
+        let identity = &holder.identity;
         let credentials = match identity.credentials() {
             Ok(credentials) => credentials,
             Err(problem) => return End::Lost(problem),
@@ -112,24 +123,29 @@ impl Session {
             Ok(client) => client,
             Err(error) => return End::Lost(error.problem()),
         };
-        if self.clock.now() >= identity.renew_at() {
-            match self.renew(identity, &mut client).await {
+        if self.renew_after(holder).is_zero() {
+            match self.renew(holder, &mut client).await {
                 Ok(()) => return End::Changed,
-                Err(problem) if self.clock.now() >= identity.not_after => return End::Lost(problem),
+                Err(problem) if self.clock.now() >= holder.identity.not_after => return End::Lost(problem),
                 // The leaf is still good: go on with it, and ask again later.
                 Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
             }
         }
-        self.attach(identity, client).await
+        self.attach(holder, client).await
     }
 
-    async fn renew(&self, identity: &mut Identity, client: &mut Client) -> Result<(), Problem> {
-        *identity = identity.renew(&self.state, client).await?;
-        info!(not_after = %identity.not_after, "identity renewed");
+    async fn renew(&self, holder: &mut Holder, client: &mut Client) -> Result<(), Problem> {
+        let renewed = holder.identity.renew(&self.state, client).await;
+        // An expired leaf can do nothing but ask again; `hold` paces it.
+        if renewed.is_ok() || self.clock.now() < holder.identity.not_after {
+            holder.renew_not_before = Instant::now() + RENEW_REST;
+        }
+        holder.identity = renewed?;
+        info!(not_after = %holder.identity.not_after, "identity renewed");
         Ok(())
     }
 
-    async fn attach(&self, identity: &mut Identity, mut client: Client) -> End {
+    async fn attach(&self, holder: &mut Holder, mut client: Client) -> End {
         let policy = self.policy().await;
         let (outbound, messages) = mpsc::channel(OUTBOUND_MAX);
         if outbound.send(message(hello(policy.clone()))).await.is_err() {
@@ -140,13 +156,12 @@ impl Session {
             Ok(response) => response.into_inner(),
             Err(status) => return End::Lost(client::refusal(&status)),
         };
-        info!(controller = identity.controller, "attached");
+        info!(controller = holder.identity.controller, "attached");
         self.link.send_modify(|link| {
             *link = Link { number: link.number + 1, client: Some(client.clone()), announced: None };
         });
-        let mut renew_after = self.renew_after(identity.renew_at());
         let mut beat_at = Instant::now() + HEARTBEAT;
-        let mut look_at = Instant::now() + renew_after;
+        let mut look_at = Instant::now() + self.renew_after(holder);
         loop {
             // Cancel-safe: `message` keeps its buffer in the stream, timers lose nothing.
             tokio::select! {
@@ -167,24 +182,23 @@ impl Session {
                     }
                 }
                 () = tokio::time::sleep_until(look_at) => {
-                    if self.clock.now() >= identity.renew_at() {
-                        match self.renew(identity, &mut client).await {
+                    if self.renew_after(holder).is_zero() {
+                        match self.renew(holder, &mut client).await {
                             Ok(()) => return End::Changed,
                             Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
                         }
-                        renew_after = RENEW_RETRY;
-                    } else {
-                        renew_after = self.renew_after(identity.renew_at());
                     }
-                    look_at = Instant::now() + renew_after;
+                    look_at = Instant::now() + self.renew_after(holder).max(RENEW_LOOK_MIN);
                 }
             }
         }
     }
 
-    fn renew_after(&self, renew_at: Timestamp) -> Duration {
-        let rest = self.clock.now().duration_until(renew_at);
-        Duration::try_from(rest).unwrap_or(RENEW_RETRY).clamp(Duration::from_secs(1), RENEW_LOOK_MAX)
+    /// Returns how long to wait before a new leaf is due, as far as can be said now.
+    fn renew_after(&self, holder: &Holder) -> Duration {
+        let due = self.clock.now().duration_until(holder.identity.renew_at());
+        let rest = holder.renew_not_before.saturating_duration_since(Instant::now());
+        Duration::try_from(due).unwrap_or_default().max(rest).min(RENEW_LOOK_MAX)
     }
 
     fn announce(&self, hint: wire::AttachResponse) {

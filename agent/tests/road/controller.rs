@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use proto::agent::v1 as wire;
 use proto::agent::v1::agent_service_server::{AgentService, AgentServiceServer};
-use proto::clock::SystemClock;
+use proto::clock::{Clock as _, SystemClock};
 use proto::id::JoinToken;
 use proto::tls::{Credentials, server_config};
 use proto::types::v1::TargetStatus;
@@ -34,6 +34,7 @@ pub(crate) struct Seen {
     pub(crate) attached: usize,
     pub(crate) csrs: BTreeMap<String, Vec<u8>>,
     pub(crate) report: wire::ReportRequest,
+    pub(crate) renewals: usize,
     fetches: usize,
 }
 
@@ -48,6 +49,13 @@ impl Seen {
     }
 }
 
+/// Rest of life of an identity leaf: 30 days.
+const LEAF_SECONDS: i64 = 30 * 86_400;
+
+fn time_of(second: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(second).unwrap()
+}
+
 struct State {
     ca: Issuer<'static, KeyPair>,
     ca_der: Vec<u8>,
@@ -56,6 +64,8 @@ struct State {
     seen: watch::Sender<Seen>,
     versions: Mutex<BTreeMap<String, String>>,
     lose_next_reply: Mutex<bool>,
+    agent_id: Mutex<String>,
+    leaf_age_seconds: i64,
     cut: Mutex<CancellationToken>,
 }
 
@@ -65,6 +75,11 @@ pub(crate) struct Controller(Arc<State>);
 
 impl Controller {
     pub(crate) fn new() -> Self {
+        Self::with_leaves_of_age(0)
+    }
+
+    /// Hands out identity leaves whose life began some time ago, as to an agent whose clock is ahead.
+    pub(crate) fn with_leaves_of_age(leaf_age_seconds: i64) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -79,6 +94,8 @@ impl Controller {
             seen: watch::Sender::new(Seen::default()),
             versions: Mutex::new(BTreeMap::new()),
             lose_next_reply: Mutex::new(false),
+            agent_id: Mutex::new(String::new()),
+            leaf_age_seconds,
             cut: Mutex::new(CancellationToken::new()),
         }))
     }
@@ -152,11 +169,14 @@ impl Controller {
         server.serve_with_incoming(incoming).await.unwrap();
     }
 
-    fn identity(&self, csr: &[u8]) -> (String, Vec<u8>) {
-        let id = proto::id::random_id();
+    /// A leaf as long as the fake controller wants; the life of a real one is the controller's matter.
+    fn identity(&self, id: &str, csr: &[u8]) -> Vec<u8> {
         let mut csr = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
         csr.params.subject_alt_names = vec![SanType::URI(format!("certwright:agent:{id}").try_into().unwrap())];
-        (id, csr.signed_by(&self.0.ca).unwrap().der().to_vec())
+        let now = SystemClock.now().as_second();
+        let at = |second| time_of(now + second);
+        (csr.params.not_before, csr.params.not_after) = (at(-self.0.leaf_age_seconds), at(LEAF_SECONDS));
+        csr.signed_by(&self.0.ca).unwrap().der().to_vec()
     }
 }
 
@@ -205,17 +225,21 @@ impl AgentService for Controller {
         if std::mem::take(&mut *self.0.lose_next_reply.lock().unwrap()) {
             return Err(Status::unavailable("lost"));
         }
-        let (agent_id, leaf_der) = self.identity(&request.csr_der);
+        let agent_id = proto::id::random_id();
+        self.0.agent_id.lock().unwrap().clone_from(&agent_id);
+        let leaf_der = self.identity(&agent_id, &request.csr_der);
         let ca_der = vec![self.0.ca_der.clone()];
         Ok(Response::new(wire::EnrollResponse { agent_id, agent_name: "h1".into(), leaf_der, ca_der }))
     }
 
     async fn renew_identity(
         &self,
-        _request: Request<wire::RenewIdentityRequest>,
+        request: Request<wire::RenewIdentityRequest>,
     ) -> Result<Response<wire::RenewIdentityResponse>, Status> {
-        // Refused here: the agent must go on with the leaf it has while that is good.
-        Err(Status::unavailable("later"))
+        let id = self.0.agent_id.lock().unwrap().clone();
+        let leaf_der = self.identity(&id, &request.into_inner().csr_der);
+        self.0.seen.send_modify(|seen| seen.renewals += 1);
+        Ok(Response::new(wire::RenewIdentityResponse { leaf_der, ca_der: vec![self.0.ca_der.clone()] }))
     }
 
     type AttachStream = Pin<Box<dyn Stream<Item = Result<wire::AttachResponse, Status>> + Send>>;

@@ -44,6 +44,7 @@ struct PipeHost {
     service: Mutex<Option<Arc<ServerConfig>>>,
     reloads: Mutex<usize>,
     broken: Mutex<bool>,
+    away: Mutex<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -79,6 +80,7 @@ impl Site {
             service: Mutex::new(None),
             reloads: Mutex::new(0),
             broken: Mutex::new(false),
+            away: Mutex::new(false),
             tasks: Mutex::new(JoinSet::new()),
         };
         let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
@@ -108,6 +110,11 @@ impl Site {
 
     pub(crate) fn fail_reloads(&self) {
         *self.host.broken.lock().unwrap() = true;
+    }
+
+    /// Whether the controller can be reached.
+    pub(crate) fn set_away(&self, away: bool) {
+        *self.host.away.lock().unwrap() = away;
     }
 
     pub(crate) fn serve_nothing(&self) {
@@ -199,6 +206,7 @@ impl Host for PipeHost {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
         let (client, server) = duplex(64 * 1024);
         match address {
+            CONTROLLER if *self.away.lock().unwrap() => return Err(io::ErrorKind::ConnectionRefused.into()),
             CONTROLLER => {
                 self.tasks.lock().unwrap().spawn(self.controller.clone().serve(server));
             }
