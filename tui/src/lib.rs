@@ -4,3 +4,12 @@
 pub mod cli;
 pub mod client;
 pub(crate) mod output;
+pub mod run;
+
+mod app;
+mod keys;
+mod screens;
+mod terminal;
+mod theme;
+mod view;
+mod widgets;

@@ -2,17 +2,30 @@
 //! given to `tui::cli`. It never decides anything by itself.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use proto::clock::SystemClock;
 use tokio::io::BufReader;
 use tui::cli::{self, Console, Outcome};
+use tui::run;
 
-/// What `doctor` explains; nothing else is taken from the environment.
-const VARIABLES: [&str; 8] = ["TERM", "LC_ALL", "LC_CTYPE", "LANG", "TMUX", "NO_COLOR", "COLORTERM", "SSH_CONNECTION"];
+/// What `doctor` explains and the dashboard follows; nothing else is taken from the environment.
+const VARIABLES: [&str; 11] = [
+    "TERM",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LANG",
+    "TMUX",
+    "NO_COLOR",
+    "COLORTERM",
+    "SSH_CONNECTION",
+    "CERTWRIGHT_ASCII",
+    "CERTWRIGHT_LINK",
+    "CERTWRIGHT_TEST_TITLE",
+];
 
 /// Width of a terminal that does not tell.
 const COLUMNS_DEFAULT: u16 = 80;
@@ -24,14 +37,16 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     match outcome {
         Outcome::Exit(code) => Ok(ExitCode::from(code)),
-        Outcome::Dashboard(socket) => dashboard(&socket),
+        Outcome::Dashboard(socket) => dashboard(socket),
     }
 }
 
-/// Says that there is no dashboard in this build, as a missing verb would be refused.
-fn dashboard(socket: &Path) -> anyhow::Result<ExitCode> {
-    writeln!(std::io::stderr(), "error: no dashboard in this build for {}\ntry: certwright --help", socket.display())?;
-    Ok(ExitCode::from(2))
+fn dashboard(socket: PathBuf) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let variables = variables();
+    let status = runtime.block_on(run::run(run::Options { socket, variables }));
+    runtime.shutdown_background();
+    status
 }
 
 fn console() -> Console {

@@ -1,0 +1,345 @@
+//! What keys do: text goes into the field or prompt that has the focus, everything else is looked up in the key table.
+//! Nothing that changes anything is sent from here without a question, except from the end of a form. Called by
+//! `app::update`.
+
+use std::time::Duration;
+
+use proto::operator::v1::{DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest};
+use tui_input::Input;
+
+use crate::app::call::Call;
+use crate::app::layer::{self, Confirm, Filter, Layer, Palette};
+use crate::app::{Cmd, Model, Prefix, Timer, refuse};
+use crate::keys::{self, Action, Context, GO, Key};
+use crate::screens::{self, Place};
+use crate::theme::State;
+
+/// Two `Ctrl-c` within this time quit.
+const INTERRUPT_WINDOW: Duration = Duration::from_secs(1);
+
+/// Handles a key.
+pub(crate) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
+    model.notices.went_on(key == Key::Esc);
+    if let Some(prefix) = model.prefix.take() {
+        return second_key(model, prefix, key);
+    }
+    if !model.layers.is_empty() {
+        if let Some(cmds) = layer::key(model, key) {
+            return cmds;
+        }
+    } else if let Some(cmds) = screens::form_key(model, key) {
+        return cmds;
+    }
+    match keys::action(model.context(), key) {
+        Some(action) => act(model, action),
+        None => Vec::new(),
+    }
+}
+
+/// Handles text that came at once.
+pub(crate) fn paste(model: &mut Model, text: &str, bracketed: bool) -> Vec<Cmd> {
+    model.prefix = None;
+    if let Some(cmds) = layer::insert(model, text, bracketed) {
+        return cmds;
+    }
+    if model.layers.is_empty() {
+        if let Some(cmds) = screens::form_insert(model, text) {
+            return cmds;
+        }
+        let context = model.context();
+        for (prompt, action) in [(':', Action::Palette), ('/', Action::Filter)] {
+            if let Some(rest) = text.strip_prefix(prompt)
+                && keys::binding(context, action).is_some()
+            {
+                let mut cmds = act(model, action);
+                cmds.extend(layer::insert(model, rest, bracketed).unwrap_or_default());
+                return cmds;
+            }
+        }
+    }
+    let count = text.chars().count();
+    model.notices.say(model.now, State::Warn, format!("That was a paste ({count} characters). Press / or : first."));
+    Vec::new()
+}
+
+fn second_key(model: &mut Model, prefix: Prefix, key: Key) -> Vec<Cmd> {
+    let Some(typed) = key.typed() else { return Vec::new() };
+    match prefix {
+        Prefix::Go => match GO.iter().find(|(ch, _, _)| *ch == typed) {
+            Some((_, action, _)) => act(model, *action),
+            None => Vec::new(),
+        },
+        Prefix::Sort => {
+            let Some((_, sort)) = screens::certificates::SORTS.iter().find(|(ch, _)| *ch == typed) else {
+                return Vec::new();
+            };
+            model.sort = sort;
+            model.certificates.refresh();
+            model.read()
+        }
+    }
+}
+
+/// Does an action of the key table.
+pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
+    let danger = keys::binding(model.context(), action).map_or(0, |row| row.danger);
+    if danger > 0
+        && let Some(why) = model.read_only()
+    {
+        refuse(model, action, &why);
+        return Vec::new();
+    }
+    match action {
+        Action::MoveDown => step(model, 1),
+        Action::MoveUp => step(model, -1),
+        Action::PageDown => page(model, 1),
+        Action::PageUp => page(model, -1),
+        Action::Top => step(model, isize::MIN / 2),
+        Action::Bottom => step(model, isize::MAX / 2),
+        Action::NextProblem => problem(model, true),
+        Action::PrevProblem => problem(model, false),
+        Action::Open => open(model),
+        Action::Back => back(model),
+        Action::TabNext => tab(model, true),
+        Action::TabPrev => tab(model, false),
+        Action::GoOverview => model.go(Place::Overview, false),
+        Action::GoCertificates => model.go(Place::Certificates, false),
+        Action::GoAgents => model.go(Place::Agents, false),
+        Action::GoJobs => model.go(Place::Jobs, false),
+        Action::GoLast => match model.last.clone() {
+            Some(place) => model.go(place, false),
+            None => Vec::new(),
+        },
+        Action::GoMenu => prefix(model, Prefix::Go),
+        Action::Sort => prefix(model, Prefix::Sort),
+        Action::Palette => push(model, Layer::Palette(Palette::default())),
+        Action::Filter => {
+            layer::open_filter(model);
+            Vec::new()
+        }
+        Action::Help => push(model, Layer::Help(0)),
+        Action::Messages => push(model, Layer::Messages(0)),
+        Action::Refresh => refresh(model),
+        Action::Preview => {
+            model.preview = !model.preview;
+            Vec::new()
+        }
+        Action::New => screens::new_record(model),
+        Action::Run | Action::Deploy | Action::Delete => ask(model, action),
+        Action::Yes => layer::yes(model),
+        Action::Quit => vec![Cmd::Quit],
+        Action::Redraw => vec![Cmd::Repaint],
+        Action::Suspend => vec![Cmd::Suspend],
+        Action::Interrupt => interrupt(model),
+        Action::FieldNext | Action::FieldPrev | Action::Toggle | Action::Continue => Vec::new(),
+    }
+}
+
+fn push(model: &mut Model, layer: Layer) -> Vec<Cmd> {
+    model.layers.push(layer);
+    Vec::new()
+}
+
+fn prefix(model: &mut Model, prefix: Prefix) -> Vec<Cmd> {
+    model.prefix = Some(prefix);
+    Vec::new()
+}
+
+fn step(model: &mut Model, rows: isize) -> Vec<Cmd> {
+    if let Some(Layer::Help(scroll) | Layer::Messages(scroll)) = model.layers.last_mut() {
+        *scroll = scroll.saturating_add_signed(rows);
+        return Vec::new();
+    }
+    let now = model.now;
+    if let Some(list) = screens::steps(model) {
+        list.step(rows, now);
+    }
+    Vec::new()
+}
+
+fn page(model: &mut Model, pages: isize) -> Vec<Cmd> {
+    let rows = isize::try_from(screens::page_rows(model)).unwrap_or(1).max(1);
+    step(model, rows.saturating_mul(pages))
+}
+
+fn problem(model: &mut Model, forward: bool) -> Vec<Cmd> {
+    let now = model.now;
+    let found = screens::steps(model).is_some_and(|list| list.problem(forward, now));
+    if !found {
+        let where_ = if forward { "below" } else { "above" };
+        model.notices.say(now, State::Ok, format!("nothing {where_} needs anyone"));
+    }
+    Vec::new()
+}
+
+fn open(model: &mut Model) -> Vec<Cmd> {
+    if !model.layers.is_empty() {
+        return layer::enter(model);
+    }
+    match screens::target(model) {
+        Some(place) => model.go(place, true),
+        None => Vec::new(),
+    }
+}
+
+fn back(model: &mut Model) -> Vec<Cmd> {
+    if !model.layers.is_empty() {
+        return layer::close(model);
+    }
+    match &model.place {
+        Place::Certificates if !model.certificates.filter.is_empty() => layer::set_filter(model, ""),
+        Place::Agents if !model.agents.filter.is_empty() => layer::set_filter(model, ""),
+        Place::Overview => {
+            if model.notices.showing().is_none() {
+                model.notices.say(model.now, State::Idle, "Q leaves the dashboard");
+            }
+            Vec::new()
+        }
+        Place::Enroll => {
+            model.enroll = None;
+            model.go(Place::Agents, false)
+        }
+        Place::AddCertificate => screens::wizard_back(model),
+        Place::Certificates | Place::Certificate(_) | Place::Agents | Place::Agent(_) | Place::Jobs => model.go_back(),
+    }
+}
+
+fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
+    match &model.place {
+        Place::Certificate(_) => model.certificate.turn(forward),
+        Place::Agent(_) => model.agent.turn(forward),
+        Place::Overview | Place::Certificates | Place::Agents | Place::Jobs | Place::AddCertificate | Place::Enroll => {
+        }
+    }
+    model.read()
+}
+
+fn refresh(model: &mut Model) -> Vec<Cmd> {
+    if !model.link.is_live() {
+        model.notices.say(model.now, State::Idle, "trying to connect now");
+        return vec![Cmd::Reconnect];
+    }
+    model.certificates.refresh();
+    model.agents.refresh();
+    model.jobs.refresh();
+    model.overview.attention.refresh();
+    model.read()
+}
+
+fn interrupt(model: &mut Model) -> Vec<Cmd> {
+    if model.interrupted {
+        return vec![Cmd::Quit];
+    }
+    model.interrupted = true;
+    let mut cmds = if model.layers.is_empty() { Vec::new() } else { layer::close(model) };
+    model.notices.say(model.now, State::Idle, "Ctrl-c again leaves the dashboard");
+    cmds.push(Cmd::After(Timer::Interrupt, INTERRUPT_WINDOW));
+    cmds
+}
+
+/// Asks before something is changed; the question names its record for good.
+fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
+    let agents = matches!(model.context(), Context::Agents | Context::Agent);
+    let confirm = if action == Action::Run {
+        renew(model)
+    } else if action == Action::Deploy {
+        deploy(model)
+    } else if agents {
+        revoke(model)
+    } else {
+        delete(model)
+    };
+    match confirm {
+        Some(confirm) => model.layers.push(Layer::Confirm(Box::new(confirm))),
+        None => refuse(model, action, "there is no record under the cursor"),
+    }
+    Vec::new()
+}
+
+fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
+    Confirm { title, lines, name: None, input: Input::default(), purge: None, verb, call }
+}
+
+fn targets_words(count: usize) -> String {
+    match count {
+        0 => "no target".to_owned(),
+        1 => "its target".to_owned(),
+        count => format!("its {count} targets"),
+    }
+}
+
+fn renew(model: &mut Model) -> Option<Confirm> {
+    let record = screens::certificate_here(model)?;
+    let name = record.name.clone();
+    let lines = vec![
+        format!("One new order for {} name(s) at {}.", record.identifiers.len(), record.issuer),
+        format!("The new version then goes to {}.", targets_words(record.targets.len())),
+        "The current version keeps serving until then.".to_owned(),
+    ];
+    let request = RenewCertificateRequest { name: name.clone(), request_id: model.wish_id() };
+    Some(question(format!("renew {name}"), lines, "renew", Call::Renew(request)))
+}
+
+fn deploy(model: &mut Model) -> Option<Confirm> {
+    let record = screens::certificate_here(model)?;
+    let name = record.name.clone();
+    let agent = screens::target_agent(model).unwrap_or_default();
+    let to = if agent.is_empty() { targets_words(record.targets.len()) } else { format!("the target on {agent}") };
+    let lines = vec![
+        format!("Writes the current version to {to} again,"),
+        "runs the reload commands and proves it by a handshake.".to_owned(),
+        "Nothing is ordered at the CA.".to_owned(),
+    ];
+    let request = DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id() };
+    Some(question(format!("deploy {name}"), lines, "deploy", Call::Deploy(request)))
+}
+
+fn delete(model: &Model) -> Option<Confirm> {
+    let record = screens::certificate_here(model)?;
+    let name = record.name.clone();
+    let count = record.targets.len();
+    let lines = vec![
+        "· it is no longer renewed; its history goes with it".to_owned(),
+        "· it is not revoked at the CA".to_owned(),
+        format!("· files on {}: Tab chooses", targets_words(count)),
+    ];
+    let request = DeleteCertificateRequest { name: name.clone(), expected_revision: record.revision, purge: false };
+    let mut confirm = question(format!("delete {name}"), lines, "delete", Call::Delete(request));
+    confirm.name = Some(name);
+    confirm.purge = Some(false);
+    Some(confirm)
+}
+
+fn revoke(model: &Model) -> Option<Confirm> {
+    let record = screens::agent_here(model)?;
+    let name = record.name.clone();
+    let revoked = record.status == "revoked";
+    let (title, verb, lines, call) = if revoked {
+        let lines = vec!["Removes the record of this revoked agent and its targets.".to_owned()];
+        (format!("forget agent {name}"), "forget", lines, Call::Forget(name.clone()))
+    } else {
+        let lines = vec![
+            "· its identity stops working at once; its stream is cut".to_owned(),
+            format!("· {} certificate(s) there are no longer renewed or repaired", record.targets.len()),
+            "· files on the server stay as they are".to_owned(),
+            "· to come back it has to be enrolled again".to_owned(),
+        ];
+        (format!("revoke agent {name}"), "revoke", lines, Call::Revoke(name.clone()))
+    };
+    let mut confirm = question(title, lines, verb, call);
+    confirm.name = Some(name);
+    Some(confirm)
+}
+
+/// The layers that hold a list are scrolled here; kept for `settle`.
+pub(crate) fn clamp_layers(model: &mut Model, lines_max: usize) {
+    let entries = match model.layers.last() {
+        Some(Layer::Palette(palette)) => layer::entries(model, palette.input.value()).len(),
+        Some(Layer::Help(_) | Layer::Messages(_) | Layer::Filter(Filter { .. }) | Layer::Confirm(_)) | None => 0,
+    };
+    match model.layers.last_mut() {
+        Some(Layer::Palette(palette)) => palette.at = palette.at.min(entries.saturating_sub(1)),
+        Some(Layer::Help(scroll) | Layer::Messages(scroll)) => *scroll = (*scroll).min(lines_max),
+        Some(Layer::Filter(_) | Layer::Confirm(_)) | None => {}
+    }
+}

@@ -1,0 +1,140 @@
+//! What the dashboard asks the controller, and what it answers. Plain values: `run` performs them, `app` reads them.
+
+use proto::operator::v1::{
+    Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
+    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
+    PendingEnrollment, RenewCertificateRequest, Version,
+};
+
+/// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Call {
+    /// Counts and what needs attention.
+    Overview,
+    /// The first `rows` certificates of an order.
+    Certificates {
+        /// Substring of a name or identifier.
+        filter: String,
+        /// name, urgency or expires.
+        sort: &'static str,
+        /// How many rows to read.
+        rows: usize,
+    },
+    /// One certificate.
+    Certificate(String),
+    /// The versions of a certificate.
+    Versions(String),
+    /// The newest events of a certificate or of an agent; both empty means of everything.
+    Events {
+        /// Certificate, or empty.
+        certificate: String,
+        /// Agent, or empty.
+        agent: String,
+    },
+    /// The first `rows` agents.
+    Agents {
+        /// Substring of a name.
+        filter: String,
+        /// How many rows to read.
+        rows: usize,
+    },
+    /// One agent.
+    Agent(String),
+    /// The newest jobs.
+    Jobs,
+    /// All issuers.
+    Issuers,
+    /// Check or create a certificate.
+    Create(Box<CreateCertificateRequest>),
+    /// Renew now.
+    Renew(RenewCertificateRequest),
+    /// Deploy now.
+    Deploy(DeployCertificateRequest),
+    /// Delete a certificate.
+    Delete(DeleteCertificateRequest),
+    /// Make a join token.
+    Enroll(EnrollAgentRequest),
+    /// Revoke an agent.
+    Revoke(String),
+    /// Forget a revoked agent.
+    Forget(String),
+}
+
+impl Call {
+    /// Whether it only reads.
+    pub(crate) fn reads(&self) -> bool {
+        match self {
+            Self::Overview
+            | Self::Certificates { .. }
+            | Self::Certificate(_)
+            | Self::Versions(_)
+            | Self::Events { .. }
+            | Self::Agents { .. }
+            | Self::Agent(_)
+            | Self::Jobs
+            | Self::Issuers => true,
+            Self::Create(_)
+            | Self::Renew(_)
+            | Self::Deploy(_)
+            | Self::Delete(_)
+            | Self::Enroll(_)
+            | Self::Revoke(_)
+            | Self::Forget(_) => false,
+        }
+    }
+}
+
+/// A window of a list, from its first row on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Page<T> {
+    /// The rows.
+    pub(crate) items: Vec<T>,
+    /// How many there are in all.
+    pub(crate) total: u64,
+    /// Whether more follow.
+    pub(crate) more: bool,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To `Overview`.
+    Overview(Box<GetOverviewResponse>),
+    /// To `Certificates`.
+    Certificates(Page<Certificate>),
+    /// To `Certificate`.
+    Certificate(Box<Certificate>),
+    /// To `Versions`.
+    Versions(Vec<Version>),
+    /// To `Events`.
+    Events(Vec<Event>),
+    /// To `Agents`.
+    Agents(Page<Agent>, Vec<PendingEnrollment>),
+    /// To `Agent` and `Revoke`.
+    Agent(Box<Agent>),
+    /// To `Jobs`.
+    Jobs(Vec<Job>),
+    /// To `Issuers`.
+    Issuers(Vec<Issuer>),
+    /// To `Create`, `Renew` and `Deploy`.
+    Accepted(Box<CertificateAccepted>),
+    /// To `Delete`: true while a purge waits for its targets.
+    Deleted(bool),
+    /// To `Enroll`. Holds the join token: never logged, shown once.
+    Enrolled(Box<Token>),
+    /// To `Forget`.
+    Forgotten,
+}
+
+/// A join token as the screen shows it; its text never appears in `Debug`.
+#[derive(Clone)]
+pub(crate) struct Token {
+    /// The answer, with the token in it.
+    pub(crate) response: EnrollAgentResponse,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").finish_non_exhaustive()
+    }
+}

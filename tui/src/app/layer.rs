@@ -1,0 +1,349 @@
+//! What floats above a place: prompts, questions, help, messages. `Esc` always closes the top one without doing anything.
+//! A question names what it is about when it opens, so what changes on the screen below cannot change what is done.
+//! Called by `app::act`; painted by `screens::layers`.
+#![allow(clippy::wildcard_enum_match_arm, reason = "keys and places: most mean nothing here")]
+
+use std::time::Duration;
+
+use tui_input::{Input, InputRequest};
+
+use crate::app::call::Call;
+use crate::app::{Cmd, Model, Timer, act};
+use crate::keys::{Action, Context, Key, TABLE};
+use crate::screens::Place;
+use crate::theme::State;
+
+/// The list is asked for again when the typing rests for so long.
+const FILTER_REST: Duration = Duration::from_millis(150);
+/// Longest line in a prompt.
+const PROMPT_CHARS_MAX: usize = 256;
+
+/// One layer.
+#[derive(Clone, Debug)]
+pub(crate) enum Layer {
+    /// The keys, scrolled by so many lines.
+    Help(usize),
+    /// The messages, scrolled by so many lines.
+    Messages(usize),
+    /// The command line.
+    Palette(Palette),
+    /// The filter of the list below.
+    Filter(Filter),
+    /// A question.
+    Confirm(Box<Confirm>),
+}
+
+/// The command line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Palette {
+    /// What is typed.
+    pub(crate) input: Input,
+    /// Which entry is chosen.
+    pub(crate) at: usize,
+}
+
+/// The filter prompt.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    /// What is typed.
+    pub(crate) input: Input,
+    /// What the filter was before.
+    pub(crate) before: String,
+    /// Counts the typing, so that only its last rest asks.
+    typed: u64,
+}
+
+/// A question before something is changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Confirm {
+    /// What will be done.
+    pub(crate) title: String,
+    /// What exactly happens, line by line.
+    pub(crate) lines: Vec<String>,
+    /// The name to type, for what cannot be undone.
+    pub(crate) name: Option<String>,
+    /// What is typed of it.
+    pub(crate) input: Input,
+    /// For deletions: whether the files go too.
+    pub(crate) purge: Option<bool>,
+    /// The word on the button.
+    pub(crate) verb: &'static str,
+    /// What is sent.
+    pub(crate) call: Call,
+}
+
+impl Confirm {
+    /// Whether the name stands there in full.
+    pub(crate) fn is_named(&self) -> bool {
+        self.name.as_deref().is_none_or(|name| name == self.input.value())
+    }
+
+    fn call(self) -> Call {
+        match (self.call, self.purge) {
+            (Call::Delete(mut request), Some(purge)) => {
+                request.purge = purge;
+                Call::Delete(request)
+            }
+            (call, _) => call,
+        }
+    }
+}
+
+/// What a palette entry does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Run {
+    /// An action here.
+    Action(Action),
+    /// Go to a place.
+    Go(Place),
+    /// Go to a list and filter it.
+    Find(Place, String),
+}
+
+/// One line of the palette.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// What it says.
+    pub(crate) label: String,
+    /// Its key.
+    pub(crate) key: String,
+    /// Why it cannot be run now.
+    pub(crate) off: Option<String>,
+    /// What it does.
+    pub(crate) run: Run,
+}
+
+/// Returns the palette's entries for what is typed.
+pub(crate) fn entries(model: &Model, typed: &str) -> Vec<Entry> {
+    let typed = typed.trim();
+    let mut found: Vec<Entry> = named(typed).into_iter().collect();
+    let context = model.place_context();
+    let needle = typed.to_lowercase();
+    for row in TABLE.iter().filter(|row| row.palette && row.action != Action::Palette) {
+        let place = if row.id.starts_with("go.") { "go to " } else { "" };
+        let label = format!("{place}{}", row.help);
+        if !label.to_lowercase().contains(&needle) && !row.id.contains(&needle) {
+            continue;
+        }
+        let here = row.contexts.contains(&context) || row.id.starts_with("go.");
+        let read_only = if row.danger > 0 { model.read_only() } else { None };
+        let off = if here { read_only } else { Some("not here".to_owned()) };
+        let key = row.keys.first().map_or_else(String::new, |key| key.label());
+        found.push(Entry { label, key, off, run: Run::Action(row.action) });
+    }
+    found.sort_by_key(|entry| entry.off.is_some());
+    found
+}
+
+/// Reads `certs TEXT`, `cert NAME`, `agents TEXT`, `agent NAME`.
+fn named(typed: &str) -> Option<Entry> {
+    let (word, rest) = typed.split_once(' ').unwrap_or((typed, ""));
+    let rest = rest.trim().to_owned();
+    let (label, run) = match (word, rest.is_empty()) {
+        ("certs" | "certificates", _) => (format!("certificates {rest}"), Run::Find(Place::Certificates, rest)),
+        ("agents", _) => (format!("agents {rest}"), Run::Find(Place::Agents, rest)),
+        ("cert", false) => (format!("open certificate {rest}"), Run::Go(Place::Certificate(rest))),
+        ("agent", false) => (format!("open agent {rest}"), Run::Go(Place::Agent(rest))),
+        ("q" | "quit", true) => ("leave the dashboard".to_owned(), Run::Action(Action::Quit)),
+        _ => return None,
+    };
+    Some(Entry { label, key: String::new(), off: None, run })
+}
+
+/// Opens the filter prompt of the list that shows.
+pub(crate) fn open_filter(model: &mut Model) {
+    let before = match model.place {
+        Place::Agents => model.agents.filter.clone(),
+        _ => model.certificates.filter.clone(),
+    };
+    let input = Input::new(before.clone());
+    model.layers.push(Layer::Filter(Filter { input, before, typed: 0 }));
+}
+
+/// Sets the filter of the list that shows and reads it.
+pub(crate) fn set_filter(model: &mut Model, filter: &str) -> Vec<Cmd> {
+    match model.place {
+        Place::Certificates if model.certificates.filter != filter => {
+            model.certificates.filter = filter.to_owned();
+            model.certificates.refresh();
+        }
+        Place::Agents if model.agents.filter != filter => {
+            model.agents.filter = filter.to_owned();
+            model.agents.refresh();
+        }
+        _ => return Vec::new(),
+    }
+    model.read()
+}
+
+/// The typing in the filter has rested.
+pub(crate) fn filter_rested(model: &mut Model, typed: u64) -> Vec<Cmd> {
+    let Some(Layer::Filter(filter)) = model.layers.last() else { return Vec::new() };
+    if filter.typed != typed {
+        return Vec::new();
+    }
+    let text = filter.input.value().trim().to_owned();
+    set_filter(model, &text)
+}
+
+/// Handles a key in the top layer; `None` when the key is not text and the key table shall say what it means.
+pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
+    match model.layers.last_mut()? {
+        Layer::Help(_) | Layer::Messages(_) => None,
+        Layer::Palette(palette) => {
+            let at = palette.at;
+            match key {
+                Key::Down | Key::Tab => palette.at = at.saturating_add(1),
+                Key::Up | Key::BackTab => palette.at = at.saturating_sub(1),
+                Key::Backspace if palette.input.value().is_empty() => drop(model.layers.pop()),
+                key if edit(&mut palette.input, key) => palette.at = 0,
+                _ => return None,
+            }
+            Some(Vec::new())
+        }
+        Layer::Filter(filter) => {
+            if !edit(&mut filter.input, key) {
+                return None;
+            }
+            filter.typed = filter.typed.wrapping_add(1);
+            Some(vec![Cmd::After(Timer::Filter(filter.typed), FILTER_REST)])
+        }
+        Layer::Confirm(confirm) => {
+            if let (Key::Tab | Key::BackTab, Some(purge)) = (key, &mut confirm.purge) {
+                *purge = !*purge;
+                return Some(Vec::new());
+            }
+            (confirm.name.is_some() && edit(&mut confirm.input, key)).then(Vec::new)
+        }
+    }
+}
+
+/// Puts text into the top layer's line; false when it takes none.
+pub(crate) fn insert(model: &mut Model, text: &str, bracketed: bool) -> Option<Vec<Cmd>> {
+    let now = model.now;
+    if bracketed
+        && let Some(Layer::Confirm(confirm)) = model.layers.last()
+        && confirm.name.is_some()
+    {
+        model.notices.say(now, State::Warn, "the name must be typed, not pasted");
+        return Some(Vec::new());
+    }
+    let input = match model.layers.last_mut()? {
+        Layer::Help(_) | Layer::Messages(_) => return None,
+        Layer::Palette(palette) => &mut palette.input,
+        Layer::Filter(filter) => &mut filter.input,
+        Layer::Confirm(confirm) if confirm.name.is_some() => &mut confirm.input,
+        Layer::Confirm(_) => return None,
+    };
+    for ch in text.trim_end_matches(['\n', '\r']).chars() {
+        edit(input, Key::Char(if ch.is_control() { ' ' } else { ch }));
+    }
+    if let Some(Layer::Filter(filter)) = model.layers.last_mut() {
+        filter.typed = filter.typed.wrapping_add(1);
+        return Some(vec![Cmd::After(Timer::Filter(filter.typed), FILTER_REST)]);
+    }
+    Some(Vec::new())
+}
+
+fn edit(input: &mut Input, key: Key) -> bool {
+    let request = match key {
+        Key::Char(ch) if input.value().chars().count() < PROMPT_CHARS_MAX => InputRequest::InsertChar(ch),
+        Key::Backspace => InputRequest::DeletePrevChar,
+        Key::Delete => InputRequest::DeleteNextChar,
+        Key::Left => InputRequest::GoToPrevChar,
+        Key::Right => InputRequest::GoToNextChar,
+        Key::Home => InputRequest::GoToStart,
+        Key::End => InputRequest::GoToEnd,
+        Key::Ctrl('u') => InputRequest::DeleteLine,
+        _ => return false,
+    };
+    input.handle(request);
+    true
+}
+
+/// `Enter` in a layer.
+pub(crate) fn enter(model: &mut Model) -> Vec<Cmd> {
+    match model.layers.pop() {
+        Some(Layer::Palette(palette)) => {
+            let found = entries(model, palette.input.value());
+            let last = found.len().saturating_sub(1);
+            match found.into_iter().nth(palette.at.min(last)) {
+                Some(entry) => run(model, entry),
+                None => {
+                    let text = format!("no command and no place is called `{}`", palette.input.value());
+                    model.notices.say(model.now, State::Warn, text);
+                    Vec::new()
+                }
+            }
+        }
+        Some(Layer::Filter(filter)) => set_filter(model, filter.input.value().trim()),
+        Some(Layer::Confirm(confirm)) if confirm.name.is_none() => {
+            model.notices.say(model.now, State::Idle, format!("{}: cancelled, nothing was done", confirm.title));
+            Vec::new()
+        }
+        Some(Layer::Confirm(confirm)) if confirm.is_named() => accept(model, *confirm),
+        Some(layer @ Layer::Confirm(_)) => {
+            model.layers.push(layer);
+            model.notices.say(model.now, State::Warn, "type the exact name first; Esc cancels");
+            Vec::new()
+        }
+        Some(Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
+    }
+}
+
+fn run(model: &mut Model, entry: Entry) -> Vec<Cmd> {
+    if let Some(why) = entry.off {
+        model.notices.say(model.now, State::Warn, format!("{}: not now, {why}", entry.label));
+        return Vec::new();
+    }
+    match entry.run {
+        Run::Action(action) => act::act(model, action),
+        Run::Go(place) => model.go(place, true),
+        Run::Find(place, filter) => {
+            let mut cmds = model.go(place, false);
+            cmds.extend(set_filter(model, &filter));
+            cmds
+        }
+    }
+}
+
+/// `y` in a question.
+pub(crate) fn yes(model: &mut Model) -> Vec<Cmd> {
+    match model.layers.pop() {
+        Some(Layer::Confirm(confirm)) if confirm.name.is_none() => accept(model, *confirm),
+        Some(layer) => {
+            model.layers.push(layer);
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+fn accept(model: &mut Model, confirm: Confirm) -> Vec<Cmd> {
+    if let Some(why) = model.read_only() {
+        model.notices.say(model.now, State::Warn, format!("{}: not now, {why}", confirm.title));
+        return Vec::new();
+    }
+    model.notices.say(model.now, State::Busy, format!("{} …", confirm.title));
+    let call = confirm.call();
+    vec![model.call(call)]
+}
+
+/// `Esc` in a layer.
+pub(crate) fn close(model: &mut Model) -> Vec<Cmd> {
+    match model.layers.pop() {
+        Some(Layer::Filter(filter)) => set_filter(model, &filter.before),
+        Some(Layer::Confirm(confirm)) => {
+            model.notices.say(model.now, State::Idle, format!("{}: cancelled, nothing was done", confirm.title));
+            Vec::new()
+        }
+        Some(Layer::Palette(_) | Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
+    }
+}
+
+/// Returns the lines of the help: the keys that work here, then the others.
+pub(crate) fn help(context: Context) -> Vec<(String, &'static str, u8)> {
+    let here = TABLE.iter().filter(|row| row.contexts.contains(&context));
+    let labels = |keys: &[Key]| keys.iter().map(|key| key.label()).collect::<Vec<_>>().join(" ");
+    here.map(|row| (labels(row.keys), row.help, row.danger)).collect()
+}

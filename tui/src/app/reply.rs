@@ -1,0 +1,225 @@
+//! What answers do to the model. A read that fails because the controller is away leaves the screen as it was; a wish
+//! that fails says what happened and what to do. Called by `app::update`.
+#![allow(clippy::wildcard_enum_match_arm, reason = "an answer belongs to few of the calls")]
+
+use std::time::Duration;
+
+use proto::operator::v1::CertificateAccepted;
+
+use crate::app::call::{Call, Page, Reply, Token};
+use crate::app::link::Link;
+use crate::app::{Cmd, Model};
+use crate::client::{ClientError, ErrorKind};
+use crate::screens::Place;
+use crate::screens::overview::AttentionRow;
+use crate::theme::State;
+
+/// Takes the answer to `call`.
+pub(crate) fn take(model: &mut Model, call: Call, took: Duration, result: Result<Reply, ClientError>) -> Vec<Cmd> {
+    match result {
+        Ok(reply) => {
+            model.heard_at = Some(model.now);
+            if let Link::Live { took: last } = &mut model.link {
+                *last = took;
+            }
+            answered(model, call, reply)
+        }
+        Err(error) => {
+            failed(model, &call, &error);
+            Vec::new()
+        }
+    }
+}
+
+fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
+    match reply {
+        Reply::Overview(overview) => {
+            let rows = overview.attention.iter().map(AttentionRow::from).collect();
+            let page = Page { items: rows, total: overview.attention_total, more: false };
+            model.overview.attention.take(page, model.now);
+            model.overview.counts = Some(*overview);
+        }
+        Reply::Certificates(page) => {
+            let Call::Certificates { filter, sort, .. } = call else { return Vec::new() };
+            if filter == model.certificates.filter && sort == model.sort {
+                model.certificates.take(page, model.now);
+            }
+        }
+        Reply::Certificate(record) => model.certificate.take(*record, model.now),
+        Reply::Versions(versions) => {
+            if matches!(&call, Call::Versions(name) if *name == model.certificate.name) {
+                model.certificate.versions = Some(versions);
+            }
+        }
+        Reply::Events(events) => {
+            let Call::Events { certificate, agent } = call else { return Vec::new() };
+            if certificate == model.certificate.name && agent.is_empty() {
+                model.certificate.events = events;
+            } else if agent == model.agent.name {
+                model.agent.events = events;
+            }
+        }
+        Reply::Agents(page, pending) => agents(model, &call, page, pending),
+        Reply::Agent(agent) => return agent_answered(model, &call, *agent),
+        Reply::Jobs(items) => {
+            let total = items.len().try_into().unwrap_or(u64::MAX);
+            model.jobs.take(Page { items, total, more: false }, model.now);
+        }
+        Reply::Issuers(issuers) => {
+            if let Some(wizard) = &mut model.wizard {
+                wizard.offer_issuers(&issuers);
+            }
+        }
+        Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
+        Reply::Deleted(waiting) => return deleted(model, &call, waiting),
+        Reply::Enrolled(token) => enrolled(model, *token),
+        Reply::Forgotten => {
+            let Call::Forget(name) = call else { return Vec::new() };
+            model.notices.say(model.now, State::Ok, format!("agent {name} is forgotten"));
+            return leave(model, &Place::Agent(name), Place::Agents);
+        }
+    }
+    Vec::new()
+}
+
+fn agents(
+    model: &mut Model,
+    call: &Call,
+    page: Page<proto::operator::v1::Agent>,
+    pending: Vec<proto::operator::v1::PendingEnrollment>,
+) {
+    let Call::Agents { filter, .. } = call else { return };
+    if let Some(wizard) = &mut model.wizard
+        && filter.is_empty()
+    {
+        wizard.offer_agents(&page.items);
+    }
+    if *filter == model.agents.filter && model.place != Place::AddCertificate {
+        model.agents.take(page, model.now);
+        model.pending = pending;
+    }
+}
+
+fn agent_answered(model: &mut Model, call: &Call, agent: proto::operator::v1::Agent) -> Vec<Cmd> {
+    if let Call::Revoke(name) = call {
+        model.notices.say(model.now, State::Ok, format!("agent {name} is revoked: it is cut off now"));
+    }
+    if let Some(enroll) = &model.enroll
+        && model.place == Place::Enroll
+        && enroll.is_answered_by(&agent)
+    {
+        let name = agent.name.clone();
+        model.enroll = None;
+        model.notices.say(model.now, State::Ok, format!("agent {name} has enrolled"));
+        model.back = vec![Place::Agents];
+        let back = model.back.clone();
+        let cmds = model.go(Place::Agent(name), false);
+        model.back = back;
+        model.agent.take(agent);
+        return cmds;
+    }
+    model.agent.take(agent);
+    Vec::new()
+}
+
+fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -> Vec<Cmd> {
+    for warning in &accepted.warnings {
+        model.notices.say(model.now, State::Warn, warning.clone());
+    }
+    match call {
+        Call::Create(request) if request.dry_run => {
+            if let Some(wizard) = &mut model.wizard {
+                wizard.checked(Ok(accepted));
+            }
+            Vec::new()
+        }
+        Call::Create(request) => {
+            model.wizard = None;
+            model.notices.say(model.now, State::Ok, format!("{} was added; it is issued now", request.name));
+            model.certificates.refresh();
+            let cmds = model.go(Place::Certificate(request.name), false);
+            model.back = vec![Place::Certificates];
+            if let Some(record) = accepted.certificate {
+                model.certificate.take(record, model.now);
+            }
+            cmds
+        }
+        Call::Renew(request) => started(model, "renewal", &request.name, accepted),
+        Call::Deploy(request) => started(model, "deployment", &request.name, accepted),
+        _ => Vec::new(),
+    }
+}
+
+fn started(model: &mut Model, what: &str, name: &str, accepted: CertificateAccepted) -> Vec<Cmd> {
+    model.notices.say(model.now, State::Ok, format!("{what} of {name} started"));
+    if let Some(record) = accepted.certificate {
+        model.certificate.take(record, model.now);
+    }
+    model.read()
+}
+
+fn deleted(model: &mut Model, call: &Call, waiting: bool) -> Vec<Cmd> {
+    let Call::Delete(request) = call else { return Vec::new() };
+    let name = request.name.clone();
+    if waiting {
+        let text = format!("{name} is being deleted: its files go once they are no longer served");
+        model.notices.say(model.now, State::Ok, text);
+        return model.read();
+    }
+    model.notices.say(model.now, State::Ok, format!("{name} is deleted; nothing renews it any more"));
+    leave(model, &Place::Certificate(name), Place::Certificates)
+}
+
+/// Leaves a record that is no more; elsewhere only reads again.
+fn leave(model: &mut Model, record: &Place, to: Place) -> Vec<Cmd> {
+    if model.place == *record { model.go(to, false) } else { model.read() }
+}
+
+fn enrolled(model: &mut Model, token: Token) {
+    if let Some(enroll) = &mut model.enroll {
+        enroll.token = Some(token);
+    }
+}
+
+fn failed(model: &mut Model, call: &Call, error: &ClientError) {
+    let missing = error.kind == ErrorKind::NotFound;
+    let away = error.kind == ErrorKind::Unreachable;
+    match call {
+        Call::Certificate(name) if missing => model.certificate.vanished(name),
+        Call::Agent(_) if missing && model.place == Place::Enroll => {}
+        Call::Agent(name) if missing => model.agent.vanished(name),
+        call if call.reads() => {
+            if !away {
+                model.notices.fail(model.now, "", &error.problem);
+            }
+        }
+        Call::Create(request) => {
+            if let Some(wizard) = &mut model.wizard {
+                wizard.checked(Err(error.clone()));
+            }
+            if !request.dry_run {
+                model.notices.fail(model.now, &doing(call), &error.problem);
+            }
+        }
+        Call::Enroll(_) => {
+            if let Some(enroll) = &mut model.enroll {
+                enroll.refused(error);
+            }
+            model.notices.fail(model.now, &doing(call), &error.problem);
+        }
+        _ => model.notices.fail(model.now, &doing(call), &error.problem),
+    }
+}
+
+fn doing(call: &Call) -> String {
+    match call {
+        Call::Create(request) => format!("create {}", request.name),
+        Call::Renew(request) => format!("renew {}", request.name),
+        Call::Deploy(request) => format!("deploy {}", request.name),
+        Call::Delete(request) => format!("delete {}", request.name),
+        Call::Enroll(request) => format!("enrol {}", request.name),
+        Call::Revoke(name) => format!("revoke {name}"),
+        Call::Forget(name) => format!("forget {name}"),
+        _ => String::new(),
+    }
+}

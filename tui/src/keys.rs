@@ -1,0 +1,416 @@
+//! The key map as data: help, hints and palette are made from this one table, and tests check it for conflicts.
+//! It decides nothing: `app` asks which action a key means in a context. Names and keys as in tui.md §2.4.
+
+/// A key as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A character.
+    Char(char),
+    /// A character with Ctrl, lower case.
+    Ctrl(char),
+    /// Return.
+    Enter,
+    /// Escape.
+    Esc,
+    /// Backspace, or Ctrl-h.
+    Backspace,
+    /// Tab.
+    Tab,
+    /// Shift-Tab.
+    BackTab,
+    /// Arrow up.
+    Up,
+    /// Arrow down.
+    Down,
+    /// Arrow left.
+    Left,
+    /// Arrow right.
+    Right,
+    /// Home.
+    Home,
+    /// End.
+    End,
+    /// Page up.
+    PageUp,
+    /// Page down.
+    PageDown,
+    /// Delete.
+    Delete,
+    /// A function key.
+    F(u8),
+}
+
+impl Key {
+    /// Returns the character that the key types, if it types one.
+    pub(crate) fn typed(self) -> Option<char> {
+        match self {
+            Self::Char(ch) => Some(ch),
+            _ => None,
+        }
+    }
+
+    /// Returns the key's name in help and hints.
+    pub(crate) fn label(self) -> String {
+        match self {
+            Self::Char(' ') => "Space".to_owned(),
+            Self::Char(ch) => ch.to_string(),
+            Self::Ctrl(ch) => format!("^{}", ch.to_ascii_uppercase()),
+            Self::F(number) => format!("F{number}"),
+            Self::Enter => "Enter".to_owned(),
+            Self::Esc => "Esc".to_owned(),
+            Self::Backspace => "Backspace".to_owned(),
+            Self::Tab => "Tab".to_owned(),
+            Self::BackTab => "Shift-Tab".to_owned(),
+            Self::Up => "Up".to_owned(),
+            Self::Down => "Down".to_owned(),
+            Self::Left => "Left".to_owned(),
+            Self::Right => "Right".to_owned(),
+            Self::Home => "Home".to_owned(),
+            Self::End => "End".to_owned(),
+            Self::PageUp => "PgUp".to_owned(),
+            Self::PageDown => "PgDn".to_owned(),
+            Self::Delete => "Del".to_owned(),
+        }
+    }
+}
+
+/// Where a key is pressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Context {
+    /// The overview.
+    Overview,
+    /// The list of certificates.
+    Certificates,
+    /// One certificate.
+    Certificate,
+    /// The list of agents.
+    Agents,
+    /// One agent.
+    Agent,
+    /// The list of jobs.
+    Jobs,
+    /// A form: the wizard's steps, the enrolment's name.
+    Form,
+    /// The enrolment's command, waiting for the agent.
+    Waiting,
+    /// A one-line prompt: palette, filter.
+    Prompt,
+    /// A question to confirm.
+    Dialog,
+    /// Help, messages.
+    Reading,
+}
+
+impl Context {
+    /// Returns the context's name in the help.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "Overview",
+            Self::Certificates => "Certificates",
+            Self::Certificate => "Certificate",
+            Self::Agents => "Agents",
+            Self::Agent => "Agent",
+            Self::Jobs => "Jobs",
+            Self::Form => "Form",
+            Self::Waiting => "Enrol agent",
+            Self::Prompt => "Prompt",
+            Self::Dialog => "Question",
+            Self::Reading => "Reading",
+        }
+    }
+}
+
+/// What a key does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    /// One row down.
+    MoveDown,
+    /// One row up.
+    MoveUp,
+    /// One page down.
+    PageDown,
+    /// One page up.
+    PageUp,
+    /// First row.
+    Top,
+    /// Last row.
+    Bottom,
+    /// Next row that is not ok.
+    NextProblem,
+    /// Previous row that is not ok.
+    PrevProblem,
+    /// Open the record under the cursor.
+    Open,
+    /// Close the top layer, clear the filter, leave the record.
+    Back,
+    /// Next tab.
+    TabNext,
+    /// Previous tab.
+    TabPrev,
+    /// To the overview.
+    GoOverview,
+    /// To the certificates.
+    GoCertificates,
+    /// To the agents.
+    GoAgents,
+    /// To the jobs.
+    GoJobs,
+    /// Wait for a second key that names a place.
+    GoMenu,
+    /// The place before this one.
+    GoLast,
+    /// The command line.
+    Palette,
+    /// Filter this list.
+    Filter,
+    /// Wait for a second key that names an order.
+    Sort,
+    /// Read again; retry now while offline.
+    Refresh,
+    /// The side preview.
+    Preview,
+    /// The keys.
+    Help,
+    /// The messages of this session.
+    Messages,
+    /// A new record.
+    New,
+    /// Renew.
+    Run,
+    /// Deploy.
+    Deploy,
+    /// Delete or revoke.
+    Delete,
+    /// Leave the dashboard.
+    Quit,
+    /// Paint everything again.
+    Redraw,
+    /// Stop until the shell continues.
+    Suspend,
+    /// Cancel the current input; twice quits.
+    Interrupt,
+    /// Next field.
+    FieldNext,
+    /// Previous field.
+    FieldPrev,
+    /// Choose or toggle.
+    Toggle,
+    /// Go on with the form.
+    Continue,
+    /// Answer yes.
+    Yes,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    /// What it does.
+    pub(crate) action: Action,
+    /// Stable name, for documents and configuration.
+    pub(crate) id: &'static str,
+    /// Keys, the most usual first.
+    pub(crate) keys: &'static [Key],
+    /// Where it works.
+    pub(crate) contexts: &'static [Context],
+    /// One or two words for the hints line.
+    pub(crate) hint: &'static str,
+    /// At most 40 characters for the help.
+    pub(crate) help: &'static str,
+    /// 0 reads; 1 changes something; 2 destroys something.
+    pub(crate) danger: u8,
+    /// Whether the palette offers it.
+    pub(crate) palette: bool,
+}
+
+use Action as A;
+use Context as C;
+use Key::{BackTab, Backspace, Char, Ctrl, Down, End, Enter, Esc, F, Home, Left, PageDown, PageUp, Right, Tab, Up};
+
+const PLACES: &[C] = &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Waiting];
+const LISTS: &[C] = &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Reading];
+const FILTERED: &[C] = &[C::Certificates, C::Agents];
+const RECORDS: &[C] = &[C::Certificate, C::Agent];
+const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Agent];
+const CERTIFICATES: &[C] = &[C::Certificates, C::Certificate];
+const EVERYWHERE: &[C] = &Context::ALL;
+
+impl Context {
+    /// Every context.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Overview,
+        Self::Certificates,
+        Self::Certificate,
+        Self::Agents,
+        Self::Agent,
+        Self::Jobs,
+        Self::Form,
+        Self::Waiting,
+        Self::Prompt,
+        Self::Dialog,
+        Self::Reading,
+    ];
+}
+
+const fn row(
+    action: Action,
+    id: &'static str,
+    keys: &'static [Key],
+    contexts: &'static [Context],
+    hint: &'static str,
+    help: &'static str,
+) -> Binding {
+    Binding { action, id, keys, contexts, hint, help, danger: 0, palette: false }
+}
+
+const fn changing(danger: u8, row: Binding) -> Binding {
+    Binding { danger, palette: true, ..row }
+}
+
+const fn offered(row: Binding) -> Binding {
+    Binding { palette: true, ..row }
+}
+
+/// The table. Hints follow its order, so the most useful stand first.
+pub(crate) const TABLE: &[Binding] = &[
+    row(A::Open, "open", &[Enter], OPENS, "open", "open the record under the cursor"),
+    row(A::Continue, "form.continue", &[Enter], &[C::Form], "continue", "next field, or go on"),
+    row(A::Open, "prompt.run", &[Enter], &[C::Prompt], "run", "run, or keep the filter"),
+    row(A::Open, "dialog.answer", &[Enter], &[C::Dialog], "answer", "the answer in brackets"),
+    row(A::Yes, "dialog.yes", &[Char('y')], &[C::Dialog], "yes", "yes, do it"),
+    changing(1, row(A::New, "new", &[Char('n')], &[C::Overview, C::Certificates], "new", "new certificate")),
+    changing(1, row(A::New, "enroll", &[Char('n')], &[C::Agents], "enrol", "enrol an agent: one command to run")),
+    row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
+    row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
+    changing(1, row(A::Run, "run", &[Char('r')], CERTIFICATES, "renew", "renew now")),
+    changing(1, row(A::Deploy, "deploy", &[Char('d')], CERTIFICATES, "deploy", "deploy the current version again")),
+    row(A::Filter, "filter", &[Char('/')], FILTERED, "filter", "filter this list"),
+    row(A::Sort, "sort", &[Char('s')], &[C::Certificates], "sort", "sort by urgency, name or expiry"),
+    row(A::Preview, "preview", &[Char('p')], &[C::Certificates], "", "side preview (wide windows)"),
+    row(A::FieldNext, "field.next", &[Tab, Down], &[C::Form, C::Prompt, C::Dialog], "next", "next field or choice"),
+    row(A::FieldPrev, "field.prev", &[BackTab, Up], &[C::Form, C::Prompt, C::Dialog], "", "previous field or choice"),
+    row(A::Toggle, "field.toggle", &[Char(' ')], &[C::Form], "choose", "choose or toggle"),
+    changing(2, row(A::Delete, "delete", &[Char('D')], CERTIFICATES, "delete", "delete the certificate")),
+    changing(
+        2,
+        row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),
+    ),
+    row(
+        A::Back,
+        "back",
+        &[Char('q'), Esc, Backspace],
+        &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Waiting, C::Reading],
+        "back",
+        "close, clear the filter, or go back",
+    ),
+    row(A::Back, "cancel", &[Esc], &[C::Form, C::Prompt, C::Dialog], "cancel", "close without doing anything"),
+    offered(row(A::Palette, "palette", &[Char(':')], PLACES, "command", "command line: places and actions")),
+    row(A::MoveDown, "move.down", &[Char('j'), Down], LISTS, "", "one row down"),
+    row(A::MoveUp, "move.up", &[Char('k'), Up], LISTS, "", "one row up"),
+    row(A::PageDown, "move.page-down", &[PageDown, Ctrl('d'), Char(' ')], LISTS, "", "one page down"),
+    row(A::PageUp, "move.page-up", &[PageUp, Ctrl('u'), Char('b')], LISTS, "", "one page up"),
+    row(A::Top, "move.top", &[Home, Char('<')], LISTS, "", "first row (also gg)"),
+    row(A::Bottom, "move.bottom", &[Char('G'), End], LISTS, "", "last row"),
+    row(
+        A::NextProblem,
+        "move.next-problem",
+        &[Char('.')],
+        &[C::Certificates, C::Agents, C::Jobs],
+        "",
+        "next row that needs someone",
+    ),
+    row(
+        A::PrevProblem,
+        "move.prev-problem",
+        &[Char(',')],
+        &[C::Certificates, C::Agents, C::Jobs],
+        "",
+        "previous row that needs someone",
+    ),
+    offered(row(A::GoOverview, "go.overview", &[Char('1')], PLACES, "", "Overview")),
+    offered(row(A::GoCertificates, "go.certificates", &[Char('2')], PLACES, "", "Certificates")),
+    offered(row(A::GoAgents, "go.agents", &[Char('3')], PLACES, "", "Agents")),
+    offered(row(A::GoJobs, "go.jobs", &[Char('4')], PLACES, "", "Jobs")),
+    row(A::GoMenu, "go", &[Char('g')], PLACES, "", "go to …"),
+    row(A::GoLast, "go.last", &[Char('-')], PLACES, "", "last place and back"),
+    offered(row(A::Refresh, "refresh", &[Char('R')], PLACES, "", "read and sort again; retry when offline")),
+    offered(row(A::Messages, "messages", &[Char('M')], PLACES, "", "messages of this session")),
+    offered(row(A::Quit, "quit", &[Char('Q')], PLACES, "quit", "leave the dashboard")),
+    row(A::Interrupt, "interrupt", &[Ctrl('c')], EVERYWHERE, "", "cancel the input; twice quits"),
+    offered(row(A::Redraw, "redraw", &[Ctrl('l')], EVERYWHERE, "", "paint everything again")),
+    offered(row(A::Suspend, "suspend", &[Ctrl('z')], EVERYWHERE, "", "stop; the shell's fg continues")),
+    row(A::Help, "help", &[Char('?'), F(1)], PLACES, "help", "these keys"),
+    row(A::Help, "help.form", &[F(1)], &[C::Form], "", "these keys (F1, or :help elsewhere)"),
+];
+
+/// Second keys after `g`.
+pub(crate) const GO: &[(char, Action, &str)] = &[
+    ('g', A::Top, "top"),
+    ('o', A::GoOverview, "Overview"),
+    ('c', A::GoCertificates, "Certificates"),
+    ('a', A::GoAgents, "Agents"),
+    ('j', A::GoJobs, "Jobs"),
+];
+
+/// Returns what `key` does in `context`.
+pub(crate) fn action(context: Context, key: Key) -> Option<Action> {
+    TABLE.iter().find(|row| row.contexts.contains(&context) && row.keys.contains(&key)).map(|row| row.action)
+}
+
+/// Returns the row for an action in a context.
+pub(crate) fn binding(context: Context, action: Action) -> Option<&'static Binding> {
+    TABLE.iter().find(|row| row.action == action && row.contexts.contains(&context))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_means_two_things_in_one_context() {
+        for context in Context::ALL {
+            let mut seen = HashSet::new();
+            for row in TABLE.iter().filter(|row| row.contexts.contains(&context)) {
+                for key in row.keys {
+                    assert!(seen.insert(*key), "{key:?} twice in {context:?}, second time for {}", row.id);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_action_has_a_plain_key_or_stands_in_the_palette() {
+        for row in TABLE {
+            let plain = row.keys.iter().any(|key| !matches!(key, Ctrl(_) | F(_) | Char('[' | ']')));
+            let twin = TABLE.iter().any(|other| other.action == row.action && other.id != row.id);
+            let quit = row.action == Action::Interrupt;
+            assert!(plain || row.palette || twin || quit, "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn destructive_keys_are_capitals_and_reading_keys_come_without_danger() {
+        for row in TABLE.iter().filter(|row| row.danger >= 2) {
+            assert!(row.keys.iter().all(|key| matches!(key, Char(ch) if ch.is_ascii_uppercase())), "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn help_fits_and_names_are_unique() {
+        let mut ids = HashSet::new();
+        for row in TABLE {
+            assert!(row.help.chars().count() <= 40, "{}", row.id);
+            assert!(!row.help.is_empty() && !row.keys.is_empty() && ids.insert(row.id), "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn keys_that_others_take_are_never_bound() {
+        let taken = ['b', 'a', 's', 'q', 'p', 'w', 't', 'n', 'h', 'i', 'm', 'j', '['];
+        for key in TABLE.iter().flat_map(|row| row.keys) {
+            assert!(!matches!(key, Ctrl(ch) if taken.contains(ch)), "{key:?}");
+            assert_ne!(*key, Char('~'));
+        }
+    }
+}

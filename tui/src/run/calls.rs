@@ -1,0 +1,98 @@
+//! Performs what `app` asks of the controller: one function from `Call` to `Reply`. Lists are read page by page up to the
+//! rows that are wanted. Called by `run`, one task per call.
+
+use proto::operator::v1::{
+    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetOverviewRequest, ListAgentsRequest,
+    ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListVersionsRequest,
+    PendingEnrollment, RevokeAgentRequest,
+};
+
+use crate::app::call::{Call, Page, Reply, Token};
+use crate::app::list::PAGE_ROWS;
+use crate::client::{Client, ClientError};
+
+/// Events shown of one record.
+const EVENTS_MAX: u32 = 100;
+/// Jobs shown.
+const JOBS_MAX: u32 = 200;
+
+/// Asks the controller.
+///
+/// # Errors
+/// When it refuses, fails or cannot be reached.
+pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, ClientError> {
+    Ok(match call {
+        Call::Overview => Reply::Overview(Box::new(client.get_overview(GetOverviewRequest {}).await?)),
+        Call::Certificates { filter, sort, rows } => certificates(client, &filter, sort, rows).await?,
+        Call::Certificate(name) => {
+            Reply::Certificate(Box::new(client.get_certificate(GetCertificateRequest { name }).await?))
+        }
+        Call::Versions(certificate) => {
+            Reply::Versions(client.list_versions(ListVersionsRequest { certificate }).await?.items)
+        }
+        Call::Events { certificate, agent } => {
+            let request = ListEventsRequest { certificate, agent, page_size: EVENTS_MAX, before_seq: 0 };
+            Reply::Events(client.list_events(request).await?.items)
+        }
+        Call::Agents { filter, rows } => agents(client, &filter, rows).await?,
+        Call::Agent(name) => Reply::Agent(Box::new(client.get_agent(GetAgentRequest { name }).await?)),
+        Call::Jobs => {
+            let request = ListJobsRequest { page_size: JOBS_MAX, ..ListJobsRequest::default() };
+            Reply::Jobs(client.list_jobs(request).await?.items)
+        }
+        Call::Issuers => Reply::Issuers(client.list_issuers(ListIssuersRequest {}).await?.items),
+        Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
+        Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
+        Call::Deploy(request) => Reply::Accepted(Box::new(client.deploy_certificate(request).await?)),
+        Call::Delete(request) => Reply::Deleted(client.delete_certificate(request).await?.certificate.is_some()),
+        Call::Enroll(request) => Reply::Enrolled(Box::new(Token { response: client.enroll_agent(request).await? })),
+        Call::Revoke(name) => Reply::Agent(Box::new(client.revoke_agent(RevokeAgentRequest { name }).await?)),
+        Call::Forget(name) => {
+            client.forget_agent(ForgetAgentRequest { name }).await?;
+            Reply::Forgotten
+        }
+    })
+}
+
+fn page_size() -> u32 {
+    u32::try_from(PAGE_ROWS).unwrap_or(u32::MAX)
+}
+
+async fn certificates(client: &Client, filter: &str, sort: &str, rows: usize) -> Result<Reply, ClientError> {
+    let mut items = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListCertificatesRequest {
+            filter: filter.to_owned(),
+            page_size: page_size(),
+            page_token,
+            sort: sort.to_owned(),
+        };
+        let page = client.list_certificates(request).await?;
+        let empty = page.items.is_empty();
+        items.extend(page.items);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || empty || items.len() >= rows {
+            let more = !page_token.is_empty();
+            return Ok(Reply::Certificates(Page { items, total: page.total, more }));
+        }
+    }
+}
+
+async fn agents(client: &Client, filter: &str, rows: usize) -> Result<Reply, ClientError> {
+    let mut items = Vec::new();
+    let mut pending: Option<Vec<PendingEnrollment>> = None;
+    let mut page_token = String::new();
+    loop {
+        let request = ListAgentsRequest { filter: filter.to_owned(), page_size: page_size(), page_token };
+        let page = client.list_agents(request).await?;
+        let empty = page.items.is_empty();
+        items.extend(page.items);
+        pending.get_or_insert(page.pending);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || empty || items.len() >= rows {
+            let more = !page_token.is_empty();
+            return Ok(Reply::Agents(Page { items, total: page.total, more }, pending.unwrap_or_default()));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The places of the dashboard: what each reads, what `Enter` opens, and how it is painted. One file per screen.
+//! Nothing here sends anything or asks the time. Called by `app` and `view`.
+
+pub(crate) mod add_certificate;
+pub(crate) mod agent;
+pub(crate) mod agents;
+pub(crate) mod certificate;
+pub(crate) mod certificates;
+pub(crate) mod enroll;
+pub(crate) mod jobs;
+pub(crate) mod layers;
+pub(crate) mod overview;
+pub(crate) mod words;
+
+use jiff::Timestamp;
+use proto::operator::v1::{Agent, Certificate};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+
+use crate::app::call::Call;
+use crate::app::list::{List, Record};
+use crate::app::{Cmd, Model, act};
+use crate::keys::{Context, Key};
+use crate::screens::add_certificate::Wizard;
+use crate::screens::enroll::Enroll;
+use crate::theme::State;
+use crate::view;
+
+/// Where the operator is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Counts and what needs attention.
+    Overview,
+    /// All certificates.
+    Certificates,
+    /// One certificate, by name.
+    Certificate(String),
+    /// All agents.
+    Agents,
+    /// One agent, by name.
+    Agent(String),
+    /// Running and last jobs.
+    Jobs,
+    /// The wizard.
+    AddCertificate,
+    /// A new agent.
+    Enroll,
+}
+
+impl Place {
+    /// Returns where `back` leads when nothing else is known.
+    pub(crate) fn parent(&self) -> Self {
+        match self {
+            Self::Certificate(_) | Self::AddCertificate => Self::Certificates,
+            Self::Agent(_) | Self::Enroll => Self::Agents,
+            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs => Self::Overview,
+        }
+    }
+}
+
+/// Something with a cursor that steps.
+pub(crate) trait Steps {
+    /// Moves by so many rows, as far as there are rows.
+    fn step(&mut self, rows: isize, now: Timestamp);
+    /// Moves to the next or previous row that needs someone.
+    fn problem(&mut self, forward: bool, now: Timestamp) -> bool;
+}
+
+impl<T: Record> Steps for List<T> {
+    fn step(&mut self, rows: isize, now: Timestamp) {
+        self.move_by(rows, now);
+    }
+
+    fn problem(&mut self, forward: bool, now: Timestamp) -> bool {
+        self.move_to_problem(forward, now)
+    }
+}
+
+impl Steps for usize {
+    fn step(&mut self, rows: isize, _: Timestamp) {
+        *self = self.saturating_add_signed(rows);
+    }
+
+    fn problem(&mut self, _: bool, _: Timestamp) -> bool {
+        false
+    }
+}
+
+/// Returns what the place's keys for rows move.
+pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
+    Some(match &model.place {
+        Place::Overview => &mut model.overview.attention,
+        Place::Certificates => &mut model.certificates,
+        Place::Certificate(_) => &mut model.certificate.cursor,
+        Place::Agents => &mut model.agents,
+        Place::Agent(_) => &mut model.agent.cursor,
+        Place::Jobs => &mut model.jobs,
+        Place::AddCertificate | Place::Enroll => return None,
+    })
+}
+
+/// Returns how many rows one page is.
+pub(crate) fn page_rows(model: &Model) -> usize {
+    match &model.place {
+        Place::Overview => overview::rows(model),
+        Place::Certificates => certificates::rows(model),
+        Place::Agents => agents::rows(model),
+        Place::Jobs => jobs::rows(model),
+        Place::Certificate(_) | Place::Agent(_) | Place::AddCertificate | Place::Enroll => {
+            usize::from(view::body_height(model)).saturating_sub(4)
+        }
+    }
+}
+
+/// Returns what the place has to read.
+pub(crate) fn reads(model: &Model) -> Vec<Call> {
+    match &model.place {
+        Place::Overview => vec![Call::Overview],
+        Place::Certificates => vec![Call::Certificates {
+            filter: model.certificates.filter.clone(),
+            sort: model.sort,
+            rows: model.certificates.rows_wanted(),
+        }],
+        Place::Certificate(name) => model.certificate.reads(name),
+        Place::Agents => {
+            vec![Call::Agents { filter: model.agents.filter.clone(), rows: model.agents.rows_wanted() }]
+        }
+        Place::Agent(name) => {
+            vec![Call::Agent(name.clone()), Call::Events { certificate: String::new(), agent: name.clone() }]
+        }
+        Place::Jobs => vec![Call::Jobs],
+        Place::AddCertificate => {
+            vec![Call::Issuers, Call::Agents { filter: String::new(), rows: crate::app::list::ROWS_MAX }]
+        }
+        Place::Enroll => model.enroll.iter().filter_map(Enroll::awaits).map(Call::Agent).collect(),
+    }
+}
+
+/// Prepares a place that was just entered: nothing of another record may show.
+pub(crate) fn entered(model: &mut Model) {
+    match &model.place {
+        Place::Certificate(name) => model.certificate.open(name),
+        Place::Agent(name) => model.agent.open(name),
+        Place::Certificates => model.certificates.refresh(),
+        Place::Agents => model.agents.refresh(),
+        Place::Jobs => model.jobs.refresh(),
+        Place::Overview => model.overview.attention.refresh(),
+        Place::AddCertificate | Place::Enroll => {}
+    }
+}
+
+/// Keeps cursors inside their windows.
+pub(crate) fn settle(model: &mut Model) {
+    let heights = (overview::rows(model), certificates::rows(model), agents::rows(model), jobs::rows(model));
+    model.overview.attention.settle(heights.0);
+    model.certificates.settle(heights.1);
+    model.agents.settle(heights.2);
+    model.jobs.settle(heights.3);
+    let certificate_max = certificate::cursor_max(model);
+    model.certificate.cursor = model.certificate.cursor.min(certificate_max);
+    let agent_max = agent::cursor_max(model);
+    model.agent.cursor = model.agent.cursor.min(agent_max);
+    let lines_max = layers::lines(model).saturating_sub(1);
+    act::clamp_layers(model, lines_max);
+}
+
+/// Whether the list that shows needs rows that were not read.
+pub(crate) fn wants_more(model: &Model) -> bool {
+    match &model.place {
+        Place::Certificates => model.certificates.wants_more(),
+        Place::Agents => model.agents.wants_more(),
+        _ => false,
+    }
+}
+
+/// Returns the place that `Enter` opens.
+pub(crate) fn target(model: &Model) -> Option<Place> {
+    match &model.place {
+        Place::Overview => model.overview.attention.current().and_then(overview::AttentionRow::place),
+        Place::Certificates => model.certificates.current().map(|record| Place::Certificate(record.name.clone())),
+        Place::Agents => model.agents.current().map(|record| Place::Agent(record.name.clone())),
+        Place::Agent(_) => model.agent.target(),
+        Place::Jobs => model.jobs.current().map(|job| Place::Certificate(job.certificate.clone())),
+        Place::Certificate(_) | Place::AddCertificate | Place::Enroll => None,
+    }
+}
+
+/// Returns the certificate that actions are about.
+pub(crate) fn certificate_here(model: &Model) -> Option<Certificate> {
+    match &model.place {
+        Place::Certificates => model.certificates.current().cloned(),
+        Place::Certificate(_) => model.certificate.record.clone().filter(|_| !model.certificate.missing),
+        _ => None,
+    }
+}
+
+/// Returns the agent of the target that actions are about, on a certificate's targets tab.
+pub(crate) fn target_agent(model: &Model) -> Option<String> {
+    matches!(model.place, Place::Certificate(_)).then(|| model.certificate.target_agent()).flatten()
+}
+
+/// Returns the agent that actions are about.
+pub(crate) fn agent_here(model: &Model) -> Option<Agent> {
+    match &model.place {
+        Place::Agents => model.agents.current().cloned(),
+        Place::Agent(_) => model.agent.record.clone().filter(|_| !model.agent.missing),
+        _ => None,
+    }
+}
+
+/// `n`: a new record of the kind that shows.
+pub(crate) fn new_record(model: &mut Model) -> Vec<Cmd> {
+    if matches!(model.place, Place::Agents) {
+        model.enroll = Some(Enroll::new());
+        return model.go(Place::Enroll, false);
+    }
+    if let Some(wizard) = &mut model.wizard {
+        wizard.resume();
+        model.notices.say(model.now, State::Idle, "your draft is back; Ctrl-u clears a field");
+    } else {
+        model.wizard = Some(Wizard::new());
+    }
+    model.go(Place::AddCertificate, true)
+}
+
+/// `Esc` in the wizard: one step back, and from the first step out; the draft is kept.
+pub(crate) fn wizard_back(model: &mut Model) -> Vec<Cmd> {
+    if model.wizard.as_mut().is_some_and(Wizard::step_back) {
+        return Vec::new();
+    }
+    if model.wizard.as_ref().is_some_and(Wizard::is_untouched) {
+        model.wizard = None;
+    } else {
+        model.notices.say(model.now, State::Idle, "the draft is kept: n brings it back");
+    }
+    model.go_back()
+}
+
+/// Gives a key to the form that shows; `None` when it is not for forms.
+pub(crate) fn form_key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
+    if model.context() != Context::Form {
+        return None;
+    }
+    match model.place {
+        Place::AddCertificate => add_certificate::key(model, key),
+        Place::Enroll => enroll::key(model, key),
+        _ => None,
+    }
+}
+
+/// Gives text to the form that shows; `None` when no form shows.
+pub(crate) fn form_insert(model: &mut Model, text: &str) -> Option<Vec<Cmd>> {
+    if model.context() != Context::Form {
+        return None;
+    }
+    match model.place {
+        Place::AddCertificate => add_certificate::insert(model, text),
+        Place::Enroll => enroll::insert(model, text),
+        _ => None,
+    }
+}
+
+/// Paints the place; returns where the cursor belongs.
+pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    match &model.place {
+        Place::Overview => overview::paint(model, area, buf),
+        Place::Certificates => certificates::paint(model, area, buf),
+        Place::Certificate(_) => certificate::paint(model, area, buf),
+        Place::Agents => agents::paint(model, area, buf),
+        Place::Agent(_) => agent::paint(model, area, buf),
+        Place::Jobs => jobs::paint(model, area, buf),
+        Place::AddCertificate => add_certificate::paint(model, area, buf),
+        Place::Enroll => enroll::paint(model, area, buf),
+    }
+}
+
+/// Returns what the status line says at its left when there is no message, and at its right.
+pub(crate) fn status(model: &Model) -> (String, String) {
+    match &model.place {
+        Place::Overview => overview::status(model),
+        Place::Certificates => (certificates::status(model), model.certificates.position()),
+        Place::Certificate(_) => certificate::status(model),
+        Place::Agents => (agents::status(model), model.agents.position()),
+        Place::Agent(_) => agent::status(model),
+        Place::Jobs => ("running and last jobs".to_owned(), model.jobs.position()),
+        Place::AddCertificate => add_certificate::status(model),
+        Place::Enroll => enroll::status(model),
+    }
+}

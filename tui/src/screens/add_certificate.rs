@@ -1,0 +1,591 @@
+//! The add-certificate wizard: names, challenge, issuer and key, target, review. Nothing is sent before the review; there
+//! the controller checks everything without changing anything, and its complaints stand at their fields.
+//!
+//! ```text
+//!  Add certificate
+//!  ✓1 Names   [2 Challenge]   ·3 Key & issuer   ·4 Target   ·5 Review
+//! ┌───────────────────────────────────────────┐┌─ Summary (wide) ─┐
+//! └───────────────────────────────────────────┘└──────────────────┘
+//! ```
+
+mod request;
+
+use proto::operator::v1::{Agent, CertificateAccepted, Issuer};
+use proto::types::v1::{FieldError, Problem};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::{Line, Span};
+
+use crate::app::call::Call;
+use crate::app::{Cmd, Model};
+use crate::client::ClientError;
+use crate::keys::Key;
+use crate::theme::{State, Theme};
+use crate::view;
+use crate::widgets::form::{Field, Form, Outcome, help_lines};
+use crate::widgets::panel::{panel, put, put_all, put_right, rows as part, split_right};
+use crate::widgets::text::{safe, wrap};
+
+const STEPS: [&str; 5] = ["Names", "Challenge", "Key & issuer", "Target", "Review"];
+const REVIEW: usize = STEPS.len() - 1;
+/// From this width on the summary stands beside the form.
+const SUMMARY_MIN: u16 = 120;
+const SUMMARY_WIDTH: u16 = 56;
+/// Lines for the help below a form.
+const HELP_HEIGHT: u16 = 3;
+
+pub(super) const LISTEN: &str = "listen on a port";
+pub(super) const WEBROOT: &str = "files in a web root";
+pub(super) const NO_AGENT: &str = "(none yet)";
+pub(super) const AUTOMATIC: &str = "automatic";
+
+/// What the controller said about the draft.
+#[derive(Clone, Debug, Default)]
+enum Check {
+    /// Nothing was asked.
+    #[default]
+    None,
+    /// Waiting for the answer.
+    Asking,
+    /// All is well; with warnings.
+    Passed(Vec<String>),
+    /// Something is wrong.
+    Refused(Problem),
+}
+
+/// The draft.
+#[derive(Clone, Debug)]
+pub(crate) struct Wizard {
+    step: usize,
+    forms: Vec<Form>,
+    agents: Vec<Agent>,
+    issuers_read: bool,
+    no_issuer: bool,
+    check: Check,
+    touched: bool,
+    /// First line of the review that shows.
+    scroll: usize,
+    /// The directory that was proposed; it is replaced while the operator leaves it alone.
+    proposed_dir: String,
+}
+
+impl Wizard {
+    /// Returns an empty draft.
+    pub(crate) fn new() -> Self {
+        let mut wizard = Self {
+            step: 0,
+            forms: vec![names_form(), challenge_form(), key_form(), target_form(), review_form()],
+            agents: Vec::new(),
+            issuers_read: false,
+            no_issuer: false,
+            check: Check::None,
+            touched: false,
+            scroll: 0,
+            proposed_dir: String::new(),
+        };
+        wizard.follow();
+        wizard
+    }
+
+    /// Shows the draft again, from its first step.
+    pub(crate) fn resume(&mut self) {
+        self.step = 0;
+        self.check = Check::None;
+    }
+
+    /// Whether nothing was typed so far.
+    pub(crate) fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+
+    /// Goes one step back; false on the first step.
+    pub(crate) fn step_back(&mut self) -> bool {
+        let first = self.step == 0;
+        self.step = self.step.saturating_sub(1);
+        !first
+    }
+
+    /// Takes the issuers to choose from.
+    pub(crate) fn offer_issuers(&mut self, issuers: &[Issuer]) {
+        self.issuers_read = true;
+        self.no_issuer = issuers.is_empty();
+        let names = issuers.iter().map(|issuer| issuer.name.clone()).collect();
+        self.form_of(2).offer("issuer", names);
+    }
+
+    /// Takes the agents to choose from.
+    pub(crate) fn offer_agents(&mut self, agents: &[Agent]) {
+        self.agents = agents.iter().filter(|agent| agent.status != "revoked").cloned().collect();
+        let names: Vec<String> = self.agents.iter().map(|agent| agent.name.clone()).collect();
+        self.form_of(1).offer("responders", names.clone());
+        let choices = if names.is_empty() { vec![NO_AGENT.to_owned()] } else { names };
+        let before = self.form(3).map_or("", |form| form.chosen("agent")).to_owned();
+        let mut choices = choices;
+        if !choices.iter().any(|choice| choice == NO_AGENT) {
+            choices.push(NO_AGENT.to_owned());
+        }
+        // The only choice so far was "none yet", which nobody chose: the first agent is the better proposal.
+        if before == NO_AGENT && !self.touched {
+            self.form_of(3).offer("agent", Vec::new());
+        }
+        self.form_of(3).offer("agent", choices);
+        self.follow();
+    }
+
+    fn form(&self, step: usize) -> Option<&Form> {
+        self.forms.get(step)
+    }
+
+    fn form_of(&mut self, step: usize) -> &mut Form {
+        let last = self.forms.len().saturating_sub(1);
+        self.forms.get_mut(step.min(last)).expect("a wizard has its five forms from the start")
+    }
+
+    fn value(&self, step: usize, id: &str) -> &str {
+        self.form(step).map_or("", |form| form.value(id))
+    }
+
+    fn chosen(&self, step: usize, id: &str) -> &str {
+        self.form(step).map_or("", |form| form.chosen(id))
+    }
+
+    /// Returns the agent chosen as target.
+    pub(super) fn target_agent(&self) -> Option<&Agent> {
+        let name = self.chosen(3, "agent");
+        self.agents.iter().find(|agent| agent.name == name)
+    }
+
+    /// Makes the fields that depend on others follow them.
+    fn follow(&mut self) {
+        let webroot = self.chosen(1, "http01") == WEBROOT;
+        self.form_of(1).show("http01_port", !webroot);
+        self.form_of(1).show("http01_webroot", webroot);
+        let agent = self.target_agent().cloned();
+        let policy = agent.as_ref().and_then(|agent| agent.policy.clone()).unwrap_or_default();
+        let commands = policy.commands.iter().map(|command| request::joined(&command.argv)).collect();
+        let dirs: Vec<&str> = policy.dirs.iter().map(|dir| dir.path.as_str()).collect();
+        let name = self.name();
+        let proposed = dirs.first().map_or_else(String::new, |dir| format!("{}/{name}", dir.trim_end_matches('/')));
+        let untouched = self.value(3, "dir").is_empty() || self.value(3, "dir") == self.proposed_dir;
+        let help = if dirs.is_empty() {
+            "Where the files go. The agent's policy must allow it.".to_owned()
+        } else {
+            format!("Where the files go. The agent's policy allows: {}", dirs.join(", "))
+        };
+        let shown = agent.is_some();
+        let form = self.form_of(3);
+        form.offer("reload", commands);
+        for id in ["dir", "files", "owner", "mode", "key_mode", "reload", "verify"] {
+            form.show(id, shown);
+        }
+        if untouched {
+            form.set("dir", &proposed);
+        }
+        if let Some(field) = form.field_mut("dir") {
+            field.help = help;
+        }
+        if untouched {
+            self.proposed_dir = proposed;
+        }
+    }
+
+    /// Returns the certificate's name: as typed, else its first identifier.
+    pub(super) fn name(&self) -> String {
+        let typed = self.value(0, "name");
+        if typed.is_empty() {
+            request::identifiers(self.value(0, "identifiers"))
+                .first()
+                .map_or_else(String::new, |first| first.trim_start_matches("*.").to_owned())
+        } else {
+            typed.to_owned()
+        }
+    }
+
+    /// Takes what the controller said about the draft; its complaints go to their fields.
+    pub(crate) fn checked(&mut self, answer: Result<CertificateAccepted, ClientError>) {
+        match answer {
+            Ok(accepted) => self.check = Check::Passed(accepted.warnings),
+            Err(error) => {
+                let mut problem = error.problem;
+                for field in &error.fields {
+                    if !self.blame(field) {
+                        problem.cause =
+                            format!("{} {}: {}", problem.cause, field.field, field.message).trim().to_owned();
+                    }
+                }
+                self.check = Check::Refused(problem);
+                if let Some(step) = self.forms.iter().position(Form::has_problems) {
+                    self.step = step;
+                    self.form_of(step).focus_problem();
+                }
+            }
+        }
+    }
+
+    fn blame(&mut self, field: &FieldError) -> bool {
+        let (step, id) = request::place_of(&field.field);
+        self.forms.get_mut(step).is_some_and(|form| form.blame(id, &field.message, &field.hint))
+    }
+
+    /// Checks what can be checked here; false when something is wrong.
+    fn check_step(&mut self) -> bool {
+        let complaints = request::complaints(self, self.step);
+        let step = self.step;
+        let form = self.form_of(step);
+        form.absolve();
+        for complaint in complaints {
+            form.blame(&complaint.field, &complaint.message, &complaint.hint);
+        }
+        form.focus_problem();
+        !form.has_problems()
+    }
+}
+
+fn names_form() -> Form {
+    Form::new(vec![
+        Field::text(
+            "identifiers",
+            "Names",
+            "",
+            "DNS names, separated by spaces or commas; paste as many as you like. HTTP-01 cannot prove wildcards.",
+        ),
+        Field::text("name", "Called", "", "What you call the certificate. Empty: its first name."),
+        Field::button("next", "Continue"),
+    ])
+}
+
+fn challenge_form() -> Form {
+    let ways = vec![LISTEN.to_owned(), WEBROOT.to_owned()];
+    Form::new(vec![
+        Field::choice(
+            "http01",
+            "HTTP-01",
+            ways,
+            "How the agent answers the CA on port 80. A port is opened only while a challenge is pending.",
+        ),
+        Field::text(
+            "http01_port",
+            "Port",
+            "80",
+            "The CA always asks on port 80; another port here needs a redirection to it.",
+        ),
+        Field::text(
+            "http01_webroot",
+            "Web root",
+            "",
+            "The directory that a web server already serves on port 80, for example /var/www/html.",
+        ),
+        Field::many(
+            "responders",
+            "Answered by",
+            Vec::new(),
+            "The agents that answer. None chosen: the target's agent.",
+        ),
+        Field::button("next", "Continue"),
+    ])
+}
+
+fn key_form() -> Form {
+    let keys = ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"].map(str::to_owned).to_vec();
+    let places = [AUTOMATIC, "agent", "controller"].map(str::to_owned).to_vec();
+    Form::new(vec![
+        Field::choice(
+            "issuer",
+            "Issuer",
+            Vec::new(),
+            "Who signs. More with: certwright issuers add NAME --directory URL",
+        ),
+        Field::choice(
+            "key_type",
+            "Key",
+            keys,
+            "ECDSA P-256 is right unless something old must connect. A new key with each renewal.",
+        ),
+        Field::choice(
+            "custody",
+            "Key kept by",
+            places,
+            "Automatic: by the agent when there is one target, so that the key never leaves that server.",
+        ),
+        Field::button("next", "Continue"),
+    ])
+}
+
+fn target_form() -> Form {
+    Form::new(vec![
+        Field::choice(
+            "agent",
+            "Agent",
+            vec![NO_AGENT.to_owned()],
+            "The server that gets the files. More targets later: certwright targets add CERT.",
+        ),
+        Field::text("dir", "Directory", "", ""),
+        Field::text(
+            "files",
+            "File names",
+            request::FILES_DEFAULT,
+            "What is written under which name; leave out what you do not need.",
+        ),
+        Field::text("owner", "Owner", "", "user:group of the files. Empty: the agent's own user."),
+        Field::text("mode", "Mode", "0644", "Permission bits of the certificate files."),
+        Field::text("key_mode", "Key mode", "0600", "Permission bits of the key file."),
+        Field::many(
+            "reload",
+            "Reload",
+            Vec::new(),
+            "Commands the agent's policy allows, run in this order after the files are in place.",
+        ),
+        Field::text(
+            "verify",
+            "Verify",
+            "127.0.0.1:443",
+            "HOST:PORT[/SNI] where a TLS handshake must show the new certificate. Without it nothing is proven.",
+        ),
+        Field::button("next", "Continue"),
+    ])
+}
+
+fn review_form() -> Form {
+    Form::new(vec![Field::button("create", "Create")])
+}
+
+/// Handles a key; `None` when it is not for the form.
+pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
+    let height = view::body_height(model);
+    let wizard = model.wizard.as_mut()?;
+    let step = wizard.step;
+    if step == REVIEW && wizard.scroll_review(key, height) {
+        return Some(Vec::new());
+    }
+    match wizard.form_of(step).key(key) {
+        Outcome::Ignored => None,
+        Outcome::Moved => Some(Vec::new()),
+        Outcome::Changed(_) => {
+            wizard.changed();
+            Some(Vec::new())
+        }
+        Outcome::Submit => Some(advance(model)),
+    }
+}
+
+/// Puts text into the form; `None` when its field takes none.
+pub(crate) fn insert(model: &mut Model, text: &str) -> Option<Vec<Cmd>> {
+    let wizard = model.wizard.as_mut()?;
+    let step = wizard.step;
+    wizard.form_of(step).insert(text)?;
+    wizard.changed();
+    Some(Vec::new())
+}
+
+impl Wizard {
+    /// Scrolls the review; false when the key is for its button.
+    fn scroll_review(&mut self, key: Key, height: u16) -> bool {
+        let page = usize::from(height / 2);
+        self.scroll = match key {
+            Key::Down | Key::Char('j') => self.scroll + 1,
+            Key::Up | Key::Char('k') => self.scroll.saturating_sub(1),
+            Key::PageDown => self.scroll + page,
+            Key::PageUp => self.scroll.saturating_sub(page),
+            _ => return false,
+        };
+        // As many lines as the widest request has at most; painting stops at the last one.
+        self.scroll = self.scroll.min(self.lines_max());
+        true
+    }
+
+    fn lines_max(&self) -> usize {
+        request::command_line(self).len() / 10 + 40
+    }
+
+    fn changed(&mut self) {
+        self.touched = true;
+        self.check = Check::None;
+        self.follow();
+    }
+}
+
+fn advance(model: &mut Model) -> Vec<Cmd> {
+    let Some(mut wizard) = model.wizard.take() else { return Vec::new() };
+    let mut cmds = Vec::new();
+    if wizard.step < REVIEW {
+        if wizard.check_step() {
+            wizard.step += 1;
+            wizard.touched = true;
+            wizard.scroll = 0;
+            if wizard.step == REVIEW {
+                cmds = ask(model, &mut wizard, true);
+            }
+        }
+    } else if matches!(wizard.check, Check::Passed(_)) {
+        cmds = ask(model, &mut wizard, false);
+    } else if !matches!(wizard.check, Check::Asking) {
+        cmds = ask(model, &mut wizard, true);
+    }
+    model.wizard = Some(wizard);
+    cmds
+}
+
+fn ask(model: &mut Model, wizard: &mut Wizard, dry_run: bool) -> Vec<Cmd> {
+    if let Some(why) = model.read_only() {
+        model.notices.say(model.now, State::Warn, format!("not now: {why}; the draft is kept"));
+        return Vec::new();
+    }
+    wizard.check = Check::Asking;
+    let id = model.wish_id();
+    let request = request::request(wizard, id, dry_run);
+    vec![model.call(Call::Create(Box::new(request)))]
+}
+
+/// Paints the wizard.
+pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let wizard = model.wizard.as_ref()?;
+    let theme = model.theme;
+    let mut spans = vec![Span::styled(" Add certificate", theme.strong())];
+    spans.extend(view::read_only_mark(model));
+    put(buf, area, 0, &Line::from(spans));
+    put(buf, area, 1, &steps_line(wizard, theme, area.width));
+    let body = part(area, 2, u16::MAX);
+    let (left, right) = if area.width >= SUMMARY_MIN && wizard.step < REVIEW {
+        split_right(body, SUMMARY_WIDTH)
+    } else {
+        (body, Rect { width: 0, ..body })
+    };
+    if right.width > 0 {
+        let inner = panel(buf, right, theme, "Summary so far", "");
+        let lines = request::summary(wizard).into_iter().flat_map(|line| wrap(&line, usize::from(inner.width)));
+        put_all(buf, inner, lines.map(Line::from));
+    }
+    let title = STEPS.get(wizard.step).copied().unwrap_or("");
+    let inner = panel(buf, left, theme, title, "");
+    if wizard.step == REVIEW { review(wizard, inner, buf, theme) } else { fields(wizard, inner, buf, theme) }
+}
+
+fn steps_line(wizard: &Wizard, theme: Theme, width: u16) -> Line<'static> {
+    let gap = if width < 70 { " " } else { "   " };
+    let mut spans = vec![Span::raw(" ")];
+    for (index, name) in STEPS.iter().enumerate() {
+        let broken = wizard.form(index).is_some_and(Form::has_problems);
+        let state = if broken {
+            State::Bad
+        } else if index < wizard.step {
+            State::Ok
+        } else {
+            State::Idle
+        };
+        let number = index + 1;
+        if index == wizard.step {
+            spans.push(Span::styled(format!("[{number} {name}]"), theme.strong()));
+        } else {
+            spans.push(Span::styled(theme.glyph(state), theme.state(state)));
+            spans.push(Span::raw(format!("{number} {name}")));
+        }
+        spans.push(Span::raw(gap));
+    }
+    Line::from(spans)
+}
+
+fn fields(wizard: &Wizard, area: Rect, buf: &mut Buffer, theme: Theme) -> Option<Position> {
+    let form = wizard.form(wizard.step)?;
+    let help = help_lines(form.help(), area.width, theme);
+    let below = u16::try_from(help.len()).unwrap_or(HELP_HEIGHT).min(HELP_HEIGHT).min(area.height / 2);
+    put_all(buf, part(area, area.height.saturating_sub(below), below), help);
+    let upper = part(area, 0, area.height.saturating_sub(below));
+    let cursor = form.view(buf, upper, theme);
+    if wizard.step == 2 && wizard.issuers_read && wizard.no_issuer {
+        let text = "! No issuer yet. Add one: certwright issuers add NAME --directory URL --accept-terms";
+        let lines = wrap(text, usize::from(area.width));
+        put_all(
+            buf,
+            part(upper, 7, u16::MAX),
+            lines.into_iter().map(|line| Line::styled(line, theme.state(State::Warn))),
+        );
+    }
+    if wizard.step == 3 && wizard.agents.is_empty() {
+        let text = "! No agent yet. The certificate can be created without a target; 3 then n enrols an agent.";
+        let lines = wrap(text, usize::from(area.width));
+        put_all(
+            buf,
+            part(upper, 4, u16::MAX),
+            lines.into_iter().map(|line| Line::styled(line, theme.state(State::Warn))),
+        );
+    }
+    cursor
+}
+
+fn review(wizard: &Wizard, area: Rect, buf: &mut Buffer, theme: Theme) -> Option<Position> {
+    let width = usize::from(area.width);
+    let verdict = verdict_lines(wizard, theme, width);
+    let below = u16::try_from(verdict.len() + 1).unwrap_or(u16::MAX).min(area.height);
+    let room = area.height.saturating_sub(below);
+    let lines = review_lines(wizard, theme, width);
+    let hidden = lines.len().saturating_sub(usize::from(room));
+    put_all(buf, part(area, 0, room), lines.into_iter().skip(wizard.scroll.min(hidden)));
+    let rest = part(area, room, below);
+    put_all(buf, rest, verdict);
+    let button = part(rest, rest.height.saturating_sub(1), 1);
+    if wizard.scroll < hidden {
+        put_right(buf, button, 0, &Line::styled(format!("{} more lines: Down ", hidden - wizard.scroll), theme.dim()));
+    }
+    wizard.form(REVIEW).and_then(|form| form.view(buf, button, theme))
+}
+
+fn review_lines(wizard: &Wizard, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    let command = request::command_line(wizard);
+    lines.extend(request::review(wizard).into_iter().flat_map(|line| wrap(&line, width)).map(Line::from));
+    let files = request::file_lines(wizard);
+    if let Some((place, names)) = files.split_first() {
+        lines.push(Line::styled(format!("Files that will be written {}", safe(place)), theme.strong()));
+        let packed = wrap(&names.join("   "), width.saturating_sub(2));
+        lines.extend(packed.into_iter().map(|line| Line::from(format!("  {line}"))));
+    }
+    lines.push(Line::styled("The same on the command line", theme.strong()));
+    let command = wrap(&command, width.saturating_sub(2));
+    lines.extend(command.into_iter().map(|line| Line::styled(format!("  {line}"), theme.accent())));
+    lines
+}
+
+fn verdict_lines(wizard: &Wizard, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let (state, texts) = match &wizard.check {
+        Check::None => (State::Idle, vec!["Enter lets the controller check it".to_owned()]),
+        Check::Asking => (State::Busy, vec!["the controller checks it …".to_owned()]),
+        Check::Passed(warnings) => {
+            let first = if warnings.is_empty() {
+                "the controller finds nothing wrong; Enter creates it"
+            } else {
+                "Enter creates it all the same"
+            };
+            (
+                State::Ok,
+                std::iter::once(first.to_owned())
+                    .chain(warnings.iter().map(|warning| format!("! {warning}")))
+                    .collect(),
+            )
+        }
+        Check::Refused(problem) => (
+            State::Bad,
+            vec![
+                problem.message.clone(),
+                problem.cause.clone(),
+                problem.hint.clone(),
+                "Esc goes back to the fields".to_owned(),
+            ],
+        ),
+    };
+    let mut lines = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let glyph = if lines.is_empty() { theme.glyph(state) } else { " " };
+        let style = if lines.is_empty() { theme.state(state) } else { ratatui::style::Style::new() };
+        for (index, part) in wrap(text, width.saturating_sub(3)).into_iter().enumerate() {
+            let glyph = if index == 0 { glyph } else { " " };
+            lines.push(Line::from(vec![Span::styled(format!("{glyph} "), style), Span::styled(part, style)]));
+        }
+    }
+    lines
+}
+
+/// Returns the status line.
+pub(crate) fn status(model: &Model) -> (String, String) {
+    let step = model.wizard.as_ref().map_or(0, |wizard| wizard.step);
+    ("The draft is kept if you leave: n brings it back".to_owned(), format!("step {} of {}", step + 1, STEPS.len()))
+}

@@ -1,0 +1,328 @@
+//! From the wizard's fields to the request, the summary, the exact files and the equivalent command; and from the
+//! controller's field names back to fields. Pure. Used by `add_certificate` only.
+
+use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
+use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, KeyType, http01};
+
+use super::{AUTOMATIC, NO_AGENT, WEBROOT, Wizard};
+
+/// The default files, as the field shows them (features.md D2).
+pub(super) const FILES_DEFAULT: &str = "cert=cert.pem key=key.pem chain=chain.pem fullchain=fullchain.pem";
+const MODE_DEFAULT: u32 = 0o644;
+const KEY_MODE_DEFAULT: u32 = 0o600;
+const MODE_MAX: u32 = 0o777;
+
+/// Returns the names in a text, split at spaces and commas, in their order.
+pub(super) fn identifiers(text: &str) -> Vec<String> {
+    text.split([' ', ',', ';']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Returns an argv as one line that reads back as the same argv.
+pub(super) fn joined(argv: &[String]) -> String {
+    argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    // A NUL cannot stand in an argument at all; the controller refuses it at its field.
+    shlex::try_quote(word).map_or_else(|_| word.replace('\0', ""), std::borrow::Cow::into_owned)
+}
+
+/// Returns the step and field that the controller's name of a request field means.
+pub(super) fn place_of(field: &str) -> (usize, &'static str) {
+    let plain = field.rsplit('.').next().unwrap_or(field);
+    let plain = plain.split('[').next().unwrap_or(plain);
+    let whole = field.split(['.', '[']).next().unwrap_or(field);
+    for word in [plain, whole] {
+        match word.trim_start_matches("--").replace('-', "_").as_str() {
+            "identifiers" | "identifier" | "san" | "sans" => return (0, "identifiers"),
+            "http01" | "challenge" => return (1, "http01"),
+            "standalone_port" | "port" => return (1, "http01_port"),
+            "webroot" => return (1, "http01_webroot"),
+            "responders" | "responder" => return (1, "responders"),
+            "issuer" => return (2, "issuer"),
+            "key_type" | "key" => return (2, "key_type"),
+            "custody" => return (2, "custody"),
+            "agent" => return (3, "agent"),
+            "dir" => return (3, "dir"),
+            "files" | "file" => return (3, "files"),
+            "owner" => return (3, "owner"),
+            "mode" => return (3, "key_mode"),
+            "reload" => return (3, "reload"),
+            "verify" => return (3, "verify"),
+            "target" => return (3, "agent"),
+            "name" => return (0, "name"),
+            _ => {}
+        }
+    }
+    (usize::MAX, "")
+}
+
+fn complaint(field: &str, message: &str, hint: &str) -> FieldError {
+    FieldError { field: field.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+}
+
+/// Returns what is wrong with a step as far as it can be seen here; the controller sees the rest.
+pub(super) fn complaints(wizard: &Wizard, step: usize) -> Vec<FieldError> {
+    let mut found = Vec::new();
+    match step {
+        0 => {
+            let names = identifiers(wizard.value(0, "identifiers"));
+            if names.is_empty() {
+                found.push(complaint("identifiers", "at least one name is needed", "for example www.example.com"));
+            } else if let Some(wild) = names.iter().find(|name| name.starts_with("*.")) {
+                let message = format!("{wild} cannot be proven over HTTP-01");
+                found.push(complaint("identifiers", &message, "name each host"));
+            }
+        }
+        1 if wizard.chosen(1, "http01") == WEBROOT => {
+            let absolute = wizard.value(1, "http01_webroot").starts_with('/');
+            let wrong = complaint("http01_webroot", "an absolute directory is needed", "for example /var/www/html");
+            found.extend((!absolute).then_some(wrong));
+        }
+        1 => {
+            let wrong = complaint("http01_port", "not a port", "a number from 1 to 65535, usually 80");
+            found.extend(port(wizard).is_none().then_some(wrong));
+        }
+        2 if wizard.chosen(2, "issuer").is_empty() => {
+            found.push(complaint("issuer", "an issuer is needed", "certwright issuers add NAME --directory URL"));
+        }
+        3 if wizard.target_agent().is_some() => found.extend(target_complaints(wizard)),
+        _ => {}
+    }
+    found
+}
+
+fn target_complaints(wizard: &Wizard) -> Vec<FieldError> {
+    let mut found = Vec::new();
+    if !wizard.value(3, "dir").starts_with('/') {
+        found.push(complaint("dir", "an absolute directory is needed", "one that the agent's policy allows"));
+    }
+    if let Err(word) = named_files(wizard) {
+        let message = format!("`{word}` is not CONTENT=NAME");
+        found.push(complaint("files", &message, "cert, key, chain or fullchain, then = and a file name"));
+    }
+    for id in ["mode", "key_mode"] {
+        if mode(wizard.value(3, id)).is_none() {
+            found.push(complaint(id, "not permission bits", "octal, for example 0640"));
+        }
+    }
+    let endpoints = wizard.value(3, "verify").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    if let Some(wrong) = endpoints.iter().find(|endpoint| !endpoint.contains(':')) {
+        found.push(complaint("verify", &format!("`{wrong}` has no port"), "HOST:PORT or HOST:PORT/SNI"));
+    }
+    found
+}
+
+fn port(wizard: &Wizard) -> Option<u16> {
+    wizard.value(1, "http01_port").parse().ok().filter(|port| *port > 0)
+}
+
+fn mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= MODE_MAX)
+}
+
+/// Reads `cert=NAME key=NAME …`; the word that is none of these is the error.
+fn named_files(wizard: &Wizard) -> Result<Vec<(FileContent, String)>, String> {
+    let words = identifiers(wizard.value(3, "files"));
+    let read = words.into_iter().map(|word| {
+        let (content, name) = word.split_once('=').ok_or_else(|| word.clone())?;
+        let content = match content {
+            "cert" => FileContent::Cert,
+            "key" => FileContent::Key,
+            "chain" => FileContent::Chain,
+            "fullchain" => FileContent::Fullchain,
+            _ => return Err(word.clone()),
+        };
+        if name.is_empty() { Err(word.clone()) } else { Ok((content, name.to_owned())) }
+    });
+    read.collect()
+}
+
+fn file_specs(wizard: &Wizard) -> Vec<FileSpec> {
+    let owner = wizard.value(3, "owner").to_owned();
+    let modes = (
+        mode(wizard.value(3, "mode")).unwrap_or(MODE_DEFAULT),
+        mode(wizard.value(3, "key_mode")).unwrap_or(KEY_MODE_DEFAULT),
+    );
+    let specs = named_files(wizard).unwrap_or_default().into_iter().map(|(content, name)| FileSpec {
+        content: content.into(),
+        name,
+        owner: owner.clone(),
+        mode: if content == FileContent::Key { modes.1 } else { modes.0 },
+    });
+    specs.collect()
+}
+
+/// Whether the files are the default ones, which the request leaves out.
+fn files_are_default(wizard: &Wizard) -> bool {
+    wizard.value(3, "files") == FILES_DEFAULT
+        && wizard.value(3, "owner").is_empty()
+        && mode(wizard.value(3, "mode")) == Some(MODE_DEFAULT)
+        && mode(wizard.value(3, "key_mode")) == Some(KEY_MODE_DEFAULT)
+}
+
+fn reloads(wizard: &Wizard) -> Vec<String> {
+    wizard.form(3).map(|form| form.picked("reload")).unwrap_or_default()
+}
+
+fn responders(wizard: &Wizard) -> Vec<String> {
+    wizard.form(1).map(|form| form.picked("responders")).unwrap_or_default()
+}
+
+fn target(wizard: &Wizard) -> Option<TargetSpec> {
+    let agent = wizard.target_agent()?;
+    let verify = wizard.value(3, "verify").split_whitespace().map(|endpoint| {
+        let (address, server_name) = endpoint.split_once('/').unwrap_or((endpoint, ""));
+        Endpoint { address: address.to_owned(), server_name: server_name.to_owned() }
+    });
+    let reload = reloads(wizard).iter().map(|line| Command { argv: shlex::split(line).unwrap_or_default() }).collect();
+    Some(TargetSpec {
+        agent: agent.name.clone(),
+        dir: wizard.value(3, "dir").to_owned(),
+        files: if files_are_default(wizard) { Vec::new() } else { file_specs(wizard) },
+        reload,
+        verify: verify.collect(),
+    })
+}
+
+/// Returns the request for the draft.
+pub(super) fn request(wizard: &Wizard, request_id: String, dry_run: bool) -> CreateCertificateRequest {
+    let key_type = match wizard.chosen(2, "key_type") {
+        "p384" => KeyType::P384,
+        "rsa2048" => KeyType::Rsa2048,
+        "rsa3072" => KeyType::Rsa3072,
+        "rsa4096" => KeyType::Rsa4096,
+        _ => KeyType::P256,
+    };
+    let custody = match wizard.chosen(2, "custody") {
+        "agent" => Custody::Agent,
+        "controller" => Custody::Controller,
+        _ => Custody::Unspecified,
+    };
+    let mode = if wizard.chosen(1, "http01") == WEBROOT {
+        http01::Mode::Webroot(wizard.value(1, "http01_webroot").to_owned())
+    } else {
+        http01::Mode::StandalonePort(u32::from(port(wizard).unwrap_or(80)))
+    };
+    CreateCertificateRequest {
+        request_id,
+        name: wizard.name(),
+        identifiers: identifiers(wizard.value(0, "identifiers")),
+        issuer: wizard.chosen(2, "issuer").to_owned(),
+        key_type: key_type.into(),
+        custody: custody.into(),
+        http01: Some(Http01 { mode: Some(mode) }),
+        responders: responders(wizard),
+        target: target(wizard),
+        dry_run,
+    }
+}
+
+/// Returns the draft in words.
+pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
+    let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
+    let names = identifiers(wizard.value(0, "identifiers")).join(" ");
+    let way = if wizard.chosen(1, "http01") == WEBROOT {
+        format!("files below {}", or(wizard.value(1, "http01_webroot"), "?"))
+    } else {
+        format!("listens on port {}", or(wizard.value(1, "http01_port"), "?"))
+    };
+    let who = or(&responders(wizard).join(", "), "the target's agent");
+    let custody = match wizard.chosen(2, "custody") {
+        AUTOMATIC => "custody automatic".to_owned(),
+        custody => format!("custody {custody}"),
+    };
+    let mut lines = vec![
+        format!("Name       {}", or(&wizard.name(), "?")),
+        format!("Names      {}", or(&names, "?")),
+        format!("HTTP-01    {who} {way}"),
+        format!("Issuer     {}", or(wizard.chosen(2, "issuer"), "not chosen")),
+        format!("Key        {}, {custody}", wizard.chosen(2, "key_type")),
+    ];
+    match wizard.target_agent() {
+        None => lines.push(format!("Target     {NO_AGENT}: issued, but nothing uses it")),
+        Some(agent) => {
+            lines.push(format!("Target     {} on {}", or(wizard.value(3, "dir"), "?"), agent.name));
+            lines.push(format!("Reload     {}", or(&reloads(wizard).join("; "), "nothing")));
+            lines.push(format!("Verify     {}", or(wizard.value(3, "verify"), "nothing: never shown as ok")));
+        }
+    }
+    lines
+}
+
+/// Returns the draft in as few lines as the review has room for.
+pub(super) fn review(wizard: &Wizard) -> Vec<String> {
+    let request = request(wizard, String::new(), false);
+    let summary = summary(wizard);
+    let mut lines = vec![format!("{}: {}", request.name, request.identifiers.join(" "))];
+    lines.extend(summary.get(2).cloned());
+    let key = wizard.chosen(2, "key_type");
+    lines.push(format!("Issuer     {}, key {key}, custody {}", request.issuer, wizard.chosen(2, "custody")));
+    lines.extend(summary.into_iter().skip(5).filter(|line| !(line.starts_with("Target") && request.target.is_some())));
+    lines
+}
+
+/// Returns where files will be written, and then each with its mode and owner.
+pub(super) fn file_lines(wizard: &Wizard) -> Vec<String> {
+    let Some(agent) = wizard.target_agent() else { return Vec::new() };
+    let dir = wizard.value(3, "dir").trim_end_matches('/');
+    let owner = match wizard.value(3, "owner") {
+        "" => "the agent's user",
+        owner => owner,
+    };
+    let place = format!("on {} in {dir}/", agent.name);
+    let files = file_specs(wizard);
+    let files = files.iter().map(|spec| format!("{} {:04o}", spec.name, spec.mode));
+    std::iter::once(place).chain(files).chain([format!("owner: {owner}")]).collect()
+}
+
+/// Returns the command that does the same.
+pub(super) fn command_line(wizard: &Wizard) -> String {
+    let request = request(wizard, String::new(), false);
+    let mut words = vec!["certwright".to_owned(), "certs".to_owned(), "create".to_owned(), request.name.clone()];
+    let mut option = |name: &str, value: &str| words.extend([format!("--{name}"), value.to_owned()]);
+    for identifier in &request.identifiers {
+        option("san", identifier);
+    }
+    option("issuer", &request.issuer);
+    match wizard.chosen(2, "key_type") {
+        "p256" => {}
+        key => option("key", key),
+    }
+    match wizard.chosen(2, "custody") {
+        AUTOMATIC => {}
+        custody => option("custody", custody),
+    }
+    match request.http01.and_then(|http01| http01.mode) {
+        Some(http01::Mode::Webroot(dir)) => option("http01", &format!("webroot:{dir}")),
+        Some(http01::Mode::StandalonePort(port)) => option("http01", &format!("standalone:{port}")),
+        None => {}
+    }
+    for responder in &request.responders {
+        option("responder", responder);
+    }
+    if let Some(target) = &request.target {
+        option("agent", &target.agent);
+        option("dir", &target.dir);
+        for file in &target.files {
+            option("file", &format!("{}={}", crate::client::file_content(file.content), file.name));
+        }
+        if !target.files.is_empty() {
+            if !wizard.value(3, "owner").is_empty() {
+                option("owner", wizard.value(3, "owner"));
+            }
+            for file in &target.files {
+                option("mode", &format!("{}={:04o}", crate::client::file_content(file.content), file.mode));
+            }
+        }
+        for line in reloads(wizard) {
+            option("reload", &line);
+        }
+        for endpoint in &target.verify {
+            let name =
+                if endpoint.server_name.is_empty() { String::new() } else { format!("/{}", endpoint.server_name) };
+            option("verify", &format!("{}{name}", endpoint.address));
+        }
+    }
+    joined(&words)
+}

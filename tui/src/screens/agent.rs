@@ -1,0 +1,268 @@
+//! One agent: who it is, which certificates it holds, what its policy allows, what it did.
+
+use proto::operator::v1::{Agent, Event};
+use proto::types::v1::Policy;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::Line;
+
+use crate::app::Model;
+use crate::client::{custody, target_status};
+use crate::screens::Place;
+use crate::screens::agents::behind;
+use crate::screens::words::{agent_state, badge, event_lines, pair, target_state};
+use crate::theme::{State, Theme};
+use crate::view;
+use crate::widgets::panel::{panel, put, put_all, rows as part, split_right};
+use crate::widgets::table::{Row, fixed, growing, names, table};
+use crate::widgets::text::{ago, instant, safe, until, wrap};
+
+const IDENTITY_HEIGHT: u16 = 8;
+const LOG_MIN: u16 = 34;
+const LOG_HEIGHT: u16 = 11;
+/// A clock that is off by more makes trouble with short-lived certificates.
+const SKEW_MAX_MS: i64 = 5_000;
+
+/// The tabs, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tab {
+    /// What it holds.
+    #[default]
+    Certificates,
+    /// What its policy allows.
+    Policy,
+    /// Events.
+    Activity,
+}
+
+const TABS: [Tab; 3] = [Tab::Certificates, Tab::Policy, Tab::Activity];
+
+/// The open agent.
+#[derive(Debug, Default)]
+pub(crate) struct AgentScreen {
+    /// Its name.
+    pub(crate) name: String,
+    /// The record, once it was read.
+    pub(crate) record: Option<Agent>,
+    /// Its events, newest first.
+    pub(crate) events: Vec<Event>,
+    /// The controller no longer has it.
+    pub(crate) missing: bool,
+    /// Row or line of the tab.
+    pub(crate) cursor: usize,
+    /// What shows.
+    pub(crate) tab: Tab,
+}
+
+impl AgentScreen {
+    /// Prepares for the agent `name`.
+    pub(crate) fn open(&mut self, name: &str) {
+        if self.name != name || self.missing {
+            *self = Self { name: name.to_owned(), ..Self::default() };
+        }
+    }
+
+    /// Takes the record, if it is the open one's.
+    pub(crate) fn take(&mut self, record: Agent) {
+        if record.name == self.name {
+            self.missing = false;
+            self.record = Some(record);
+        }
+    }
+
+    /// The controller has no such agent.
+    pub(crate) fn vanished(&mut self, name: &str) {
+        if self.name == name {
+            self.missing = true;
+        }
+    }
+
+    /// Turns to the next or previous tab.
+    pub(crate) fn turn(&mut self, forward: bool) {
+        let at = TABS.iter().position(|tab| *tab == self.tab).unwrap_or(0);
+        let to = if forward { at + 1 } else { at + TABS.len() - 1 } % TABS.len();
+        self.tab = TABS.get(to).copied().unwrap_or_default();
+        self.cursor = 0;
+    }
+
+    /// Returns the certificate under the cursor.
+    pub(crate) fn target(&self) -> Option<Place> {
+        if self.tab != Tab::Certificates {
+            return None;
+        }
+        let target = self.record.as_ref().and_then(|record| record.targets.get(self.cursor))?;
+        Some(Place::Certificate(target.certificate.clone()))
+    }
+}
+
+/// Returns the largest cursor of the tab that shows.
+pub(crate) fn cursor_max(model: &Model) -> usize {
+    let screen = &model.agent;
+    let width = usize::from(model.size.0);
+    let lines = match (screen.tab, &screen.record) {
+        (_, None) => 0,
+        (Tab::Certificates, Some(record)) => record.targets.len(),
+        (Tab::Policy, Some(record)) => policy_lines(record.policy.as_ref(), model.theme, width).len(),
+        (Tab::Activity, Some(_)) => activity_lines(model, width).len(),
+    };
+    lines.saturating_sub(1)
+}
+
+/// Paints the record.
+pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let (screen, theme) = (&model.agent, model.theme);
+    let right = screen.record.as_ref().map_or_else(Line::default, |record| {
+        let word = format!("{}  last seen {} ", record.status, ago(model.now, record.last_seen_at));
+        badge(agent_state(&record.status), &word, theme)
+    });
+    view::record_heading(model, "Agents", &screen.name, &right, area, buf);
+    let Some(record) = &screen.record else {
+        let text = if screen.missing { "  There is no such agent; q goes back." } else { "  reading …" };
+        put(buf, area, 2, &Line::styled(text, theme.dim()));
+        return None;
+    };
+    let labels = [format!("Certificates {}", record.targets.len()), "Policy".to_owned(), "Activity".to_owned()];
+    let chosen = TABS.iter().position(|tab| *tab == screen.tab).unwrap_or(0);
+    put(buf, area, 1, &view::tabs_line(labels.into_iter(), chosen, theme));
+    let body = part(area, 2, u16::MAX);
+    let top = if body.height >= IDENTITY_HEIGHT + 5 { IDENTITY_HEIGHT } else { 0 };
+    identity(model, record, part(body, 0, top), buf);
+    let log = if area.height >= LOG_MIN && screen.tab != Tab::Activity { LOG_HEIGHT } else { 0 };
+    let middle = part(body, top, body.height.saturating_sub(top + log));
+    let cursor = match screen.tab {
+        Tab::Certificates => certificates(model, record, middle, buf),
+        Tab::Policy => {
+            let lines = policy_lines(record.policy.as_ref(), theme, usize::from(middle.width));
+            put_all(buf, middle, lines.into_iter().skip(screen.cursor));
+            None
+        }
+        Tab::Activity => {
+            put_all(buf, middle, activity_lines(model, usize::from(middle.width)).into_iter().skip(screen.cursor));
+            None
+        }
+    };
+    if log > 0 {
+        let inner = panel(buf, part(body, body.height.saturating_sub(log), log), theme, "Activity", "newest first");
+        put_all(buf, inner, activity_lines(model, usize::from(inner.width)));
+    }
+    cursor
+}
+
+fn identity(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) {
+    if area.height < 3 {
+        return;
+    }
+    let theme = model.theme;
+    let (left, right) = split_right(area, area.width / 2);
+    let inner = panel(buf, left, theme, "Identity", "");
+    let lines = [
+        pair("host", &record.hostname, theme),
+        pair("agent", &record.version, theme),
+        pair("os", &record.os, theme),
+        pair("enrolled", &instant(record.enrolled_at), theme),
+        pair("serial", &record.identity_serial, theme),
+        pair(
+            "mTLS",
+            &format!("to {} ({})", instant(record.identity_not_after), until(model.now, record.identity_not_after)),
+            theme,
+        ),
+    ];
+    put_all(buf, inner, lines);
+    let inner = panel(buf, right, theme, "Health", "");
+    let skew = record.clock_skew_ms;
+    let sign = if skew <= -100 { "-" } else { "+" };
+    let clock = format!("{sign}{}.{}s", skew.abs() / 1_000, skew.abs() % 1_000 / 100);
+    let clock_word = if skew.abs() > SKEW_MAX_MS { format!("{clock}  ! set the clock") } else { format!("{clock} ok") };
+    let state = if record.generation == record.generation_reported { "reported" } else { "not yet reported" };
+    let mut lines = vec![
+        pair("clock", &clock_word, theme),
+        pair("wanted", &format!("generation {}, {state}", record.generation), theme),
+        pair("behind", &behind(record), theme),
+    ];
+    if record.status == "offline" {
+        lines.push(Line::styled("On the server:", theme.dim()));
+        lines.push(Line::styled("  systemctl status certwright-agent", theme.accent()));
+        lines.push(Line::styled("  journalctl -u certwright-agent -n 50", theme.accent()));
+    }
+    put_all(buf, inner, lines);
+}
+
+fn certificates(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    if record.targets.is_empty() {
+        let lines = [
+            Line::from("  Nothing is deployed here yet."),
+            Line::styled("  2, then n: add a certificate and choose this agent as its target", model.theme.dim()),
+        ];
+        put_all(buf, part(area, 1, u16::MAX), lines);
+        return None;
+    }
+    let columns = [names("CERTIFICATE", 16), fixed("STATUS", 16, 0), growing("DIRECTORY", 20)];
+    let room = usize::from(area.height).saturating_sub(1).max(1);
+    let first = (model.agent.cursor + 1).saturating_sub(room);
+    let rows: Vec<Row> = record
+        .targets
+        .iter()
+        .skip(first)
+        .take(room)
+        .map(|target| {
+            let word = target_status(target.status).replace('_', " ");
+            Row::new(target_state(target.status), vec![target.certificate.clone(), word, target.dir.clone()])
+        })
+        .collect();
+    table(buf, area, model.theme, &columns, &rows, model.agent.cursor.checked_sub(first))
+}
+
+fn policy_lines(policy: Option<&Policy>, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let Some(policy) = policy else {
+        return vec![Line::styled("  The agent has not told its policy yet: it does when it connects.", theme.dim())];
+    };
+    let mut lines = vec![Line::styled(" May write to", theme.strong())];
+    for dir in &policy.dirs {
+        let any = |list: &[String], none: &str| if list.is_empty() { none.to_owned() } else { safe(&list.join(" ")) };
+        lines.push(Line::from(format!("   {}", safe(&dir.path))));
+        let rule = format!(
+            "names {}, files {}, owners {}, key mode at most {:04o}",
+            any(&dir.names, "any"),
+            any(&dir.files, "any"),
+            any(&dir.owners, "the agent's own"),
+            dir.key_mode_max
+        );
+        lines.extend(
+            wrap(&rule, width.saturating_sub(6))
+                .into_iter()
+                .map(|part| Line::styled(format!("     {part}"), theme.dim())),
+        );
+    }
+    lines.push(Line::styled(" May run", theme.strong()));
+    lines.extend(policy.commands.iter().map(|command| Line::from(format!("   {}", safe(&command.argv.join(" "))))));
+    lines.push(Line::styled(" May answer HTTP-01 on", theme.strong()));
+    lines.extend(policy.http01_ports.iter().map(|port| Line::from(format!("   port {port}"))));
+    lines.extend(policy.webroots.iter().map(|dir| Line::from(format!("   files below {}", safe(dir)))));
+    lines.push(Line::styled(" Keys may be kept by", theme.strong()));
+    lines.extend(policy.custody.iter().map(|one| Line::from(format!("   {}", custody(*one)))));
+    lines.push(Line::styled(
+        " The policy file on the server decides; change it there: certwright-agent policy explain",
+        theme.dim(),
+    ));
+    lines
+}
+
+fn activity_lines(model: &Model, width: usize) -> Vec<Line<'static>> {
+    if model.agent.events.is_empty() {
+        return vec![Line::styled("  nothing yet", model.theme.dim())];
+    }
+    model.agent.events.iter().flat_map(|event| event_lines(event, model.theme, width)).collect()
+}
+
+/// Returns the status line.
+pub(crate) fn status(model: &Model) -> (String, String) {
+    let Some(record) = &model.agent.record else { return (String::new(), String::new()) };
+    let behind = record.targets.iter().filter(|target| target_state(target.status) != State::Ok).count();
+    let left = match (record.status.as_str(), behind) {
+        ("offline", count) => format!("offline; {count} target(s) wait for it"),
+        ("revoked", _) => "revoked: D forgets it, n in Agents enrols it again".to_owned(),
+        (_, 0) => "everything on it is as it should be".to_owned(),
+        (_, count) => format!("{count} target(s) are not as they should be"),
+    };
+    (left, format!("agent {}", safe(&record.id).chars().take(8).collect::<String>()))
+}

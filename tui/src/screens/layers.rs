@@ -1,0 +1,216 @@
+//! Paints what floats above a place: prompts, questions, help, messages, the strip after `g` and `s`. They stay inside the
+//! body, never over the title or the status line.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::{Line, Span};
+use tui_input::Input;
+
+use crate::app::layer::{Confirm, Layer, Palette, entries, help};
+use crate::app::{Model, Prefix};
+use crate::keys::{GO, TABLE};
+use crate::screens::certificates::SORTS;
+use crate::theme::{State, Theme};
+use crate::widgets::panel::{centered, layer as floating, put, put_all, rows as part};
+use crate::widgets::text::{clock, cut, safe, wrap};
+
+const DIALOG_WIDTH: u16 = 64;
+const PALETTE_HEIGHT: u16 = 16;
+
+/// Paints the layers and the strip; returns where the cursor belongs.
+pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let mut cursor = None;
+    for layer in &model.layers {
+        cursor = match layer {
+            Layer::Help(scroll) => text(buf, area, model.theme, &help_title(model), help_lines(model), *scroll),
+            Layer::Messages(scroll) => {
+                text(buf, area, model.theme, "Messages of this session", message_lines(model, area), *scroll)
+            }
+            Layer::Palette(palette) => paint_palette(model, palette, area, buf),
+            Layer::Filter(filter) => {
+                let line = part(area, area.height.saturating_sub(3), 3);
+                let inner = floating(buf, line, model.theme, "Filter: part of a name", "Enter keeps, Esc restores");
+                input(buf, inner, 0, "/ ", &filter.input)
+            }
+            Layer::Confirm(confirm) => paint_confirm(confirm, area, buf, model.theme),
+        };
+    }
+    if let Some(prefix) = model.prefix {
+        strip(prefix, area, buf, model.theme);
+    }
+    cursor
+}
+
+/// Returns how many lines the top layer has, for scrolling.
+pub(crate) fn lines(model: &Model) -> usize {
+    let area = Rect { x: 0, y: 0, width: model.size.0, height: model.size.1 };
+    match model.layers.last() {
+        Some(Layer::Help(_)) => help_lines(model).len(),
+        Some(Layer::Messages(_)) => message_lines(model, area).len(),
+        Some(Layer::Palette(_) | Layer::Filter(_) | Layer::Confirm(_)) | None => 0,
+    }
+}
+
+fn text(
+    buf: &mut Buffer,
+    area: Rect,
+    theme: Theme,
+    title: &str,
+    lines: Vec<Line<'static>>,
+    scroll: usize,
+) -> Option<Position> {
+    let count = lines.len();
+    let room = usize::from(area.height).saturating_sub(2);
+    let remark = if count > room { "j k scroll, q closes" } else { "q closes" };
+    let inner = floating(buf, area, theme, title, remark);
+    let scroll = scroll.min(count.saturating_sub(room));
+    put_all(buf, inner, lines.into_iter().skip(scroll));
+    None
+}
+
+fn help_title(model: &Model) -> String {
+    format!("Keys here: {}", model.place_context().title())
+}
+
+fn help_lines(model: &Model) -> Vec<Line<'static>> {
+    let theme = model.theme;
+    let read_only = model.read_only();
+    let mut lines = Vec::new();
+    let place = model.place_context();
+    for (keys, text, danger) in help(place) {
+        let off = if danger > 0 { read_only.clone() } else { None };
+        let remark = off.as_ref().map_or_else(String::new, |why| format!("  ({why})"));
+        let style = if off.is_some() { theme.dim() } else { ratatui::style::Style::new() };
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {keys:<22} "), theme.strong()),
+            Span::styled(format!("{text}{remark}"), style),
+        ]));
+    }
+    lines.push(Line::default());
+    let go = GO.iter().map(|(ch, _, what)| format!("g{ch} {what}")).collect::<Vec<_>>().join("   ");
+    lines.push(Line::from(format!(" {go}")));
+    let elsewhere = TABLE.iter().filter(|row| row.palette && !row.contexts.contains(&place));
+    let others = elsewhere.map(|row| row.hint).filter(|hint| !hint.is_empty()).collect::<Vec<_>>().join(", ");
+    if !others.is_empty() {
+        lines.push(Line::styled(format!(" elsewhere: {others}"), theme.dim()));
+    }
+    lines
+}
+
+fn message_lines(model: &Model, area: Rect) -> Vec<Line<'static>> {
+    let theme = model.theme;
+    let width = usize::from(area.width).saturating_sub(14);
+    let mut lines = Vec::new();
+    for notice in model.notices.kept.iter().rev() {
+        let at = clock(notice.at.as_millisecond());
+        for (index, part) in wrap(&notice.text, width).into_iter().enumerate() {
+            let lead = if index == 0 { format!("{at} ") } else { " ".repeat(9) };
+            let glyph = if index == 0 { theme.glyph(notice.state) } else { " " };
+            lines.push(Line::from(vec![
+                Span::styled(lead, theme.dim()),
+                Span::styled(glyph, theme.state(notice.state)),
+                Span::raw(format!(" {part}")),
+            ]));
+        }
+        for (word, text) in [("why", &notice.cause), ("do", &notice.hint)] {
+            for part in wrap(text, width.saturating_sub(5)).into_iter().filter(|part| !part.is_empty()) {
+                lines.push(Line::from(vec![
+                    Span::styled(format!("           {word:<4} "), theme.dim()),
+                    Span::raw(part),
+                ]));
+            }
+        }
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled(" Nothing was said so far.", theme.dim()));
+    }
+    lines
+}
+
+fn input(buf: &mut Buffer, area: Rect, row: u16, lead: &str, input: &Input) -> Option<Position> {
+    let room = usize::from(area.width).saturating_sub(lead.len() + 2);
+    let scroll = input.visual_scroll(room);
+    let shown: String = safe(input.value()).chars().skip(scroll).take(room).collect();
+    put(buf, area, row, &Line::from(format!(" {lead}{shown}")));
+    if row >= area.height {
+        return None;
+    }
+    let column = 1 + lead.len() + input.visual_cursor().saturating_sub(scroll);
+    let x = area.x.saturating_add(u16::try_from(column).unwrap_or(u16::MAX)).min(area.right().saturating_sub(1));
+    Some(Position { x, y: area.y.saturating_add(row) })
+}
+
+fn paint_palette(model: &Model, palette: &Palette, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let theme = model.theme;
+    let inner = floating(buf, centered(area, 72, PALETTE_HEIGHT), theme, "Command", "Up Down choose, Enter runs");
+    let cursor = input(buf, inner, 0, ": ", &palette.input);
+    let room = usize::from(inner.height).saturating_sub(2);
+    let found = entries(model, palette.input.value());
+    if found.is_empty() {
+        put(buf, inner, 2, &Line::styled("   nothing is called that", theme.dim()));
+    }
+    let first = (palette.at + 1).saturating_sub(room.max(1));
+    for (row, (index, entry)) in (2_u16..).zip(found.iter().enumerate().skip(first)) {
+        let lead = if index == palette.at { ">" } else { " " };
+        let off = entry.off.as_ref().map_or_else(String::new, |why| format!("  ({why})"));
+        let line = cut(
+            &format!(" {lead} {:<44} {:<8}{off}", safe(&entry.label), entry.key),
+            usize::from(inner.width),
+            theme.cut(),
+        );
+        let style = match (&entry.off, index == palette.at) {
+            (_, true) => theme.reverse(),
+            (Some(_), false) => theme.dim(),
+            (None, false) => ratatui::style::Style::new(),
+        };
+        put(buf, inner, row, &Line::styled(line, style));
+    }
+    cursor
+}
+
+fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) -> Option<Position> {
+    let width = DIALOG_WIDTH.min(area.width);
+    let room = usize::from(width).saturating_sub(4).max(1);
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for line in &confirm.lines {
+        lines.extend(wrap(line, room).into_iter().map(|part| Line::from(format!(" {part}"))));
+    }
+    if let Some(purge) = confirm.purge {
+        let (keep, remove) = if purge { ("( )", "(*)") } else { ("(*)", "( )") };
+        lines.push(Line::default());
+        lines.push(Line::from(format!(" {keep} files stay as they are")));
+        lines.push(Line::from(format!(" {remove} files are removed once they are no longer served")));
+    }
+    lines.push(Line::default());
+    let asked = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let verb = confirm.verb;
+    let height = asked.saturating_add(if confirm.name.is_some() { 5 } else { 3 });
+    let inner = floating(buf, centered(area, width, height), theme, &confirm.title, "Esc cancels");
+    put_all(buf, inner, lines);
+    if confirm.name.is_none() {
+        let cancel = Span::styled("[ Cancel ]", theme.reverse());
+        put(buf, inner, asked, &Line::from(vec![Span::raw(" "), cancel, Span::raw(format!("   y  {verb}"))]));
+        return None;
+    }
+    // In a low window the question itself must show; what it explains may be cut.
+    let row = asked.min(inner.height.saturating_sub(3));
+    put(buf, inner, row, &Line::styled(" Type the name to confirm:", theme.strong()));
+    let line = part(inner, row.saturating_add(1), 1);
+    let cursor = input(buf, line, 0, "> ", &confirm.input);
+    let (word, style) = if confirm.is_named() {
+        (format!(" Enter: {verb}"), theme.state(State::Bad))
+    } else {
+        (format!(" {verb}: keep typing"), theme.dim())
+    };
+    put(buf, inner, row.saturating_add(2), &Line::styled(word, style));
+    cursor
+}
+
+fn strip(prefix: Prefix, area: Rect, buf: &mut Buffer, theme: Theme) {
+    let (title, text) = match prefix {
+        Prefix::Go => ("g …", GO.iter().map(|(ch, _, what)| format!("{ch} {what}")).collect::<Vec<_>>()),
+        Prefix::Sort => ("sort by …", SORTS.iter().map(|(ch, what)| format!("{ch} {what}")).collect()),
+    };
+    let inner = floating(buf, part(area, area.height.saturating_sub(3), 3), theme, title, "any other key closes");
+    put(buf, inner, 0, &Line::from(format!(" {}", text.join("   "))));
+}
