@@ -16,12 +16,11 @@ async fn an_unreachable_ca_is_waited_for_with_a_stated_time() -> anyhow::Result<
     let site = Site::start().await?;
     let server = site.server(1).await?;
     let name = server.identifier();
-    let wall =
-        "table inet wall { chain in { type filter hook input priority 0; tcp dport 14000 reject with tcp reset; } }";
+    let wall = "table inet wall {\n chain in {\n type filter hook input priority 0;\n tcp dport 14000 reject with tcp reset\n }\n}\n";
     site.ca.host.run_with(&["nft", "-f", "-"], wall).await?.expect_ok()?;
     site.create(&server, "web", &name, &[]).await?.expect_ok()?;
     let record = site.control.until("web", "the order to be held", SOON, order_is_held).await?;
-    explains(&record["order"]["error"], &["14000", "refused"]);
+    explains(&record["order"]["error"], &["14000", "CA_UNREACHABLE"]);
     assert!(!record["order"]["retry_at"].is_null(), "the next try has a time: {record:#}");
     site.ca.host.ok(&["nft", "delete", "table", "inet", "wall"]).await?;
     site.control.ok(&["certs", "renew", "web"], &[]).await?;

@@ -38,8 +38,8 @@ fn describe(name: &str, verbs: &[&str], known: &[String], tree: &mut String) -> 
     let help = String::from_utf8(output.stdout).context("help is text")?;
     ensure!(output.status.success(), "{name} {verbs:?} --help fails: {help}");
     let all = options(&help);
-    let own: Vec<&String> = all.iter().filter(|option| !known.contains(option)).collect();
-    let words = [name].iter().chain(verbs).copied().chain(own.iter().map(|option| option.as_str()));
+    let own = all.iter().filter(|option| !known.contains(option)).map(String::as_str);
+    let words = std::iter::once(name).chain(verbs.iter().copied()).chain(own);
     tree.push_str(&words.collect::<Vec<_>>().join(" "));
     tree.push('\n');
     for verb in commands(&help).iter().filter(|verb| *verb != "help") {
