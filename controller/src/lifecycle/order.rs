@@ -466,3 +466,6 @@ fn not_serving(connected: &[&Responder]) -> Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 mod ca;
 mod finish;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tracing::info;
 
@@ -14,7 +15,7 @@ use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff;
 use crate::lifecycle::certificate::{Certificate, Custody};
 use crate::lifecycle::event::{Event, Severity};
-use crate::lifecycle::order::{OFFLINE_RETRY, Order, Phase, Step};
+use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::Reason;
 use crate::preflight::{self, Verdict};
@@ -23,6 +24,9 @@ use crate::store::batch::CommitError;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::Context;
 use crate::tasks::accounts::{self, AccountError};
+
+/// Events about names that could not be seen from here, at most: with 100 names they all say the same, and a batch is small.
+const DOUBTS_MAX: usize = 5;
 
 /// What to do after a step.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ pub(super) async fn step(
         Step::MakeKey => attempt.make_key().await,
         Step::CheckNames => attempt.check_names().await,
         Step::Hold(problem) => attempt.hold(problem).await,
-        Step::Fail(problem) => attempt.fail(problem, Retry::After(std::time::Duration::ZERO), false).await,
+        Step::Fail(problem) => attempt.fail(problem, Retry::Now, false).await,
         Step::CheckVisible => attempt.check_visible().await,
         Step::CreateOrder => attempt.create_order(handle).await,
         Step::ReadAuthorizations => attempt.read_authorizations(handle).await,
@@ -99,7 +103,7 @@ pub(super) async fn step(
         Err(StepError::Acme(error)) => attempt.refused_by_ca(error, handle).await.map(|()| After::Again),
         Err(StepError::Refused(problem)) => {
             *handle = None;
-            attempt.fail(problem, Retry::After(std::time::Duration::ZERO), true).await.map(|()| After::Again)
+            attempt.fail(problem, Retry::Now, true).await.map(|()| After::Again)
         }
         Err(error) => Err(error),
     }
@@ -194,13 +198,16 @@ impl Attempt<'_> {
         let verdicts =
             preflight::names(self.context.lookup.as_ref(), &self.certificate().specification.identifiers).await;
         let mut changes = Changes::new();
+        let mut doubts = 0;
         for (_, verdict) in verdicts {
             match verdict {
                 Verdict::Ok => {}
-                Verdict::Contradicted(problem) => {
-                    return self.fail(problem, Retry::After(std::time::Duration::ZERO), false).await;
+                Verdict::Contradicted(problem) => return self.fail(problem, Retry::Now, false).await,
+                Verdict::Unknown(problem) if doubts < DOUBTS_MAX => {
+                    doubts += 1;
+                    changes = changes.event(&self.doubt(problem));
                 }
-                Verdict::Unknown(problem) => changes = changes.event(&self.doubt(problem)),
+                Verdict::Unknown(_) => {}
             }
         }
         order.value.enter(Phase::Ordering, self.context.hub.now());
@@ -209,28 +216,22 @@ impl Attempt<'_> {
 
     async fn check_visible(&self) -> Result<(), StepError> {
         let mut order = self.order()?;
+        let (lookup, probe) = (self.context.lookup.as_ref(), self.context.probe.as_ref());
+        let open = order.value.authorizations.iter().filter(|one| one.state == AuthorizationState::Pending);
+        // At most 100, each with its own time limit.
+        let looks =
+            open.map(|one| preflight::visible(lookup, probe, &one.identifier, &one.token, &one.key_authorization));
         let mut changes = Changes::new();
-        for one in order
-            .value
-            .authorizations
-            .iter()
-            .filter(|one| one.state == crate::lifecycle::order::AuthorizationState::Pending)
-        {
-            let context = self.context;
-            let verdict = preflight::visible(
-                context.lookup.as_ref(),
-                context.probe.as_ref(),
-                &one.identifier,
-                &one.token,
-                &one.key_authorization,
-            )
-            .await;
+        let mut doubts = 0;
+        for verdict in join_all(looks).await {
             match verdict {
                 Verdict::Ok => {}
-                Verdict::Contradicted(problem) => {
-                    return self.fail(problem, Retry::After(std::time::Duration::ZERO), false).await;
+                Verdict::Contradicted(problem) => return self.fail(problem, Retry::Now, false).await,
+                Verdict::Unknown(problem) if doubts < DOUBTS_MAX => {
+                    doubts += 1;
+                    changes = changes.event(&self.doubt(problem));
                 }
-                Verdict::Unknown(problem) => changes = changes.event(&self.doubt(problem)),
+                Verdict::Unknown(_) => {}
             }
         }
         order.value.visible = true;

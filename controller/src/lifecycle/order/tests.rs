@@ -1,0 +1,293 @@
+//! What the next step of an order is, row by row of its road. Pure: no store, no CA, no clock.
+
+use jiff::SignedDuration;
+
+use super::*;
+use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType, Specification};
+
+/// A certificate with one agent that is target, responder and key holder.
+struct Scene {
+    certificate: Certificate,
+    order: Option<Order>,
+    slot: Option<KeySlot>,
+    agents: Vec<Responder>,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn agent(id: &str) -> Responder {
+    Responder { agent_id: id.into(), name: format!("host-{id}"), connected: true, serving: vec![], problem: None }
+}
+
+fn problem(reason: &str) -> Problem {
+    Problem::new(reason, "m", "c", "h")
+}
+
+impl Scene {
+    fn new() -> Self {
+        let specification = Specification {
+            identifiers: vec!["a.test".into(), "b.test".into()],
+            issuer_id: "ca".into(),
+            key_type: KeyType::P256,
+            custody: Custody::Agent,
+            http01: Http01::Standalone(80),
+            responders: vec![],
+        };
+        let certificate = Certificate {
+            id: "c".into(),
+            name: "web".into(),
+            specification,
+            auto_renew: true,
+            created_at: at(0),
+            current: None,
+            renew_asked_at: None,
+            purging: false,
+        };
+        Self { certificate, order: None, slot: None, agents: vec![agent("1")] }
+    }
+
+    /// The same in a phase, with a key and its CSR.
+    fn within(phase: Phase) -> Self {
+        let mut scene = Self::new();
+        scene.slot = Some(KeySlot {
+            id: "k".into(),
+            certificate_id: "c".into(),
+            custody: Custody::Agent,
+            agent_id: Some("1".into()),
+            identifiers: scene.certificate.specification.identifiers.clone(),
+            key_type: KeyType::P256,
+            csr: Some("csr".into()),
+            key: None,
+            lost: false,
+            problem: None,
+        });
+        let mut order = Order::begin(&scene.certificate, Reason::NoVersion, None, at(0));
+        order.key_slot_id = Some("k".into());
+        order.order_url = Some("https://ca.test/order/1".into());
+        order.authorizations = ["a.test", "b.test"]
+            .map(|name| Authorization {
+                identifier: name.into(),
+                token: format!("token-{name}"),
+                key_authorization: "x".into(),
+                state: AuthorizationState::Pending,
+            })
+            .into();
+        order.enter(phase, at(10));
+        scene.order = Some(order);
+        scene
+    }
+
+    fn order(&mut self) -> &mut Order {
+        self.order.as_mut().unwrap()
+    }
+
+    fn serve_all(&mut self, index: usize) {
+        self.agents[index].serving = vec!["token-a.test".into(), "token-b.test".into()];
+    }
+
+    fn next(&self, now: Timestamp) -> Step {
+        let facts = Facts {
+            certificate: &self.certificate,
+            order: self.order.as_ref(),
+            slot: self.slot.as_ref(),
+            key_agent: self.agents.iter().find(|agent| agent.agent_id == "1"),
+            responders: &self.agents,
+        };
+        next_step(facts, now)
+    }
+
+    fn held(&self, now: Timestamp) -> Problem {
+        match self.next(now) {
+            Step::Hold(problem) => problem,
+            step => panic!("expected to hold, not {step:?}"),
+        }
+    }
+
+    fn failed(&self, now: Timestamp) -> Problem {
+        match self.next(now) {
+            Step::Fail(problem) => problem,
+            step => panic!("expected to fail, not {step:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_new_certificate_begins_with_a_key_and_asks_the_ca_only_with_the_csr_on_record() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.next(at(0)), Step::Begin(Reason::NoVersion));
+    scene.order = Some(Order::begin(&scene.certificate, Reason::NoVersion, None, at(0)));
+    assert_eq!(scene.next(at(0)), Step::MakeKey);
+    let mut with_key = Scene::within(Phase::Starting);
+    with_key.slot.as_mut().unwrap().csr = None;
+    assert_eq!(with_key.next(at(5)), Step::Sleep(Some(after(at(0), KEY_WAIT))), "the agent makes the key");
+    with_key.slot.as_mut().unwrap().csr = Some("csr".into());
+    assert_eq!(with_key.next(at(5)), Step::CheckNames);
+}
+
+#[test]
+fn nothing_is_spent_while_no_responder_is_connected() {
+    for phase in [Phase::Starting, Phase::Publishing] {
+        let mut scene = Scene::within(phase);
+        scene.agents[0].connected = false;
+        let problem = scene.held(at(11));
+        assert_eq!(problem.reason, "AGENT_OFFLINE");
+        assert!(problem.message.contains("host-1"), "{problem:?}");
+    }
+    let mut scene = Scene::within(Phase::Starting);
+    scene.agents.clear();
+    assert_eq!(scene.held(at(0)).reason, "NO_RESPONDER");
+}
+
+#[test]
+fn an_agent_that_cannot_make_the_key_ends_the_attempt() {
+    let mut scene = Scene::within(Phase::Starting);
+    let slot = scene.slot.as_mut().unwrap();
+    slot.csr = None;
+    slot.problem = Some(problem("DISK_FULL"));
+    assert_eq!(scene.failed(at(1)).reason, "DISK_FULL");
+    scene.slot.as_mut().unwrap().problem = None;
+    assert_eq!(scene.failed(after(at(0), KEY_WAIT)).reason, "KEY_NOT_MADE");
+}
+
+#[test]
+fn the_order_is_created_once_and_then_only_read() {
+    let mut scene = Scene::within(Phase::Ordering);
+    assert_eq!(scene.next(at(10)), Step::ReadAuthorizations);
+    scene.order().order_url = None;
+    assert_eq!(scene.next(at(10)), Step::CreateOrder);
+}
+
+#[test]
+fn every_connected_responder_serves_before_the_ca_is_told_to_look() {
+    let mut scene = Scene::within(Phase::Publishing);
+    scene.agents.push(agent("2"));
+    scene.serve_all(0);
+    let until = after(at(10), RESPONDERS_WAIT);
+    assert_eq!(scene.next(at(11)), Step::Sleep(Some(until)), "the second one is waited for");
+    assert_eq!(scene.next(until), Step::CheckVisible, "but not for ever");
+    scene.serve_all(1);
+    assert_eq!(scene.next(at(11)), Step::CheckVisible);
+    scene.order().visible = true;
+    assert_eq!(scene.next(at(11)), Step::Answer("a.test".into()));
+}
+
+#[test]
+fn an_offline_responder_does_not_hold_up_the_others() {
+    let mut scene = Scene::within(Phase::Publishing);
+    scene.agents.push(agent("2"));
+    scene.agents[1].connected = false;
+    scene.serve_all(0);
+    assert_eq!(scene.next(at(11)), Step::CheckVisible);
+}
+
+#[test]
+fn when_no_responder_can_serve_the_attempt_fails_with_its_reason() {
+    let mut scene = Scene::within(Phase::Publishing);
+    scene.agents[0].problem = Some(problem("PORT_TAKEN"));
+    assert_eq!(scene.failed(at(11)).reason, "PORT_TAKEN", "at once");
+    scene.agents[0].problem = None;
+    assert_eq!(scene.failed(after(at(10), RESPONDERS_WAIT)).reason, "CHALLENGE_NOT_SERVED");
+}
+
+#[test]
+fn each_name_is_answered_once_and_then_the_order_is_polled_when_its_time_has_come() {
+    let mut scene = Scene::within(Phase::Validating);
+    scene.order().authorizations[0].state = AuthorizationState::Answered;
+    assert_eq!(scene.next(at(20)), Step::Answer("b.test".into()));
+    scene.order().authorizations[1].state = AuthorizationState::Valid;
+    assert_eq!(scene.next(at(20)), Step::Poll);
+    scene.order().poll_at = Some(at(25));
+    assert_eq!(scene.next(at(20)), Step::Sleep(Some(at(25))));
+    assert_eq!(scene.next(at(25)), Step::Poll);
+}
+
+#[test]
+fn finalizing_follows_the_ca() {
+    let mut scene = Scene::within(Phase::Finalizing);
+    scene.order().poll_at = Some(at(25));
+    for (status, step) in [
+        (CaStatus::Ready, Step::Finalize),
+        (CaStatus::Processing, Step::Sleep(Some(at(25)))),
+        (CaStatus::Valid, Step::Download),
+    ] {
+        scene.order().ca_status = status;
+        assert_eq!(scene.next(at(20)), step);
+    }
+}
+
+#[test]
+fn a_waiting_order_goes_on_at_its_time_or_when_asked_or_when_its_agent_is_back() {
+    let mut scene = Scene::within(Phase::Waiting);
+    scene.order().retry_at = Some(at(100));
+    assert_eq!(scene.next(at(99)), Step::Sleep(Some(at(100))));
+    assert_eq!(scene.next(at(100)), Step::Begin(Reason::NoVersion));
+    scene.certificate.renew_asked_at = Some(at(50));
+    assert_eq!(scene.next(at(50)), Step::Begin(Reason::NoVersion));
+    scene.certificate.renew_asked_at = None;
+    scene.order().waits_for_agent = true;
+    assert_eq!(scene.next(at(50)), Step::Begin(Reason::NoVersion), "its agent is connected");
+    scene.agents[0].connected = false;
+    assert_eq!(scene.next(at(50)), Step::Sleep(Some(at(100))));
+}
+
+#[test]
+fn only_an_operator_revives_a_failed_order() {
+    let mut scene = Scene::within(Phase::Failed);
+    assert_eq!(scene.next(at(1_000_000)), Step::Sleep(None));
+    scene.certificate.renew_asked_at = Some(at(50));
+    assert_eq!(scene.next(at(50)), Step::Begin(Reason::NoVersion));
+}
+
+#[test]
+fn a_changed_specification_begins_again_with_a_new_key_and_a_new_order() {
+    let mut scene = Scene::within(Phase::Validating);
+    scene.certificate.specification.identifiers = vec!["c.test".into()];
+    assert_eq!(scene.next(at(20)), Step::Begin(Reason::SpecificationChanged));
+    let earlier = scene.order.clone().unwrap();
+    let order = Order::begin(&scene.certificate, Reason::SpecificationChanged, Some(&earlier), at(20));
+    assert_eq!(order.order_url, None, "the old order names other identifiers");
+    scene.order = Some(order);
+    assert_eq!(scene.next(at(20)), Step::MakeKey, "the old CSR too");
+}
+
+#[test]
+fn a_new_attempt_keeps_the_key_and_the_open_order_but_a_new_wish_does_not() {
+    let mut scene = Scene::within(Phase::Validating);
+    scene.order().fail(problem("X"), Some(at(60)), at(20));
+    assert_eq!((scene.order().phase, scene.order().failures), (Phase::Waiting, 1));
+    let earlier = scene.order.clone().unwrap();
+    let again = Order::begin(&scene.certificate, Reason::NoVersion, Some(&earlier), at(60));
+    assert_eq!(again.key_slot_id.as_deref(), Some("k"));
+    assert_eq!(again.order_url, earlier.order_url);
+    assert_eq!(again.failures, 1);
+    let mut done = earlier;
+    done.enter(Phase::Completed, at(70));
+    let renewal = Order::begin(&scene.certificate, Reason::LifetimeFraction, Some(&done), at(99));
+    assert_eq!((renewal.key_slot_id, renewal.order_url, renewal.failures), (None, None, 0));
+}
+
+#[test]
+fn a_completed_order_sleeps_until_renewal_and_a_purge_for_ever() {
+    let mut scene = Scene::within(Phase::Completed);
+    let hours = |hours| at(0) + SignedDuration::from_hours(hours);
+    scene.certificate.current = Some(CurrentVersion {
+        version_id: "v".into(),
+        serial: "1".into(),
+        fingerprint_sha256: "f".into(),
+        not_before: at(0),
+        not_after: hours(90 * 24),
+        issuer_cn: "CA".into(),
+        custody: Custody::Agent,
+        key_slot_id: "k".into(),
+        identifiers: scene.certificate.specification.identifiers.clone(),
+        key_type: KeyType::P256,
+        issuer_id: "ca".into(),
+        key_lost: false,
+    });
+    assert_eq!(scene.next(hours(1)), Step::Sleep(Some(hours(60 * 24))));
+    assert_eq!(scene.next(hours(60 * 24)), Step::Begin(Reason::LifetimeFraction));
+    scene.certificate.purging = true;
+    assert_eq!(scene.next(hours(60 * 24)), Step::Sleep(None));
+}
