@@ -117,7 +117,7 @@ async fn what_the_policy_does_not_allow_is_refused_and_never_fetched() {
 }
 
 #[tokio::test]
-async fn a_service_that_shows_another_leaf_is_not_live() {
+async fn a_failed_reload_is_quoted_and_the_files_stay() {
     let controller = Controller::new();
     let site = Site::new(&controller);
     site.enroll().await.unwrap();
@@ -131,6 +131,28 @@ async fn a_service_that_shows_another_leaf_is_not_live() {
     assert_eq!(report.problem.unwrap().reason, "RELOAD_FAILED");
     assert_eq!(report.steps.last().unwrap().exit_status, Some(1));
     assert!(site.dir().join("key.pem").exists(), "the files stay");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_keeps_the_old_leaf_is_not_live() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let old = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &old)));
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+
+    let new = controller.issue("v2", &csr);
+    site.ignore_reloads();
+    controller.publish(|desired| desired.targets[0] = site.target("v2", &new));
+    let report = controller.wait(|seen| seen.target(TargetStatus::NotLive)).await;
+    assert_eq!(report.served_fingerprint_sha256, old);
+    assert_eq!(report.problem.unwrap().reason, "NOT_LIVE");
+    assert!(report.finished_at - report.started_at < 60_000 && report.retry_at > report.finished_at);
     agent.stop().await.unwrap();
 }
 

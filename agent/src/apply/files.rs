@@ -58,12 +58,12 @@ pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(),
 
 fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {
     let tree = Tree::open(&root.path, &target.dir, create).map_err(|error| error.problem())?;
-    if tree.is_shared().map_err(|error| error.problem())? {
+    if tree.is_shared {
         return Err(Problem::new(
             "UNSAFE_DIR",
-            format!("{} can be written by others than root and the agent's user", target.dir),
+            format!("{} or {} can be written by others than root and the agent's user", target.dir, root.path),
             "somebody else could swap the files there",
-            format!("as root: `chown root {0} && chmod go-w {0}`", target.dir),
+            format!("as root: `chown root {0} {1} && chmod go-w {0} {1}`", target.dir, root.path),
         ));
     }
     Ok(tree)

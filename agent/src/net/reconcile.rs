@@ -34,7 +34,7 @@ const CALL_RETRY: Duration = Duration::from_secs(5);
 /// Rest before a port that was taken is tried again; a challenge is short-lived.
 const CHALLENGE_RETRY: Duration = Duration::from_secs(3);
 /// Rest before a key or CSR that failed is tried again.
-const KEY_RETRY: Duration = Duration::from_secs(10);
+const KEY_RETRY: Duration = Duration::from_secs(3);
 const KEYS_AT_ONCE: usize = 4;
 const PASSES_AT_ONCE: usize = 8;
 const PROGRESS_MAX: usize = 256;
@@ -362,7 +362,8 @@ impl Reconciler {
             }
             Done::Served { serving, problems } => {
                 self.challenges.busy = false;
-                if !problems.is_empty() {
+                // What became desired meanwhile does not wait for what failed.
+                if !problems.is_empty() && !self.challenges.wanted {
                     self.challenges.retry(CHALLENGE_RETRY);
                 }
                 if (&serving, &problems) != (&self.serving, &self.challenge_problems) {

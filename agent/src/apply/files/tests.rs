@@ -314,6 +314,10 @@ fn hostile_places_are_refused_and_nothing_is_written() {
         fs::create_dir(site.path()).unwrap();
         fs::set_permissions(site.path(), fs::Permissions::from_mode(0o777)).unwrap();
     });
+    refuses("UNSAFE_DIR", |site| {
+        fs::create_dir(site.path()).unwrap();
+        fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o775)).unwrap();
+    });
 }
 
 #[test]

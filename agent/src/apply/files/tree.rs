@@ -2,6 +2,7 @@
 //! modes and owners set before content, everything fsynced. Performs single steps; `steps` decides which.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -34,8 +35,7 @@ pub(crate) struct TreeError {
     source: Errno,
 }
 
-/// A file to write.
-#[derive(Debug)]
+/// A file to write; it may be a private key.
 pub(super) struct NewFile {
     pub(super) name: String,
     pub(super) mode: u32,
@@ -43,11 +43,19 @@ pub(super) struct NewFile {
     pub(super) bytes: zeroize::Zeroizing<Vec<u8>>,
 }
 
+impl fmt::Debug for NewFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NewFile({:?}, ...)", self.name)
+    }
+}
+
 /// An open target directory.
 #[derive(Debug)]
 pub(crate) struct Tree {
     dir: OwnedFd,
     path: String,
+    /// Others than root and the agent's user could swap files here or in the policy's directory above.
+    pub(super) is_shared: bool,
 }
 
 impl Tree {
@@ -57,8 +65,10 @@ impl Tree {
         let slash = openat(CWD, "/", DIRECTORY, Mode::empty()).map_err(|source| at("open", "/", source))?;
         let top = open_dir(&slash, root.trim_start_matches('/'), root, create)?;
         let below = path.strip_prefix(root).unwrap_or_default().trim_start_matches('/');
+        let mut shared = is_shared(&top).map_err(|source| at("look at", root, source))?;
         let dir = if below.is_empty() { top } else { open_dir(&top, below, path, create)? };
-        Ok(Self { dir, path: path.to_owned() })
+        shared |= is_shared(&dir).map_err(|source| at("look at", path, source))?;
+        Ok(Self { dir, path: path.to_owned(), is_shared: shared })
     }
 
     /// Opens any directory that must exist, without following a symbolic link.
@@ -69,14 +79,7 @@ impl Tree {
     /// Opens a directory inside, and makes it first if it is missing.
     pub(crate) fn enter(&self, name: &str) -> Result<Self, TreeError> {
         let path = format!("{}/{name}", self.path);
-        Ok(Self { dir: open_dir(&self.dir, name, &path, true)?, path })
-    }
-
-    /// Whether others than root and the agent's user could swap files here.
-    pub(super) fn is_shared(&self) -> Result<bool, TreeError> {
-        let stat = fstat(&self.dir).map_err(|source| at("look at", &self.path, source))?;
-        let own = rustix::process::geteuid().as_raw();
-        Ok(stat.st_mode & 0o022 != 0 || (stat.st_uid != 0 && stat.st_uid != own))
+        Ok(Self { dir: open_dir(&self.dir, name, &path, true)?, path, is_shared: self.is_shared })
     }
 
     /// Looks at everything that the steps depend on.
@@ -157,7 +160,7 @@ impl Tree {
             Step::Clear(name) => self.remove_inside(name),
             Step::MakeStage(stage) => {
                 self.remove_inside(stage)?;
-                Self { dir: self.base()?, path: self.base_path("") }.enter(stage).map(drop)
+                open_dir(&self.base()?, stage, &self.base_path(stage), true).map(drop)
             }
             Step::CopyLive { stage, name } => {
                 let (bytes, stat) = read_file(&self.dir, name, &self.file_path(name))?;
@@ -323,6 +326,12 @@ impl TreeError {
         };
         Problem::new(reason, format!("{self}; nothing visible was changed"), self.source.to_string(), hint)
     }
+}
+
+fn is_shared(dir: &OwnedFd) -> Result<bool, Errno> {
+    let stat = fstat(dir)?;
+    let own = rustix::process::geteuid().as_raw();
+    Ok(stat.st_mode & 0o022 != 0 || (stat.st_uid != 0 && stat.st_uid != own))
 }
 
 /// Opens a directory below another one; with `create`, makes its last part with mode 0755 if the parent exists.
