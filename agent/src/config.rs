@@ -55,7 +55,7 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/var/lib/certwright-agent")]
         state: PathBuf,
         /// The policy file.
-        #[arg(long, value_name = "FILE", default_value = "/etc/certwright/agent-policy.toml")]
+        #[arg(long, value_name = "FILE", default_value = "/etc/certwright/policy.toml")]
         policy: PathBuf,
         /// Output for people or for scripts.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -81,7 +81,7 @@ pub enum PolicyCommand {
 #[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
     /// The policy file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/certwright/agent-policy.toml")]
+    #[arg(long, value_name = "FILE", default_value = "/etc/certwright/policy.toml")]
     pub policy: PathBuf,
 }
 
