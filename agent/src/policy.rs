@@ -47,7 +47,7 @@ pub struct Dir {
     pub names: Vec<String>,
     /// File names allowed there, with `*` and `?`; empty = any.
     pub files: Vec<String>,
-    /// Owners allowed there as "user:group"; empty = only the agent's own user.
+    /// Owners allowed there as "user:group"; empty = only root:root. A target that names none keeps the agent's own user.
     pub owners: Vec<String>,
     /// The widest mode of a key file.
     pub key_mode_max: u32,
@@ -190,7 +190,11 @@ impl Dir {
         self.files.is_empty() || self.files.iter().any(|pattern| glob_matches(pattern, name))
     }
 
+    /// Without a list only root's: an agent that is not root could not give a file away anyhow.
     fn permits_owner(&self, owner: &Owner) -> bool {
+        if self.owners.is_empty() {
+            return owner.user == "root" && owner.group == "root";
+        }
         self.owners.iter().any(|allowed| *allowed == owner.to_string())
     }
 }
@@ -474,6 +478,13 @@ mod tests {
         check(|target| target.files[0].owner = Some(Owner { user: "x".into(), group: "x".into() }), "POLICY_OWNER");
         check(|target| target.reload[0].push("--now".into()), "POLICY_COMMAND");
         check(|target| target.key_slot_id = None, "POLICY_CUSTODY");
+    }
+
+    #[test]
+    fn without_owners_only_root_may_own() {
+        let policy = Policy::parse("/p", "[[dir]]\npath = \"/etc/x\"").unwrap();
+        let permits = |user: &str| policy.dirs[0].permits_owner(&Owner { user: user.into(), group: user.into() });
+        assert!(permits("root") && !permits("www-data"));
     }
 
     #[test]

@@ -116,6 +116,26 @@ async fn what_the_policy_does_not_allow_is_refused_and_never_fetched() {
     agent.stop().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_widened_counts_without_a_restart() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    let policy = fs::read_to_string(site.policy_path()).unwrap();
+    fs::write(site.policy_path(), "[http01]\nports = [80]\n").unwrap();
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
+    let report = controller.wait(|seen| seen.target(TargetStatus::Failed)).await;
+    assert_eq!(report.problem.unwrap().reason, "POLICY_DIR");
+    fs::write(site.policy_path(), policy).unwrap();
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    assert_eq!(controller.wait(|seen| Some(seen.attached)).await, 2, "the controller learns the new policy");
+    agent.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_failed_reload_is_quoted_and_the_files_stay() {
     let controller = Controller::new();

@@ -9,7 +9,7 @@ pub fn lines(policy: &Policy) -> Vec<String> {
     for dir in &policy.dirs {
         let names = any(&dir.names, "any name");
         let files = any(&dir.files, "any file name");
-        let owners = any(&dir.owners, "the agent's own user");
+        let owners = any(&dir.owners, "root:root");
         lines.push(format!(
             "write certificates for {names} in {} and below: {files}; owner {owners}; keys at most {:04o}",
             dir.path, dir.key_mode_max

@@ -123,7 +123,7 @@ impl Controller {
                 seen.changed().await.unwrap();
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        let found = tokio::time::timeout(Duration::from_secs(60), found).await;
         found.unwrap_or_else(|_| panic!("waited in vain; the last report: {:#?}", self.0.seen.borrow().report))
     }
 

@@ -324,7 +324,7 @@ impl TreeError {
             Errno::NOSYS => ("KERNEL_TOO_OLD", "the agent needs openat2: Linux 5.6 or newer"),
             _ => ("FILE_IO", "the files that were there are unchanged"),
         };
-        Problem::new(reason, format!("{self}; nothing visible was changed"), self.source.to_string(), hint)
+        Problem::new(reason, format!("{self}; no file is half-written"), self.source.to_string(), hint)
     }
 }
 
