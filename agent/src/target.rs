@@ -565,4 +565,16 @@ mod tests {
         }
         assert!(challenge(&wire_challenge(&"a".repeat(129), &format!("{}.t", "a".repeat(129)))).is_err());
     }
+
+    proptest::proptest! {
+        /// A path from outside is refused or stays where it says: absolute, no climbing, the same when read again.
+        #[test]
+        fn a_normalised_path_cannot_climb(path in "[/.a-c]{0,20}|\\PC{0,40}") {
+            if let Some(normal) = normalise(&path) {
+                proptest::prop_assert!(normal.starts_with('/') && !normal.ends_with('/'));
+                proptest::prop_assert!(normal.split('/').skip(1).all(|part| !part.is_empty() && part != ".." && part != "."));
+                proptest::prop_assert_eq!(normalise(&normal), Some(normal));
+            }
+        }
+    }
 }

@@ -140,3 +140,18 @@ async fn a_taken_port_says_by_whom() {
     assert_eq!(failed[&80].reason, "PORT_TAKEN");
     assert!(failed[&80].message.contains("nginx (pid 812)"));
 }
+
+proptest::proptest! {
+    /// Whatever a stranger sends, only the exact request gets the answer, and nothing panics.
+    #[test]
+    fn no_request_but_the_exact_one_is_answered(head in "(GET|get|POST) [/.%a-z0-9-]{0,60} HTTP/1.[01]\r\n([Hh]ost: [ -~]{0,12}\r\n){0,3}\r\n") {
+        let tokens = by_port(&[challenge("tok-1", "h1.test")]).remove(&80).unwrap();
+        proptest::prop_assert_eq!(find(&head, &tokens), None);
+    }
+
+    #[test]
+    fn no_head_makes_it_panic(head in "\\PC*") {
+        let tokens = by_port(&[challenge("tok-1", "h1.test")]).remove(&80).unwrap();
+        proptest::prop_assert!(find(&head, &tokens).is_none());
+    }
+}
