@@ -71,6 +71,36 @@ async fn a_certificate_goes_the_whole_road() {
 }
 
 #[tokio::test]
+async fn a_webroot_token_survives_neither_its_wish_nor_a_crash() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    let mode = Some(types::http01::Mode::Webroot(site.webroot().to_str().unwrap().to_owned()));
+    let by_files =
+        |token| wire::DesiredChallenge { http01: Some(types::Http01 { mode: mode.clone() }), ..challenge(token) };
+    let path = |token: &str| site.webroot().join(".well-known/acme-challenge").join(token);
+    controller.publish(|desired| desired.challenges = vec![by_files("tok-1"), by_files("tok-2")]);
+    controller.wait(|seen| seen.challenge("tok-2").filter(|challenge| challenge.serving).map(|_| ())).await;
+    assert_eq!(fs::read_to_string(path("tok-1")).unwrap(), "tok-1.thumb");
+    controller.publish(|desired| drop(desired.challenges.remove(0)));
+    controller.wait(|seen| (seen.report.challenges.len() == 1 && !path("tok-1").exists()).then_some(())).await;
+    assert!(path("tok-2").exists());
+
+    // Killed, and the controller is away: what was served is taken away at the next start.
+    agent.kill().await;
+    site.set_away(true);
+    let agent = site.start();
+    let gone = async {
+        while path("tok-2").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lost_enrolment_reply_can_be_repeated_with_the_same_key() {
     let controller = Controller::new();
     let site = Site::new(&controller);

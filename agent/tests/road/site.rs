@@ -62,6 +62,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Ends it between two instructions, as `kill -9` does.
+    pub(crate) async fn kill(mut self) {
+        self.tasks.shutdown().await;
+    }
+
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         // Lets an agent that refuses to start say so first.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -74,6 +79,7 @@ impl Site {
     pub(crate) fn new(controller: &Controller) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("ssl")).unwrap();
+        std::fs::create_dir(root.path().join("www")).unwrap();
         let host = PipeHost {
             controller: controller.clone(),
             dir: root.path().join("ssl/web"),
@@ -87,8 +93,9 @@ impl Site {
         };
         let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
         let policy = format!(
-            "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[http01]\nports = [80]\n",
-            site.root.path().join("ssl").display()
+            "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[http01]\nports = [80]\nwebroots = [\"{}\"]\n",
+            site.root.path().join("ssl").display(),
+            site.webroot().display()
         );
         std::fs::write(site.policy_path(), policy).unwrap();
         site
@@ -100,6 +107,10 @@ impl Site {
 
     pub(crate) fn state(&self) -> PathBuf {
         self.root.path().join("state")
+    }
+
+    pub(crate) fn webroot(&self) -> PathBuf {
+        self.root.path().join("www")
     }
 
     pub(crate) fn policy_path(&self) -> PathBuf {
