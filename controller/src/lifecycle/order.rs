@@ -81,6 +81,7 @@ impl Order {
             certificate_id: certificate.id.clone(),
             reason,
             phase: Phase::Starting,
+            attempt: unfinished.map_or(0, |order| order.failures).saturating_add(1),
             failures: unfinished.map_or(0, |order| order.failures),
             started_at: now,
             key_slot_id: unfinished.and_then(|order| order.key_slot_id.clone()),
@@ -175,7 +176,9 @@ pub struct Order {
     pub reason: Reason,
     /// Where it stands.
     pub phase: Phase,
-    /// Failures since the last success, for the back-off; this attempt has the next number.
+    /// Number of this attempt since the last success.
+    pub attempt: u32,
+    /// Failures since the last success, for the back-off.
     pub failures: u32,
     /// When this attempt began.
     pub started_at: Timestamp,

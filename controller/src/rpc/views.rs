@@ -183,7 +183,7 @@ fn order_view(hub: &Hub, bundle: &Bundle, order: &Order) -> wire::Order {
     };
     wire::Order {
         phase: order.phase.word().to_owned(),
-        attempt: order.failures + u32::from(order.phase != Phase::Completed),
+        attempt: order.attempt,
         started_at: to_wire(Some(order.started_at)),
         retry_at: to_wire(order.retry_at.filter(|_| order.phase == Phase::Waiting)),
         error: order.error.as_ref().map(convert::problem),

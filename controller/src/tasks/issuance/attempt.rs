@@ -163,7 +163,7 @@ impl Attempt<'_> {
             None => Changes::new().insert(&order),
         };
         if !earlier.is_some_and(|earlier| earlier.waits_for_agent) {
-            let message = format!("attempt {} begins: {}", order.failures + 1, reason.word());
+            let message = format!("attempt {} begins: {}", order.attempt, reason.word());
             changes = changes.event(&self.event("order.started", message));
         }
         if bundle.certificate.value.renew_asked_at.is_some() {
