@@ -177,8 +177,9 @@ fn order_view(hub: &Hub, bundle: &Bundle, order: &Order) -> wire::Order {
         wire::Authorization {
             identifier: one.identifier.clone(),
             state: state.to_owned(),
-            responders_serving: count(serving),
-            responders_total: count(ids.len()),
+            // Once it is proven nobody serves it any more, and nobody should.
+            responders_serving: if one.state == AuthorizationState::Valid { 0 } else { count(serving) },
+            responders_total: if one.state == AuthorizationState::Valid { 0 } else { count(ids.len()) },
         }
     };
     wire::Order {

@@ -274,7 +274,12 @@ fn describe_order(block: &mut Block, order: &Order, now: Timestamp) {
     }
     for authorization in &order.authorizations {
         let Authorization { identifier, state, responders_serving, responders_total } = authorization;
-        block.below(&format!("{identifier}: {state}, served by {responders_serving} of {responders_total} responders"));
+        let serving = if *responders_total > 0 {
+            format!(", served by {responders_serving} of {responders_total} responders")
+        } else {
+            String::new()
+        };
+        block.below(&format!("{identifier}: {state}{serving}"));
     }
     block.problem(order.error.as_ref());
     if from_wire(order.retry_at).is_some() {
