@@ -21,7 +21,7 @@ use crate::keys::{Action, Context, TABLE};
 use crate::screens::{self, Place, layers};
 use crate::theme::{State, Theme};
 use crate::widgets::panel::{put, put_all, put_right, rows as part};
-use crate::widgets::text::{clock, cut, cut_start, safe};
+use crate::widgets::text::{clock, cut, cut_start, safe, wrap};
 
 /// Smaller windows get one message.
 const WIDTH_MIN: u16 = 60;
@@ -204,6 +204,26 @@ pub(crate) fn tabs_line(labels: impl Iterator<Item = String>, chosen: usize, the
         spans.push(Span::raw(" "));
     }
     Line::from(spans)
+}
+
+/// Returns what stands in a place of which nothing was read yet: that it is read, or why it cannot be.
+pub(crate) fn nothing_yet(model: &Model) -> Vec<Line<'static>> {
+    let theme = model.theme;
+    let Link::Offline { why, hint, .. } = &model.link else {
+        return vec![Line::styled("  reading …", theme.dim())];
+    };
+    let width = usize::from(model.size.0).saturating_sub(6);
+    let glyph = theme.glyph(State::Bad);
+    let mut lines = vec![Line::default()];
+    lines.extend(wrap(why, width).into_iter().enumerate().map(|(index, part)| {
+        let lead = if index == 0 { glyph } else { " " };
+        Line::styled(format!("  {lead} {part}"), theme.state(State::Bad))
+    }));
+    lines.push(Line::default());
+    lines.extend(wrap(hint, width).into_iter().map(|part| Line::from(format!("    {part}"))));
+    lines.push(Line::default());
+    lines.push(Line::styled("    It is tried again by itself; R tries now, Q leaves.", theme.dim()));
+    lines
 }
 
 /// Returns what a heading says while nothing can be changed.

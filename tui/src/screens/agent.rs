@@ -117,8 +117,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
     });
     view::record_heading(model, "Agents", &screen.name, &right, area, buf);
     let Some(record) = &screen.record else {
-        let text = if screen.missing { "  There is no such agent; q goes back." } else { "  reading …" };
-        put(buf, area, 2, &Line::styled(text, theme.dim()));
+        let gone = vec![Line::styled("  There is no such agent; q goes back.", model.theme.dim())];
+        put_all(buf, part(area, 2, u16::MAX), if screen.missing { gone } else { view::nothing_yet(model) });
         return None;
     };
     let labels = [format!("Certificates {}", record.targets.len()), "Policy".to_owned(), "Activity".to_owned()];

@@ -152,8 +152,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
     let screen = &model.certificate;
     heading(model, part(area, 0, 1), buf);
     let Some(record) = &screen.record else {
-        let text = if screen.missing { "  There is no such certificate; q goes back." } else { "  reading …" };
-        put(buf, area, 2, &Line::styled(text, model.theme.dim()));
+        let gone = vec![Line::styled("  There is no such certificate; q goes back.", model.theme.dim())];
+        put_all(buf, part(area, 2, u16::MAX), if screen.missing { gone } else { view::nothing_yet(model) });
         return None;
     };
     tabs(model, record, part(area, 1, 1), buf);

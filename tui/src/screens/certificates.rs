@@ -109,7 +109,7 @@ fn empty(model: &Model, area: Rect, buf: &mut Buffer) {
     let theme = model.theme;
     let list = &model.certificates;
     let lines: Vec<Line<'_>> = if !list.loaded {
-        vec![Line::styled("  reading …", theme.dim())]
+        view::nothing_yet(model)
     } else if !list.filter.is_empty() {
         vec![Line::from(format!("  0 match `{}`. Esc clears the filter.", safe(&list.filter)))]
     } else {

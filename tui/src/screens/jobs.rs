@@ -43,9 +43,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         let next = next.map_or_else(String::new, |counts| {
             format!(" Next: renew {} in {}.", safe(&counts.next_renewal_name), until(model.now, counts.next_renewal_at))
         });
-        let text =
-            if list.loaded { format!("  Nothing runs and nothing ran.{next}") } else { "  reading …".to_owned() };
-        put_all(buf, part(body, 1, u16::MAX), [Line::styled(text, theme.dim())]);
+        let text = vec![Line::styled(format!("  Nothing runs and nothing ran.{next}"), theme.dim())];
+        put_all(buf, part(body, 1, u16::MAX), if list.loaded { text } else { view::nothing_yet(model) });
         return None;
     }
     let compact = view::is_compact(model);

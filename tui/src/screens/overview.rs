@@ -94,7 +94,7 @@ pub(crate) fn rows(model: &Model) -> usize {
 /// Paints the overview.
 pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let Some(counts) = &model.overview.counts else {
-        put(buf, area, 1, &Line::styled("  reading …", model.theme.dim()));
+        put_all(buf, part(area, 1, u16::MAX), view::nothing_yet(model));
         return None;
     };
     if total(&counts.certificates) == 0 && counts.attention.is_empty() {

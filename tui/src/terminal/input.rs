@@ -1,10 +1,12 @@
 //! Reads the terminal: crossterm's events, rejoined and guarded against pastes that come as keys. It knows no screens.
 //! Called by `run`, in one task that is dropped and made anew around a suspend.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::esc_join::{EscJoin, Joined};
@@ -56,9 +58,9 @@ impl Reader {
                     let Ok(event) = event? else { return None };
                     self.take(event, &mut batch);
                     while batch.len() < BATCH_MAX {
-                        match self.events.next().now_or_never() {
-                            Some(Some(Ok(event))) => self.take(event, &mut batch),
-                            _ => break,
+                        match self.ready().await {
+                            Some(event) => self.take(event, &mut batch),
+                            None => break,
                         }
                     }
                 }
@@ -67,6 +69,16 @@ impl Reader {
             if !batch.is_empty() {
                 return Some(guard_pastes(batch));
             }
+        }
+    }
+
+    /// Returns an event that is there already. It polls with the task's own waker: crossterm keeps the waker of the poll
+    /// that found nothing, so one without effect (`now_or_never`) would lose the next key.
+    async fn ready(&mut self) -> Option<Event> {
+        let polled = poll_fn(|context| Poll::Ready(self.events.poll_next_unpin(context))).await;
+        match polled {
+            Poll::Ready(Some(Ok(event))) => Some(event),
+            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => None,
         }
     }
 
