@@ -75,7 +75,7 @@ const FACE: &[&str] = &[
 fn rooms_know_only_what_stands_below_them() {
     let mut offences = Vec::new();
     let all = sources();
-    for source in &all {
+    for source in all.iter().filter(|source| !source.is_test()) {
         let rooms = all.iter().filter(|other| other.krate() == source.krate()).map(|other| other.room().to_owned());
         let rooms = rooms.filter(|room| !room.is_empty()).collect();
         let rule = ROOMS.iter().find(|(krate, room, _)| source.krate() == *krate && source.room() == *room);
