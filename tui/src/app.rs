@@ -16,7 +16,7 @@ pub(crate) mod list;
 pub(crate) mod notice;
 pub(crate) mod reply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The terminal: raw mode and back, frames out in one write each, input in. It knows nothing of certificates.
 //! Called by `run`.
 
-pub(crate) mod backend;
+mod backend;
 mod esc_join;
 mod input;
 mod profile;

@@ -13,10 +13,8 @@ use proptest::prelude::*;
 use proto::clock::Clock as _;
 use proto::operator::v1::{Certificate, CertificateAccepted, EnrollAgentResponse, PendingEnrollment, WhoamiResponse};
 use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Rect, Size};
+use ratatui::layout::Rect;
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::layer::Layer;
@@ -24,15 +22,14 @@ use crate::app::{Cmd, Model, Msg, Timer, update};
 use crate::client::{ClientError, ErrorKind};
 use crate::keys::Key;
 use crate::screens::Place;
-use crate::terminal::backend::LeanBackend;
 use crate::theme::Theme;
-use crate::view::{paint, view};
+use crate::view::paint;
 
 const TOOK: Duration = Duration::from_millis(2);
 
 /// A dashboard with a controller that answers at once from fixed records.
-struct Desk {
-    model: Model,
+pub(crate) struct Desk {
+    pub(crate) model: Model,
     certificates: Vec<Certificate>,
     /// Wishes that were sent, with the name they are about.
     sent: Vec<Call>,
@@ -435,7 +432,7 @@ fn back_returns_to_where_the_record_was_opened_from_and_never_quits() {
 }
 
 /// The places, each with the keys that lead there.
-fn tours() -> Vec<(&'static str, Desk)> {
+pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
     let at = |keys: &str, text: &str, more: &str| {
         let mut desk = Desk::connected(80, 24);
         desk.keys(keys);
@@ -520,34 +517,6 @@ fn every_screen_paints_at_every_size() {
                 desk.picture();
             }
         }
-    }
-}
-
-#[test]
-fn what_the_terminal_shows_is_what_was_painted_and_costs_little() {
-    let size = Size::new(80, 24);
-    let mut lean = Terminal::new(LeanBackend::new(size)).unwrap();
-    lean.clear().unwrap();
-    let mut plain = Terminal::new(TestBackend::new(80, 24)).unwrap();
-    let rows = |number: u16| std::num::NonZeroU16::new(number).unwrap();
-    let mut parser = vt100::Parser::new(rows(24), rows(80), 0);
-    for (name, desk) in tours() {
-        lean.draw(|frame| view(&desk.model, frame)).unwrap();
-        plain.draw(|frame| view(&desk.model, frame)).unwrap();
-        let bytes = lean.backend_mut().take();
-        assert!(bytes.len() <= 3_600, "{name}: {} bytes", bytes.len());
-        parser.process(bytes.as_bytes());
-        for y in 0..24 {
-            for x in 0..80 {
-                let (want, have) = (&plain.backend().buffer()[(x, y)], parser.screen().cell(y, x).unwrap());
-                let text = if have.contents().is_empty() { " " } else { have.contents() };
-                assert_eq!(text, want.symbol(), "{name} at {x},{y}");
-                let reversed = want.modifier.contains(ratatui::style::Modifier::REVERSED);
-                assert_eq!(have.inverse(), reversed, "{name} at {x},{y}");
-            }
-        }
-        lean.draw(|frame| view(&desk.model, frame)).unwrap();
-        assert_eq!(lean.backend_mut().take(), "", "{name}: painting the same again is free");
     }
 }
 

@@ -382,4 +382,32 @@ mod tests {
         let bytes = terminal.backend_mut().take();
         assert!(bytes.contains("\x1b[K") && bytes.len() < 20, "{bytes:?}");
     }
+
+    #[test]
+    fn what_the_terminal_shows_is_what_was_painted_and_costs_little() {
+        let size = Size::new(80, 24);
+        let mut lean = Terminal::new(LeanBackend::new(size)).unwrap();
+        lean.clear().unwrap();
+        let mut plain = Terminal::new(ratatui::backend::TestBackend::new(80, 24)).unwrap();
+        let rows = |number: u16| NonZeroU16::new(number).unwrap();
+        let mut parser = vt100::Parser::new(rows(24), rows(80), 0);
+        for (name, desk) in crate::app::tests::tours() {
+            lean.draw(|frame| crate::view::view(&desk.model, frame)).unwrap();
+            plain.draw(|frame| crate::view::view(&desk.model, frame)).unwrap();
+            let bytes = lean.backend_mut().take();
+            assert!(bytes.len() <= 3_600, "{name}: {} bytes", bytes.len());
+            parser.process(bytes.as_bytes());
+            for y in 0..24 {
+                for x in 0..80 {
+                    let (want, have) = (&plain.backend().buffer()[(x, y)], parser.screen().cell(y, x).unwrap());
+                    let text = if have.contents().is_empty() { " " } else { have.contents() };
+                    assert_eq!(text, want.symbol(), "{name} at {x},{y}");
+                    let reversed = want.modifier.contains(Modifier::REVERSED);
+                    assert_eq!(have.inverse(), reversed, "{name} at {x},{y}");
+                }
+            }
+            lean.draw(|frame| crate::view::view(&desk.model, frame)).unwrap();
+            assert_eq!(lean.backend_mut().take(), "", "{name}: painting the same again is free");
+        }
+    }
 }
