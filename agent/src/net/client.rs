@@ -113,12 +113,12 @@ pub(crate) async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>
     }
 }
 
-/// Whether the connection is at fault, so that the same call may succeed on the next one.
+/// Whether the connection or the moment is at fault, so that the same call may succeed a little later: it says nothing
+/// about what was asked. A controller that cannot write, or that someone else was faster at, says so with a detail.
 pub(crate) fn is_transient(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
-    ) && detail(status).is_none()
+    let moment = matches!(status.code(), Code::Unavailable | Code::Aborted);
+    let connection = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal);
+    moment || (connection && detail(status).is_none())
 }
 
 /// Returns the four parts of a refusal, or makes them for a status that carries none.

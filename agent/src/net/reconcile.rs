@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status as CallStatus;
 use tracing::{info, warn};
 
-use super::client::{Client, call, refusal};
+use super::client::{Client, call, is_transient, refusal};
 use super::deployment::{Change, Deployer, Job, Progress};
 use super::http01::Listeners;
 use super::jitter;
@@ -72,7 +72,7 @@ enum Done {
     Pulled(Result<wire::GetDesiredResponse, CallStatus>),
     Reported(Result<(), CallStatus>),
     Made { id: String, csr_der: Result<Vec<u8>, Problem> },
-    Sent { id: String, taken: Result<(), Problem> },
+    Sent { id: String, taken: Result<(), tonic::Status> },
     Served { serving: BTreeSet<String>, problems: BTreeMap<String, Problem> },
     Passed,
 }
@@ -357,7 +357,12 @@ impl Reconciler {
                     Ok(()) => {
                         self.csr_sent.insert(id);
                     }
-                    Err(problem) => self.see_key_problem(id, problem),
+                    // Nobody looked at the CSR: no problem of the key, and told to nobody.
+                    Err(status) if is_transient(&status) => {
+                        warn!(key_slot_id = id, code = ?status.code(), "CSR not taken");
+                        self.keys_rest.insert(id, Instant::now() + CALL_RETRY);
+                    }
+                    Err(status) => self.see_key_problem(id, refusal(&status)),
                 }
             }
             Done::Served { serving, problems } => {
@@ -520,7 +525,7 @@ async fn make_key(apply: Handle, slot: KeySlot) -> Done {
 
 async fn send_csr(mut client: Client, id: String, csr_der: Vec<u8>) -> Done {
     let request = wire::SubmitCsrRequest { key_slot_id: id.clone(), csr_der };
-    let taken = call(client.submit_csr(request)).await.map(drop).map_err(|status| refusal(&status));
+    let taken = call(client.submit_csr(request)).await.map(drop);
     Done::Sent { id, taken }
 }
 

@@ -178,7 +178,11 @@ async fn keys(hub: &Hub, caller: &AgentCaller, bundle: &Bundle, report: &ReportR
     };
     for slot in bundle.slots.iter().filter(mine) {
         let told = report.key_problems.iter().find(|told| told.key_slot_id == slot.value.id);
-        let lost = slot.value.csr.is_some() && !slot.value.lost && !held.contains(slot.value.id.as_str());
+        // Only the key of the current version counts as lost: a report that left before a fresh key was made may come
+        // after its CSR, and what happens to a pending key shows when its version is to be deployed.
+        let in_use =
+            bundle.certificate.value.current.as_ref().is_some_and(|current| current.key_slot_id == slot.value.id);
+        let lost = in_use && !slot.value.lost && !held.contains(slot.value.id.as_str());
         let mut fresh = slot.clone();
         fresh.value.lost |= lost;
         fresh.value.problem =
@@ -191,9 +195,7 @@ async fn keys(hub: &Hub, caller: &AgentCaller, bundle: &Bundle, report: &ReportR
             changes = changes.event(&lost_event(hub, caller, bundle));
         }
         let mut certificate = bundle.certificate.clone();
-        if let Some(current) =
-            certificate.value.current.as_mut().filter(|current| lost && current.key_slot_id == slot.value.id)
-        {
+        if let Some(current) = certificate.value.current.as_mut().filter(|_| lost) {
             current.key_lost = true;
             changes = changes.update(&certificate);
         }
