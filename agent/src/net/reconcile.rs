@@ -503,7 +503,10 @@ impl Reconciler {
         let now = self.clock.now();
         let retries = self.outcomes.values().filter_map(|outcome| outcome.retry_at).filter(|at| *at > now);
         let retries = retries.map(|at| Instant::now() + Duration::try_from(now.duration_until(at)).unwrap_or_default());
-        let duties = [&self.pull, &self.report, &self.challenges].into_iter().filter_map(Duty::wakes_at);
+        // Without a link there is nobody to pull from or report to: the link itself wakes the loop.
+        let linked = self.link.borrow().client.is_some();
+        let calls = [&self.pull, &self.report].into_iter().filter(|_| linked);
+        let duties = calls.chain([&self.challenges]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
         duties.chain(rests).chain(retries).fold(pull_at, Instant::min)
