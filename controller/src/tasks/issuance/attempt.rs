@@ -84,7 +84,11 @@ pub(super) async fn step(
     let attempt = Attempt { context, gathered, now };
     let done = match attempt.gathered.decide(now) {
         Step::Sleep(until) => return Ok(After::Sleep(until)),
-        Step::Begin(reason) => attempt.begin(reason).await,
+        Step::Begin(reason) => {
+            // What an earlier attempt knew of the order may be old: this one reads it from the CA again.
+            *handle = None;
+            attempt.begin(reason).await
+        }
         Step::MakeKey => attempt.make_key().await,
         Step::CheckNames => attempt.check_names().await,
         Step::Hold(problem) => attempt.hold(problem).await,
