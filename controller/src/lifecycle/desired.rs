@@ -141,19 +141,20 @@ impl Desired {
     }
 }
 
-/// Tokens stay desired until their authorization is final.
+/// Tokens stay desired until their authorization is final: also while an attempt waits after the CA was told to look,
+/// because it may be looking at this moment, and a failed validation would cost the order.
 fn open_tokens(order: &Order) -> impl Iterator<Item = &super::order::Authorization> {
-    let serving = match order.phase {
-        Phase::Publishing | Phase::Validating => true,
+    let serving = |one: &super::order::Authorization| match order.phase {
+        Phase::Publishing | Phase::Validating => one.state != AuthorizationState::Valid,
+        Phase::Waiting => order.order_url.is_some() && one.state == AuthorizationState::Answered,
         Phase::Starting
         | Phase::Checking
         | Phase::Ordering
         | Phase::Finalizing
         | Phase::Completed
-        | Phase::Waiting
         | Phase::Failed => false,
     };
-    order.authorizations.iter().filter(move |one| serving && one.state != AuthorizationState::Valid)
+    order.authorizations.iter().filter(move |one| serving(one))
 }
 
 /// A slot is desired while its order runs and while its version is current.
