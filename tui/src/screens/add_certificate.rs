@@ -24,7 +24,7 @@ use crate::theme::{State, Theme};
 use crate::view;
 use crate::widgets::form::{Field, Form, Outcome, help_lines};
 use crate::widgets::panel::{panel, put, put_all, put_right, rows as part, split_right};
-use crate::widgets::text::{safe, wrap};
+use crate::widgets::text::{command_lines, safe, wrap};
 
 const STEPS: [&str; 5] = ["Names", "Challenge", "Key & issuer", "Target", "Review"];
 const REVIEW: usize = STEPS.len() - 1;
@@ -540,7 +540,7 @@ fn review_lines(wizard: &Wizard, theme: Theme, width: usize) -> Vec<Line<'static
         lines.extend(packed.into_iter().map(|line| Line::from(format!("  {line}"))));
     }
     lines.push(Line::styled("The same on the command line", theme.strong()));
-    let command = wrap(&command, width.saturating_sub(2));
+    let command = command_lines(&command, width.saturating_sub(2));
     lines.extend(command.into_iter().map(|line| Line::styled(format!("  {line}"), theme.accent())));
     lines
 }

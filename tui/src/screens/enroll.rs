@@ -14,7 +14,7 @@ use crate::screens::words::badge;
 use crate::theme::State;
 use crate::widgets::form::{Field, Form, Outcome, help_lines};
 use crate::widgets::panel::{put, put_all, put_right, rows as part};
-use crate::widgets::text::{until, wrap};
+use crate::widgets::text::{command_lines, until, wrap};
 
 const REPLACE: &str = "yes: the host was reinstalled";
 
@@ -124,13 +124,15 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
     put_right(buf, area, 0, &badge(State::Busy, "waiting for the agent ", theme));
     let answer = &token.response;
     let width = usize::from(area.width).saturating_sub(4).max(1);
-    let indented = |text: &str| wrap(text, width).into_iter().map(|line| format!("  {line}")).collect::<Vec<_>>();
     let mut lines = vec![Line::styled(" 1  Run this on the server, as root:", theme.strong()), Line::default()];
-    lines.extend(indented(&answer.command).into_iter().map(|line| Line::styled(line, theme.accent())));
+    let command = command_lines(&answer.command, width);
+    lines.extend(command.into_iter().map(|line| Line::styled(format!("  {line}"), theme.accent())));
     lines.push(Line::default());
-    lines.push(Line::styled(" 2  It reads this token from its standard input; paste it there:", theme.strong()));
+    lines.push(Line::styled(" 2  It waits for this token: paste it there, then Enter and Ctrl-d:", theme.strong()));
     lines.push(Line::default());
-    lines.extend(indented(&answer.token).into_iter().map(|line| Line::styled(line, theme.accent())));
+    // From the first column over the whole width: the backend lets the terminal wrap it, so that it copies as one word.
+    let token = wrap(&answer.token, usize::from(area.width).max(1));
+    lines.extend(token.into_iter().map(|line| Line::styled(line, theme.accent())));
     lines.push(Line::default());
     let valid = until(model.now, answer.expires_at);
     lines.push(Line::from(format!(" Valid for {valid}, once, for this name only. It is shown here and never again.")));

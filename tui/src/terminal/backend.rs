@@ -143,9 +143,20 @@ impl LeanBackend {
         if known_blank(next, row.len()) { count } else { 0 }
     }
 
+    /// Whether a word goes on from the end of one row at the start of the next: then the terminal itself wraps, and a
+    /// selection of both rows copies one word. A join token is longer than 80 columns.
+    fn continues(&self, at: Position, cell: &Cell) -> bool {
+        let wraps = at.x == 0
+            && self.at.is_some_and(|was| was.x == self.size.width && was.y.checked_add(1) == Some(at.y))
+            && self.bytes.ends_with(is_of_word);
+        wraps && cell.symbol().chars().all(is_of_word) && self.paint == Some(paint_of(cell))
+    }
+
     /// Writes one cell and keeps account of blanks.
     fn cell(&mut self, at: Position, cell: &Cell) {
-        self.go(at);
+        if !self.continues(at, cell) {
+            self.go(at);
+        }
         self.paint(paint_of(cell));
         let symbol = if cell.symbol().is_empty() { " " } else { cell.symbol() };
         self.bytes.push_str(symbol);
@@ -190,6 +201,10 @@ fn color_code(color: Color, base: u8) -> String {
         Color::Indexed(index) => format!("{};5;{index}", base + 8),
         Color::Rgb(red, green, blue) => format!("{};2;{red};{green};{blue}", base + 8),
     }
+}
+
+fn is_of_word(ch: char) -> bool {
+    ch.is_ascii_alphanumeric() || matches!(ch, '.' | '-' | '_')
 }
 
 fn paint_of(cell: &Cell) -> Paint {
@@ -371,6 +386,17 @@ mod tests {
         assert!(!terminal.backend_mut().take().is_empty());
         paint_frame(&mut terminal, &frame);
         assert_eq!(terminal.backend_mut().take(), "");
+    }
+
+    #[test]
+    fn a_word_over_two_rows_is_wrapped_by_the_terminal_itself() {
+        let mut terminal = terminal();
+        let (first, second) = ("a".repeat(usize::from(WIDTH)), "bcd".to_owned());
+        let buffer = paint_frame(&mut terminal, &[(0, 1, first.clone(), 1), (0, 2, second.clone(), 1)]);
+        let mut parser = screen();
+        parser.process(terminal.backend_mut().take().as_bytes());
+        assert_eq!(same_as_terminal(&buffer, parser.screen()), Ok(()));
+        assert!(parser.screen().contents().contains(&format!("{first}{second}")), "one word when it is copied");
     }
 
     #[test]

@@ -99,6 +99,27 @@ fn wrap_line(paragraph: &str, width: usize, lines: &mut Vec<String>) {
     lines.push(line);
 }
 
+/// Returns a command as lines that can be copied and run as they stand: broken between words, with `\` at the end.
+pub(crate) fn command_lines(command: &str, width: usize) -> Vec<String> {
+    let words = shlex::split(command).unwrap_or_else(|| command.split_whitespace().map(str::to_owned).collect());
+    let mut lines: Vec<String> = Vec::new();
+    for word in &words {
+        let word = safe(&shlex::try_quote(word).unwrap_or_default());
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() + 2 <= width => {
+                line.push(' ');
+                line.push_str(&word);
+            }
+            Some(line) => {
+                line.push_str(" \\");
+                lines.push(word);
+            }
+            None => lines.push(word),
+        }
+    }
+    lines
+}
+
 /// Returns a span of time in one unit: `12s`, `34m`, `5h`, `67d`.
 pub(crate) fn span(seconds: i64) -> String {
     match seconds.max(0) {
@@ -193,6 +214,13 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("abcdefgh", 3), ["abc", "def", "gh"]);
         assert_eq!(wrap("a\nb", 9), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_command_can_be_copied_over_its_lines() {
+        let lines = command_lines("agent enroll --dir '/etc/a b' --token -", 22);
+        assert_eq!(lines, ["agent enroll --dir \\", "'/etc/a b' --token -"]);
+        assert_eq!(shlex::split(&lines.join("\n").replace("\\\n", "")).unwrap().len(), 6);
     }
 
     #[test]
