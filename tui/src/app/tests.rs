@@ -366,6 +366,17 @@ fn what_the_controller_refuses_stands_at_its_field() {
 }
 
 #[test]
+fn a_proposed_directory_follows_the_name_until_the_operator_writes_another() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2n").text("www.example.test").keys("\n\n\n\n\n\n\n\n\n\n\n\n");
+    desk.shows("/etc/nginx/ssl/www.example.test");
+    desk.key(Key::Ctrl('u')).text("/srv/tls");
+    desk.shows("Directory     /srv/tls ");
+    desk.send(Msg::Watched(9));
+    desk.shows("Directory     /srv/tls ");
+}
+
+#[test]
 fn a_draft_survives_leaving_the_wizard() {
     let mut desk = Desk::connected(80, 24);
     desk.keys("2n").text("www.example.test").key(Key::Esc);

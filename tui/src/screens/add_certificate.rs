@@ -166,7 +166,7 @@ impl Wizard {
         let dirs: Vec<&str> = policy.dirs.iter().map(|dir| dir.path.as_str()).collect();
         let name = self.name();
         let proposed = dirs.first().map_or_else(String::new, |dir| format!("{}/{name}", dir.trim_end_matches('/')));
-        let untouched = self.value(3, "dir").is_empty() || self.value(3, "dir") == self.proposed_dir;
+        let untouched = self.value(3, "dir") == self.proposed_dir;
         let help = if dirs.is_empty() {
             "Where the files go. The agent's policy must allow it.".to_owned()
         } else {
