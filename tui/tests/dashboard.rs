@@ -198,11 +198,10 @@ fn a_dashboard_that_panics() {
     let options = tui::run::Options { socket: NOBODY.into(), variables };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let panics = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            std::thread::spawn(|| panic!("a bug in a thread")).join()
-        };
+        // The dashboard is polled first: it has the terminal and waits when the thread panics.
+        let panics = async { std::thread::spawn(|| panic!("a bug in a thread")).join() };
         tokio::select! {
+            biased;
             ended = tui::run::run(options) => drop(ended),
             joined = panics => drop(joined),
         }
