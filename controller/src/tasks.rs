@@ -11,6 +11,7 @@ pub(crate) mod departures;
 pub(crate) mod issuance;
 pub(crate) mod jobs;
 pub(crate) mod publish;
+pub(crate) mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +59,12 @@ enum Name {
     Publish,
     Deletion,
     Departures,
+    Retention,
 }
 
 impl Name {
-    const ALL: [Self; 6] =
-        [Self::Accounts, Self::Issuance, Self::Jobs, Self::Publish, Self::Deletion, Self::Departures];
+    const ALL: [Self; 7] =
+        [Self::Accounts, Self::Issuance, Self::Jobs, Self::Publish, Self::Deletion, Self::Departures, Self::Retention];
 }
 
 async fn supervise(name: Name, context: Context, stop: CancellationToken) {
@@ -75,6 +77,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Jobs => one.spawn(jobs::run(context.hub, child)),
             Name::Publish => one.spawn(publish::run(context.hub, child)),
             Name::Deletion => one.spawn(deletion::run(context.hub, child)),
+            Name::Retention => one.spawn(retention::run(context.hub, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         if let Some(Err(panic)) = one.join_next().await {

@@ -311,6 +311,17 @@ impl AcmeError {
         }
     }
 
+    /// Whether what is gone is the order, or what belongs to it: not the directory, not the account.
+    #[must_use]
+    pub fn is_order_gone(&self) -> bool {
+        let (Self::Refused { attempt, .. } | Self::Http { attempt, .. }) = self else { return false };
+        let of_order = match &attempt.step {
+            Step::Order | Step::Authorization | Step::Challenge(_) | Step::Finalize | Step::Certificate => true,
+            Step::Directory | Step::Account | Step::Contacts | Step::NewOrder => false,
+        };
+        of_order && self.is_not_found()
+    }
+
     /// Returns when the same step may be tried again.
     #[must_use]
     pub fn retry(&self) -> Retry {

@@ -130,21 +130,38 @@ pub enum TokenRefusal {
 }
 
 impl JoinToken {
-    /// Decides whether a key may redeem this token. `Ok(true)` means it already did: answer the same again.
+    /// Decides whether a key may redeem this token. `named` is the agent that has the token's name now.
+    ///
+    /// A repeat gets the same answer only while that agent is what the first redemption made: a token never brings a
+    /// revoked, forgotten or replaced agent back.
     ///
     /// # Errors
     /// Why not.
-    pub fn redeem(&self, spki_sha256: &str, name_taken: bool, now: Timestamp) -> Result<bool, TokenRefusal> {
+    pub fn redeem(&self, spki_sha256: &str, named: Option<&Agent>, now: Timestamp) -> Result<Redemption, TokenRefusal> {
         if self.expires_at <= now {
             return Err(TokenRefusal::Expired);
         }
+        let made = |used: &TokenUse| {
+            named.is_some_and(|agent| {
+                agent.id == used.agent_id && agent.standing == Standing::Enrolled && agent.spki_sha256 == spki_sha256
+            })
+        };
         match &self.used {
-            Some(used) if used.spki_sha256 == spki_sha256 => Ok(true),
+            Some(used) if used.spki_sha256 == spki_sha256 && made(used) => Ok(Redemption::Again),
             Some(_) => Err(TokenRefusal::Used),
-            None if name_taken && !self.replace => Err(TokenRefusal::NameTaken),
-            None => Ok(false),
+            None if named.is_some() && !self.replace => Err(TokenRefusal::NameTaken),
+            None => Ok(Redemption::First),
         }
     }
+}
+
+/// How a join token is redeemed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redemption {
+    /// It makes, or replaces, an agent.
+    First,
+    /// The same key lost the answer and asks again.
+    Again,
 }
 
 /// What an agent may call at this moment.
@@ -238,14 +255,21 @@ mod tests {
             actor: "local:root".into(),
             used: None,
         };
-        assert_eq!(token.redeem("key", false, at(0)), Ok(false));
-        assert_eq!(token.redeem("key", true, at(0)), Err(TokenRefusal::NameTaken));
-        assert_eq!(token.redeem("key", false, at(3_600)), Err(TokenRefusal::Expired));
+        let mut agent = agent();
+        assert_eq!(token.redeem("key", None, at(0)), Ok(Redemption::First));
+        assert_eq!(token.redeem("key", Some(&agent), at(0)), Err(TokenRefusal::NameTaken));
+        assert_eq!(token.redeem("key", None, at(3_600)), Err(TokenRefusal::Expired));
         token.used = Some(TokenUse { agent_id: "a".into(), spki_sha256: "key".into(), at: at(1) });
-        assert_eq!(token.redeem("key", true, at(2)), Ok(true));
-        assert_eq!(token.redeem("thief", true, at(2)), Err(TokenRefusal::Used));
+        assert_eq!(token.redeem("key", Some(&agent), at(2)), Ok(Redemption::Again));
+        assert_eq!(token.redeem("thief", Some(&agent), at(2)), Err(TokenRefusal::Used));
+        assert_eq!(token.redeem("key", None, at(2)), Err(TokenRefusal::Used), "forgotten");
+        agent.spki_sha256 = "newer".into();
+        assert_eq!(token.redeem("key", Some(&agent), at(2)), Err(TokenRefusal::Used), "replaced");
+        agent.spki_sha256 = "key".into();
+        agent.standing = Standing::Revoked;
+        assert_eq!(token.redeem("key", Some(&agent), at(2)), Err(TokenRefusal::Used), "revoked");
         token.used = None;
         token.replace = true;
-        assert_eq!(token.redeem("key", true, at(0)), Ok(false));
+        assert_eq!(token.redeem("key", Some(&agent), at(0)), Ok(Redemption::First));
     }
 }

@@ -32,7 +32,7 @@ pub fn retry_at(now: Timestamp, failures: u32, retry_after: Option<Duration>, ji
 #[must_use]
 pub fn poll_at(now: Timestamp, polls: u32, retry_after: Option<Duration>) -> Timestamp {
     const FIRST: Duration = Duration::from_millis(40);
-    const SLOWEST: Duration = Duration::from_secs(15);
+    const SLOWEST: Duration = Duration::from_secs(60);
     let step = FIRST.saturating_mul(1_u32.checked_shl(polls).unwrap_or(u32::MAX)).min(SLOWEST);
     after(now, retry_after.map_or(step, |asked| asked.min(Duration::from_secs(300)).max(step)))
 }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn polls_slow_down_and_obey_the_ca() {
         assert_eq!(poll_at(at(0), 0, None), Timestamp::from_millisecond(40).unwrap());
-        assert_eq!(poll_at(at(0), 31, None), at(15));
+        assert_eq!(poll_at(at(0), 31, None), at(60));
         assert_eq!(poll_at(at(0), 0, Some(Duration::from_secs(5))), at(5));
     }
 }

@@ -147,12 +147,9 @@ fn open_tokens(order: &Order) -> impl Iterator<Item = &super::order::Authorizati
     let serving = |one: &super::order::Authorization| match order.phase {
         Phase::Publishing | Phase::Validating => one.state != AuthorizationState::Valid,
         Phase::Waiting => order.order_url.is_some() && one.state == AuthorizationState::Answered,
-        Phase::Starting
-        | Phase::Checking
-        | Phase::Ordering
-        | Phase::Finalizing
-        | Phase::Completed
-        | Phase::Failed => false,
+        Phase::Starting | Phase::Checking | Phase::Ordering | Phase::Finalizing | Phase::Completed | Phase::Failed => {
+            false
+        }
     };
     order.authorizations.iter().filter(move |one| serving(one))
 }

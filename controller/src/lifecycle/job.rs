@@ -137,6 +137,8 @@ pub fn progress(
     let version = certificate.current.as_ref().map(|current| current.version_id.as_str());
     let issued = version.is_some() && version != job.version_before.as_deref();
     match job.kind {
+        // The wish is not taken up yet: what the order says is about an earlier one.
+        Kind::Issue | Kind::Renew if !issued && certificate.renew_asked_at.is_some() => issuing(None),
         Kind::Issue | Kind::Renew if !issued => issuing(order),
         Kind::Issue | Kind::Renew | Kind::Deploy => deploying(job, version, targets),
     }

@@ -70,7 +70,8 @@ impl Phase {
 }
 
 impl Order {
-    /// Begins an attempt. What an earlier attempt of the same wish left is kept: its key, and its order at the CA.
+    /// Begins an attempt. What an earlier attempt of the same wish left is kept: its key, its order at the CA, and how
+    /// often it failed. A corrected wish starts afresh.
     #[must_use]
     pub fn begin(certificate: &Certificate, reason: Reason, earlier: Option<&Self>, now: Timestamp) -> Self {
         let wanted = &certificate.specification;
@@ -81,8 +82,8 @@ impl Order {
             certificate_id: certificate.id.clone(),
             reason,
             phase: Phase::Starting,
-            attempt: unfinished.map_or(0, |order| order.failures).saturating_add(1),
-            failures: unfinished.map_or(0, |order| order.failures),
+            attempt: same.map_or(0, |order| order.failures).saturating_add(1),
+            failures: same.map_or(0, |order| order.failures),
             started_at: now,
             key_slot_id: unfinished.and_then(|order| order.key_slot_id.clone()),
             order_url: same.and_then(|order| order.order_url.clone()),
@@ -96,7 +97,7 @@ impl Order {
             poll_at: None,
             retry_at: None,
             waits_for_agent: false,
-            error: unfinished.and_then(|order| order.error.clone()),
+            error: same.and_then(|order| order.error.clone()),
             timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
         }
     }
@@ -221,6 +222,8 @@ pub struct Responder {
     pub name: String,
     /// Whether its stream is open.
     pub connected: bool,
+    /// It is refused everything: only a new enrolment brings it back.
+    pub revoked: bool,
     /// Tokens it reported to serve.
     pub serving: Vec<String>,
     /// Why it cannot serve.
@@ -286,15 +289,21 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
     if facts.certificate.purging {
         return Step::Sleep(None);
     }
+    if facts.certificate.renew_asked_at.is_some() {
+        // In every unfinished phase the wish means: begin now, on what is wanted now. Beginning clears it.
+        let wanted = &facts.certificate.specification;
+        let same = order.identifiers == wanted.identifiers && order.issuer_id == wanted.issuer_id;
+        return Step::Begin(if same { order.reason } else { Reason::SpecificationChanged });
+    }
     match order.phase {
         Phase::Waiting => waiting(facts, order, now),
-        Phase::Failed if facts.certificate.renew_asked_at.is_some() => Step::Begin(order.reason),
         Phase::Failed => Step::Sleep(None),
         Phase::Starting => starting(facts, order, now),
         Phase::Checking | Phase::Ordering | Phase::Publishing | Phase::Validating | Phase::Finalizing
             if !slot_fits(facts) =>
         {
-            Step::Begin(Reason::SpecificationChanged)
+            let lost = facts.slot.is_some_and(|slot| slot.lost);
+            Step::Begin(if lost { Reason::KeyLost } else { Reason::SpecificationChanged })
         }
         Phase::Checking => Step::CheckNames,
         Phase::Ordering if order.order_url.is_none() => Step::CreateOrder,
@@ -316,8 +325,7 @@ fn slot_fits(facts: Facts<'_>) -> bool {
 
 fn waiting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
     let agent_back = order.waits_for_agent && agents_ready(facts);
-    let asked = facts.certificate.renew_asked_at.is_some();
-    if agent_back || asked || order.retry_at.is_none_or(|at| at <= now) {
+    if agent_back || order.retry_at.is_none_or(|at| at <= now) {
         Step::Begin(order.reason)
     } else {
         Step::Sleep(order.retry_at)
@@ -326,7 +334,10 @@ fn waiting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
 
 /// Whether no agent that this order needs is missing.
 fn agents_ready(facts: Facts<'_>) -> bool {
-    facts.responders.iter().any(|responder| responder.connected) && facts.key_agent.is_none_or(|agent| agent.connected)
+    let makes_key =
+        facts.certificate.specification.custody == Custody::Agent && facts.slot.is_none_or(|slot| slot.csr.is_none());
+    facts.responders.iter().any(|responder| responder.connected)
+        && (!makes_key || facts.key_agent.is_some_and(|agent| agent.connected))
 }
 
 fn starting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
@@ -335,6 +346,9 @@ fn starting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
     }
     if !facts.responders.iter().any(|responder| responder.connected) {
         return Step::Hold(offline(facts, "answers its HTTP-01 challenges"));
+    }
+    if facts.certificate.specification.custody == Custody::Agent && facts.key_agent.is_none() {
+        return Step::Hold(no_key_agent(facts.certificate));
     }
     let Some(slot) = facts.slot.filter(|slot| fits(facts, slot)) else { return Step::MakeKey };
     if slot.csr.is_some() {
@@ -409,23 +423,33 @@ fn poll(order: &Order, now: Timestamp) -> Step {
 }
 
 fn offline(facts: Facts<'_>, duty: &str) -> Problem {
-    let mut names: Vec<&str> = facts
-        .responders
-        .iter()
-        .chain(facts.key_agent)
-        .filter(|agent| !agent.connected)
-        .map(|agent| agent.name.as_str())
-        .collect();
+    let away = || facts.responders.iter().chain(facts.key_agent).filter(|agent| !agent.connected);
+    let mut names: Vec<&str> = away().map(|agent| agent.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let name = names.join(", ");
+    let certificate = &facts.certificate.name;
+    let (cause, hint) = if away().any(|agent| agent.revoked) {
+        ("it was revoked", format!("enroll it again: certwright agents enroll {name} --replace"))
+    } else {
+        (
+            "no connection from it is open",
+            format!(
+                "start it there: systemctl start certwright-agent (journalctl -u certwright-agent says why it stopped); {certificate} goes on by itself when it returns"
+            ),
+        )
+    };
+    Problem::new("AGENT_OFFLINE", format!("{certificate} waits for agent {name}, which {duty}"), cause, hint)
+}
+
+fn no_key_agent(certificate: &Certificate) -> Problem {
     Problem::new(
-        "AGENT_OFFLINE",
-        format!("{} waits for agent {name}, which {duty}", facts.certificate.name),
-        "no connection from it is open",
+        "NO_KEY_AGENT",
+        format!("{} has no agent to hold its key", certificate.name),
+        "its custody is agent, and it has no target",
         format!(
-            "start it there: systemctl start certwright-agent (journalctl -u certwright-agent says why it stopped); {} goes on by itself when it returns",
-            facts.certificate.name
+            "certwright targets add {0} --agent NAME --dir DIR, or certwright certs set {0} --custody controller",
+            certificate.name
         ),
     )
 }

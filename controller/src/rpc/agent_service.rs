@@ -70,16 +70,15 @@ impl AgentService for AgentApi {
         let hub = self.server.hub.clone();
         greet(&hub, &caller, hello).await?;
         let session = hub.presence.attach(&caller.id, hub.now());
+        // From here on the presence ends with this call or its stream, however they end.
+        let guard = Present { hub: hub.clone(), caller: caller.clone(), number: session.number };
+        // It may have been revoked since the call began.
+        peer::recheck(&hub, &caller).await?;
         hub.wake.agents.ring(&caller.id);
         for bundle in hub.store.bundles_of_agent(&caller.id).await.map_err(Refusal::from)? {
             hub.wake.certificates.ring(&bundle.certificate.value.id);
         }
-        let line = Line {
-            guard: Present { hub, caller, number: session.number },
-            inbound,
-            session,
-            stop: self.server.stop.clone(),
-        };
+        let line = Line { guard, inbound, session, stop: self.server.stop.clone() };
         Ok(Response::new(Box::pin(unfold(line, next_hint))))
     }
 
@@ -297,7 +296,7 @@ fn nothing_there() -> Refusal {
     Refusal::not_found("record", "")
 }
 
-fn publish_refusal(error: publish::PublishError) -> Refusal {
+pub(super) fn publish_refusal(error: publish::PublishError) -> Refusal {
     match error {
         publish::PublishError::Store(error) => error.into(),
         publish::PublishError::Commit(error) => error.into(),

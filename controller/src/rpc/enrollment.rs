@@ -13,7 +13,7 @@ use super::peer::AgentCaller;
 use super::serve::Server;
 use super::status::Refusal;
 use crate::ca::{CaError, IssuedIdentity};
-use crate::lifecycle::agent::{Agent, Hello, JoinToken, Standing, TokenRefusal, TokenUse};
+use crate::lifecycle::agent::{Agent, Hello, JoinToken, Redemption, Standing, TokenRefusal, TokenUse};
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::problem::{Problem, chain};
 use crate::store::records::{Changes, Versioned};
@@ -33,22 +33,19 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
     let csr = CsrFacts::parse(&request.csr_der).map_err(|error| csr_refused(&CaError::Csr(error)))?;
     let spki = hex(&Sha256::digest(&csr.spki_der));
     let named = hub.store.agent_by_name(&token.value.agent_name).await?;
-    let again = match token.value.redeem(&spki, named.is_some(), hub.now()) {
-        Ok(again) => again,
+    let record = named.as_ref().map(|agent| &agent.value);
+    let redemption = match token.value.redeem(&spki, record, hub.now()) {
+        Ok(redemption) => redemption,
         Err(refusal) => return Err(report_refusal(server, &token.value, refusal).await),
     };
+    let id = record.map_or_else(random_id, |agent| agent.id.clone());
+    let issued = server.ca.issue_agent(&id, &request.csr_der).map_err(|error| csr_refused(&error))?;
     let hello = Hello {
         version: one_line(&request.agent_version, 64),
         hostname: one_line(&request.hostname, 128),
         ..Hello::default()
     };
-    let id = match (again, &token.value.used, &named) {
-        (true, Some(used), _) => used.agent_id.clone(),
-        (_, _, Some(agent)) => agent.value.id.clone(),
-        (_, _, None) => random_id(),
-    };
-    let issued = server.ca.issue_agent(&id, &request.csr_der).map_err(|error| csr_refused(&error))?;
-    let agent = Agent {
+    let fresh = Agent {
         id: id.clone(),
         name: token.value.agent_name.clone(),
         standing: Standing::Enrolled,
@@ -59,7 +56,13 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         seen_at: None,
         hello,
     };
-    store(server, token, named, &agent, again).await?;
+    let agent = match (redemption, record) {
+        (Redemption::Again, Some(agent)) => {
+            Agent { serial: fresh.serial, identity_not_after: fresh.identity_not_after, ..agent.clone() }
+        }
+        (Redemption::First | Redemption::Again, _) => fresh,
+    };
+    store(server, token, named, &agent, redemption).await?;
     hub.presence.cut(&id);
     Ok(EnrollResponse { agent_id: id, agent_name: agent.name, leaf_der: issued.leaf_der, ca_der: ca_der(server) })
 }
@@ -70,16 +73,20 @@ async fn store(
     mut token: Versioned<JoinToken>,
     named: Option<Versioned<Agent>>,
     agent: &Agent,
-    again: bool,
+    redemption: Redemption,
 ) -> Result<(), Refusal> {
     let hub = &server.hub;
     let name = &agent.name;
-    let verb = if named.is_some() && !again { "enrolled again: its host was replaced" } else { "enrolled" };
+    let verb = if named.is_some() && redemption == Redemption::First {
+        "enrolled again: its host was replaced"
+    } else {
+        "enrolled"
+    };
     let event = hub
         .event("agent.enrolled", format!("{name} {verb} from {}", agent.hello.hostname))
         .of_agent(name)
         .by(&token.value.actor);
-    if !again {
+    if redemption == Redemption::First {
         token.value.used =
             Some(TokenUse { agent_id: agent.id.clone(), spki_sha256: agent.spki_sha256.clone(), at: hub.now() });
     }

@@ -8,7 +8,9 @@ use proto::clock::from_wire;
 use proto::text::{many_lines, one_line};
 use proto::types::v1::StepReport;
 use proto::x509::hex;
+use tracing::warn;
 
+use super::agent_service::publish_refusal;
 use super::convert::{problem_in, status_in};
 use super::peer::AgentCaller;
 use super::status::Refusal;
@@ -21,6 +23,7 @@ use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::deletion::{self, DeletionError};
 use crate::tasks::hub::Hub;
+use crate::tasks::publish;
 
 /// Most steps kept of one deployment: files, commands and endpoints.
 const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
@@ -34,19 +37,33 @@ const TOKENS_MAX: usize = 10_000;
 /// Takes one report over.
 pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest) -> Result<(), Refusal> {
     remember(hub, caller, &report);
+    let (name, _) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
+    if let Some(ignored) = &report.ignored {
+        warn!(
+            agent = caller.name,
+            offered = ignored.generation,
+            "the agent holds a newer desired state than this database: was it restored?"
+        );
+    }
+    // It left before the agent knew the present state: what it does not mention may be newer than it.
+    let late = report.name.as_ref().is_none_or(|told| told.generation < name.generation);
     let bundles = hub.store.bundles_of_agent(&caller.id).await?;
     for bundle in &bundles {
         let order = bundle.order.as_ref().map(|order| order.value.phase);
         if matches!(order, Some(Phase::Publishing | Phase::Starting | Phase::Waiting)) {
             hub.wake.certificates.ring(&bundle.certificate.value.id);
         }
-        keys(hub, caller, bundle, &report).await?;
+        keys(hub, caller, bundle, &report, late).await?;
         for (target, state) in bundle.targets.iter().filter(|(target, _)| target.value.agent_id == caller.id) {
             let told = report.targets.iter().find(|told| told.target_id == target.value.id);
             // While it works the outcome is still open.
             if let Some(told) = told.filter(|told| told.doing.is_empty()) {
                 outcome(hub, caller, bundle, (&target.value, state.as_ref()), told).await?;
             }
+        }
+        if bundle.certificate.value.purging {
+            // Asked with every report, so that a crash between an outcome and the end of its purge does no harm.
+            deletion::finish_purge(hub, &bundle.certificate.value.id).await.map_err(deletion_refusal)?;
         }
     }
     Ok(())
@@ -99,9 +116,6 @@ async fn outcome(
         Err(error) => return Err(error.into()),
     }
     hub.wake.jobs.ring(&certificate.id);
-    if told.purged {
-        deletion::finish_purge(hub, &certificate.id).await.map_err(deletion_refusal)?;
-    }
     Ok(())
 }
 
@@ -171,18 +185,24 @@ fn event(hub: &Hub, caller: &AgentCaller, certificate: &str, target: &Target, st
 }
 
 /// A key that was held and is gone is a reason to re-issue; a key that cannot be made ends the attempt.
-async fn keys(hub: &Hub, caller: &AgentCaller, bundle: &Bundle, report: &ReportRequest) -> Result<(), Refusal> {
+async fn keys(
+    hub: &Hub,
+    caller: &AgentCaller,
+    bundle: &Bundle,
+    report: &ReportRequest,
+    late: bool,
+) -> Result<(), Refusal> {
     let held: HashSet<&str> = report.key_slots_held.iter().map(String::as_str).collect();
     let mine = |slot: &&Versioned<KeySlot>| {
         slot.value.custody == Custody::Agent && slot.value.agent_id.as_deref() == Some(&caller.id)
     };
     for slot in bundle.slots.iter().filter(mine) {
         let told = report.key_problems.iter().find(|told| told.key_slot_id == slot.value.id);
-        // Only the key of the current version counts as lost: a report that left before a fresh key was made may come
-        // after its CSR, and what happens to a pending key shows when its version is to be deployed.
+        // A late report may have left before a fresh key was made: only the key in use cannot be newer than it.
         let in_use =
             bundle.certificate.value.current.as_ref().is_some_and(|current| current.key_slot_id == slot.value.id);
-        let lost = in_use && !slot.value.lost && !held.contains(slot.value.id.as_str());
+        let gone = slot.value.csr.is_some() && !held.contains(slot.value.id.as_str());
+        let lost = gone && !slot.value.lost && (in_use || !late);
         let mut fresh = slot.clone();
         fresh.value.lost |= lost;
         fresh.value.problem =
@@ -195,7 +215,7 @@ async fn keys(hub: &Hub, caller: &AgentCaller, bundle: &Bundle, report: &ReportR
             changes = changes.event(&lost_event(hub, caller, bundle));
         }
         let mut certificate = bundle.certificate.clone();
-        if let Some(current) = certificate.value.current.as_mut().filter(|_| lost) {
+        if let Some(current) = certificate.value.current.as_mut().filter(|_| lost && in_use) {
             current.key_lost = true;
             changes = changes.update(&certificate);
         }

@@ -47,6 +47,17 @@ impl Changes {
         let changes = index(self, Table::EventByCertificate, &event.certificate);
         index(changes, Table::EventByAgent, &event.agent).upsert(event)
     }
+
+    /// Removes an event with its index rows.
+    pub fn remove_event(self, event: &Event) -> Self {
+        let seq = event.key();
+        let index = |changes: Self, table, name: &Option<String>| match name {
+            Some(name) => changes.delete_raw(table, &format!("{name}/{seq}")),
+            None => changes,
+        };
+        let changes = index(self, Table::EventByCertificate, &event.certificate);
+        index(changes, Table::EventByAgent, &event.agent).delete_raw(Table::Event, &seq)
+    }
 }
 
 impl Store {

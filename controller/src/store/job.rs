@@ -1,5 +1,6 @@
 //! Jobs and the requests that made them. Called by `rpc` and `tasks/jobs`.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Store;
@@ -43,6 +44,18 @@ impl Store {
             let from = if before.is_empty() { Bound::Unbounded } else { Bound::Excluded(before.as_str()) };
             let rows = snapshot.list::<Job>("", from, ScanOrder::Descending, limit)?;
             Ok(rows.into_iter().map(|row| row.value).collect())
+        })
+        .await
+    }
+
+    /// Returns the ids of the certificates that have open jobs.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn certificates_with_open_jobs(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.read(|snapshot| {
+            let rows = snapshot.scan(Table::JobOpen, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
+            Ok(rows.into_iter().filter_map(|(key, _)| key.split_once('/').map(|(id, _)| id.to_owned())).collect())
         })
         .await
     }

@@ -1,6 +1,9 @@
 //! Our accounts at ACME servers: the key is sealed before the account is made, so that a crash in between finds the same
 //! account again (design §1.4). Called by `tasks::run` and by `tasks/issuance`.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -18,6 +21,9 @@ use crate::store::batch::CommitError;
 use crate::store::issuer::account_key_place;
 use crate::store::records::{Changes, Versioned};
 use crate::store::seal::SealError;
+
+/// An issuer whose account could not be made is tried again this often, so that its problem does not outlive its cause.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// Why there is no account to order with.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +47,13 @@ pub(crate) enum AccountError {
 
 /// Makes the accounts of new issuers until `stop`, so that an operator learns at once whether a directory works.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
+    without_account(&context.hub).await.iter().for_each(|id| context.hub.wake.issuers.ring(id));
     loop {
         let ids = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             ids = context.hub.wake.issuers.wait() => ids,
+            () = tokio::time::sleep(LOOK_AGAIN) => without_account(&context.hub).await,
         };
         for id in ids {
             let made = tokio::select! {
@@ -56,6 +64,20 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
             if let Err(error) = made {
                 warn!(issuer_id = id, error = %chain(&error), "no account yet");
             }
+        }
+    }
+}
+
+/// The ids of the issuers that have no account yet.
+async fn without_account(hub: &Hub) -> BTreeSet<String> {
+    match hub.store.issuers().await {
+        Ok(issuers) => {
+            let open = issuers.into_iter().filter(|issuer| issuer.value.account_url.is_none());
+            open.map(|issuer| issuer.value.id).collect()
+        }
+        Err(error) => {
+            error!(error = %chain(&error), "cannot list issuers");
+            BTreeSet::new()
         }
     }
 }

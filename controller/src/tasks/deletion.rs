@@ -110,14 +110,26 @@ async fn sweep(hub: &Hub) -> Result<(), DeletionError> {
                 Ok(rows.into_iter().map(|(key, _)| key.split('/').next().unwrap_or_default().to_owned()).collect())
             };
             let mut hanging = HashSet::new();
-            for table in HANGING {
+            for table in HANGING.into_iter().chain([Table::Order]) {
                 hanging.extend(ids(table)?);
             }
             Ok((ids(Table::Certificate)?, hanging))
         })
         .await?;
     for id in hanging.difference(&existing) {
+        hub.store.commit(Changes::new().delete_raw(Table::Order, id)).await?;
         remove_hanging(hub, id).await?;
+    }
+    let links = hub
+        .store
+        .read(|snapshot| snapshot.scan(Table::AgentCertificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX))
+        .await?;
+    let certificate = |link: &str| link.split_once('/').map(|(_, id)| id.to_owned()).unwrap_or_default();
+    for (link, _) in links.iter().filter(|(link, _)| !existing.contains(&certificate(link))) {
+        hub.store.commit(Changes::new().delete_raw(Table::AgentCertificate, link)).await?;
+    }
+    for id in &existing {
+        finish_purge(hub, id).await?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -29,6 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// After a failure of our own store.
 const STORE_RETRY: Duration = Duration::from_secs(10);
+/// After a bug of ours: it will most likely happen again.
+const PANIC_RETRY: Duration = Duration::from_secs(600);
 
 /// One look at a certificate is over.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         schedule: Schedule::default(),
         orders: HashMap::new(),
         waiting: BTreeSet::new(),
-        busy: HashSet::new(),
+        busy: HashMap::new(),
         looks: JoinSet::new(),
     };
     desk.sweep().await;
@@ -71,9 +73,9 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(looked) = desk.looks.join_next() => desk.looked(looked),
+            Some(looked) = desk.looks.join_next_with_id() => desk.looked(looked),
             ids = desk.context.hub.wake.certificates.wait() => desk.waiting.extend(ids),
-            () = tokio::time::sleep(pause) => desk.waiting.extend(desk.schedule.due(desk.context.hub.now())),
+            () = tokio::time::sleep(pause) => desk.waiting.extend(desk.schedule.take_due(desk.context.hub.now())),
         }
     }
     // Steps in flight are dropped: each may be repeated, and what the CA did is read from the CA again.
@@ -85,7 +87,7 @@ struct Desk {
     schedule: Schedule,
     orders: HashMap<String, AcmeOrder>,
     waiting: BTreeSet<String>,
-    busy: HashSet<String>,
+    busy: HashMap<task::Id, String>,
     looks: JoinSet<Looked>,
 }
 
@@ -98,38 +100,34 @@ impl Desk {
     }
 
     fn start_looks(&mut self) {
-        let startable: Vec<String> = self
-            .waiting
-            .iter()
-            .filter(|id| !self.busy.contains(*id))
-            .take(PARALLEL_MAX.saturating_sub(self.looks.len()))
-            .cloned()
-            .collect();
+        let busy: HashSet<&String> = self.busy.values().collect();
+        let room = PARALLEL_MAX.saturating_sub(self.looks.len());
+        let startable: Vec<String> = self.waiting.iter().filter(|id| !busy.contains(id)).take(room).cloned().collect();
         for id in startable {
             self.waiting.remove(&id);
             self.schedule.clear(&id);
-            self.busy.insert(id.clone());
             let order = self.orders.remove(&id);
-            self.looks.spawn(look(self.context.clone(), id, order));
+            let look = self.looks.spawn(look(self.context.clone(), id.clone(), order));
+            self.busy.insert(look.id(), id);
         }
     }
 
-    fn looked(&mut self, looked: Result<Looked, tokio::task::JoinError>) {
-        let Looked { id, order, next } = match looked {
-            Ok(looked) => looked,
-            Err(panic) => {
-                // Which one is not known any more: forget who was busy and look at all of them again.
-                error!(%panic, "an order's step ended by a bug");
-                self.waiting.extend(self.busy.drain());
-                return;
+    fn looked(&mut self, looked: Result<(task::Id, Looked), task::JoinError>) {
+        match looked {
+            Ok((task, Looked { id, order, next })) => {
+                self.busy.remove(&task);
+                if let Some(order) = order {
+                    self.orders.insert(id.clone(), order);
+                }
+                if let Some(next) = next {
+                    self.schedule.set(id, next);
+                }
             }
-        };
-        self.busy.remove(&id);
-        if let Some(order) = order {
-            self.orders.insert(id.clone(), order);
-        }
-        if let Some(next) = next {
-            self.schedule.set(id, next);
+            Err(panic) => {
+                let id = self.busy.remove(&panic.id()).unwrap_or_default();
+                error!(certificate_id = id, %panic, "an order's step ended by a bug; it is looked at again later");
+                self.schedule.set(id, after(self.context.hub.now(), PANIC_RETRY));
+            }
         }
     }
 }
@@ -147,8 +145,10 @@ impl Schedule {
         }
     }
 
-    fn due(&self, now: Timestamp) -> Vec<String> {
-        self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect()
+    fn take_due(&mut self, now: Timestamp) -> Vec<String> {
+        let due: Vec<String> = self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect();
+        due.iter().for_each(|id| self.clear(id));
+        due
     }
 
     fn pause(&self, now: Timestamp) -> Duration {
@@ -190,11 +190,9 @@ mod tests {
         schedule.set("a".into(), at(10));
         schedule.set("a".into(), at(20));
         schedule.set("b".into(), at(15));
-        assert_eq!(schedule.due(at(12)), Vec::<String>::new());
-        assert_eq!(schedule.due(at(20)), ["b", "a"]);
+        assert_eq!(schedule.take_due(at(12)), Vec::<String>::new());
         assert_eq!(schedule.pause(at(10)), Duration::from_secs(5));
-        schedule.clear("b");
-        schedule.clear("a");
+        assert_eq!(schedule.take_due(at(20)), ["b", "a"]);
         assert_eq!(schedule.pause(at(10)), CLOCK_LOOK_EVERY);
     }
 }

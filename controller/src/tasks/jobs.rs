@@ -18,26 +18,25 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// Settles jobs until `stop`.
 pub(crate) async fn run(hub: Hub, stop: CancellationToken) {
-    sweep(&hub).await;
+    let mut sweeps = tokio::time::interval(SWEEP_EVERY);
     loop {
-        let ids = tokio::select! {
+        tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            ids = hub.wake.jobs.wait() => ids,
-            () = tokio::time::sleep(SWEEP_EVERY) => {
-                sweep(&hub).await;
-                continue;
+            // The first tick comes at once: the sweep at start.
+            _ = sweeps.tick() => sweep(&hub).await,
+            ids = hub.wake.jobs.wait() => {
+                for id in ids {
+                    log(settle(&hub, &id).await);
+                }
             }
-        };
-        for id in ids {
-            log(settle(&hub, &id).await);
         }
     }
 }
 
 async fn sweep(hub: &Hub) {
-    match hub.store.open_jobs("").await {
-        Ok(jobs) => jobs.iter().for_each(|job| hub.wake.jobs.ring(&job.value.certificate_id)),
+    match hub.store.certificates_with_open_jobs().await {
+        Ok(ids) => ids.iter().for_each(|id| hub.wake.jobs.ring(id)),
         Err(error) => error!(error = %chain(&error), "cannot list open jobs"),
     }
 }

@@ -96,10 +96,12 @@ impl Presence {
         newest
     }
 
-    /// Ends the agent's stream, if one is open.
+    /// Ends the agent's stream, if one is open: from this moment the agent does not count as connected.
     pub fn cut(&self, agent_id: &str) {
-        if let Some(connected) = self.lock().get(agent_id) {
+        let cut = self.lock().remove(agent_id);
+        if let Some(connected) = cut {
             connected.cut.cancel();
+            self.touch();
         }
     }
 

@@ -20,7 +20,14 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn agent(id: &str) -> Responder {
-    Responder { agent_id: id.into(), name: format!("host-{id}"), connected: true, serving: vec![], problem: None }
+    Responder {
+        agent_id: id.into(),
+        name: format!("host-{id}"),
+        connected: true,
+        revoked: false,
+        serving: vec![],
+        problem: None,
+    }
 }
 
 fn problem(reason: &str) -> Problem {
@@ -232,6 +239,41 @@ fn a_waiting_order_goes_on_at_its_time_or_when_asked_or_when_its_agent_is_back()
     assert_eq!(scene.next(at(50)), Step::Begin(Reason::NoVersion), "its agent is connected");
     scene.agents[0].connected = false;
     assert_eq!(scene.next(at(50)), Step::Sleep(Some(at(100))));
+}
+
+#[test]
+fn a_corrected_wish_begins_at_once_in_every_unfinished_phase_and_without_the_old_failures() {
+    for phase in [Phase::Starting, Phase::Ordering, Phase::Publishing, Phase::Finalizing, Phase::Waiting, Phase::Failed]
+    {
+        let mut scene = Scene::within(phase);
+        scene.order().failures = 4;
+        scene.certificate.specification.issuer_id = "other".into();
+        scene.certificate.renew_asked_at = Some(at(50));
+        assert_eq!(scene.next(at(50)), Step::Begin(Reason::SpecificationChanged), "{phase:?}");
+        let order = Order::begin(&scene.certificate, Reason::SpecificationChanged, scene.order.as_ref(), at(50));
+        assert_eq!((order.issuer_id.as_str(), order.order_url, order.failures), ("other", None, 0));
+    }
+}
+
+#[test]
+fn a_certificate_in_agent_custody_without_a_target_waits_for_one() {
+    let mut scene = Scene::within(Phase::Starting);
+    scene.slot = None;
+    scene.agents[0].agent_id = "responder".into();
+    assert_eq!(scene.held(at(1)).reason, "NO_KEY_AGENT");
+    scene.order().enter(Phase::Waiting, at(1));
+    scene.order().waits_for_agent = true;
+    scene.order().retry_at = Some(at(900));
+    assert_eq!(scene.next(at(2)), Step::Sleep(Some(at(900))), "it does not spin");
+}
+
+#[test]
+fn a_revoked_agent_is_not_told_to_start() {
+    let mut scene = Scene::within(Phase::Starting);
+    scene.agents[0].connected = false;
+    scene.agents[0].revoked = true;
+    let problem = scene.held(at(1));
+    assert!(problem.hint.contains("--replace"), "{problem:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::rpc::peer::OperatorCaller;
 use crate::rpc::serve::Server;
 use crate::rpc::status::Refusal;
 use crate::rpc::views;
+use crate::store::batch::CommitError;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
@@ -137,18 +138,25 @@ pub(crate) async fn enroll(
 
 /// Refuses an agent everything from this moment on; its stream is cut.
 pub(crate) async fn revoke(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Agent, Refusal> {
-    let mut agent = named(hub, name).await?;
-    if agent.value.standing == Standing::Enrolled {
+    loop {
+        let mut agent = named(hub, name).await?;
+        if agent.value.standing == Standing::Revoked {
+            return view(hub, &agent).await;
+        }
         agent.value.standing = Standing::Revoked;
         let event =
             hub.event("agent.revoked", format!("{name} is refused from now on")).of_agent(name).by(&caller.name);
-        agent.revision = hub.store.commit(Changes::new().update(&agent).event(&event)).await?;
+        match hub.store.commit(Changes::new().update(&agent).event(&event)).await {
+            Ok(_) => {}
+            // The agent's own calls write the same record: they must not be able to put its revocation off.
+            Err(CommitError::Conflict { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        }
         hub.presence.cut(&agent.value.id);
         for bundle in hub.store.bundles_of_agent(&agent.value.id).await? {
             hub.wake.certificates.ring(&bundle.certificate.value.id);
         }
     }
-    view(hub, &agent).await
 }
 
 /// Removes an agent that nothing needs any more.

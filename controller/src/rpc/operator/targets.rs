@@ -14,10 +14,12 @@ use crate::lifecycle::policy::{self, refuse_target};
 use crate::lifecycle::target::{Content, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
+use crate::rpc::report::deletion_refusal;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views::{self, Names};
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
+use crate::tasks::deletion;
 use crate::tasks::hub::Hub;
 
 /// Longest path, argument or address.
@@ -87,12 +89,37 @@ pub(crate) async fn add(
         let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
         return Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() });
     }
-    let kind = if record.current.is_some() { Kind::Deploy } else { Kind::Issue };
+    let (kind, warnings) = begin(hub, &mut bundle, &agent_id);
     let agent_id = Some(agent_id).filter(|_| kind == Kind::Deploy);
     let wish = Wish { kind, agent_id, request_id: &request.request_id };
     // The certificate is written too: a second target that races with a first one conflicts.
     let changes = changes.update(&bundle.certificate).event(&event);
-    wishes::commit(hub, caller, &bundle, wish, changes, Vec::new()).await
+    wishes::commit(hub, caller, &bundle, wish, changes, warnings).await
+}
+
+/// What a new target sets going: the first version, the current one, or a new one because the key cannot come here.
+fn begin(hub: &Hub, bundle: &mut Bundle, agent_id: &str) -> (Kind, Vec<String>) {
+    if wishes::is_stuck(bundle) {
+        bundle.certificate.value.renew_asked_at = Some(hub.now());
+    }
+    let elsewhere = key_is_elsewhere(bundle, agent_id);
+    match bundle.certificate.value.current.as_mut() {
+        None => (Kind::Issue, Vec::new()),
+        Some(current) if elsewhere => {
+            current.key_lost = true;
+            let warning =
+                "the key of the current version stays where it was made; a new version is ordered for this agent";
+            (Kind::Renew, vec![warning.to_owned()])
+        }
+        Some(_) => (Kind::Deploy, Vec::new()),
+    }
+}
+
+/// Whether the current version's key was made on another agent and cannot come here.
+fn key_is_elsewhere(bundle: &Bundle, agent_id: &str) -> bool {
+    let current = bundle.certificate.value.current.as_ref().map(|current| current.key_slot_id.as_str());
+    let slot = bundle.slots.iter().find(|slot| Some(slot.value.id.as_str()) == current);
+    slot.is_some_and(|slot| slot.value.custody == Custody::Agent && slot.value.agent_id.as_deref() != Some(agent_id))
 }
 
 /// Stops deploying to a target; files there stay.
@@ -125,6 +152,9 @@ pub(crate) async fn remove(
         changes = changes.unlink_agent(&target.value.agent_id, &record.id);
     }
     hub.store.commit(changes).await?;
+    if record.purging {
+        deletion::finish_purge(hub, &record.id).await.map_err(deletion_refusal)?;
+    }
     hub.wake.agents.ring(&target.value.agent_id);
     hub.wake.certificates.ring(&record.id);
     hub.wake.jobs.ring(&record.id);

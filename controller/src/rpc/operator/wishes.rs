@@ -5,6 +5,7 @@ use proto::operator::v1 as wire;
 
 use super::targets::concerned;
 use crate::lifecycle::job::{Job, Kind};
+use crate::lifecycle::order::Phase;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::Refusal;
 use crate::rpc::views::{self, Names};
@@ -29,6 +30,11 @@ pub(super) struct Wish<'a> {
 pub(super) async fn bundle(hub: &Hub, name: &str) -> Result<Bundle, Refusal> {
     let bundle = hub.store.bundle_by_name(name).await?;
     bundle.ok_or_else(|| Refusal::not_found("certificate", &proto::text::one_line(name, 80)))
+}
+
+/// Whether the certificate's order waits for its next try, or for an operator.
+pub(super) fn is_stuck(bundle: &Bundle) -> bool {
+    bundle.order.as_ref().is_some_and(|order| matches!(order.value.phase, Phase::Waiting | Phase::Failed))
 }
 
 /// Returns the answer that this request got before.

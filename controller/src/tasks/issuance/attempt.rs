@@ -16,12 +16,13 @@ use crate::lifecycle::backoff;
 use crate::lifecycle::certificate::{Certificate, Custody};
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
-use crate::lifecycle::problem::Problem;
+use crate::lifecycle::problem::{Problem, chain};
 use crate::lifecycle::renewal::Reason;
 use crate::preflight::{self, Verdict};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
 use crate::store::records::{Changes, Versioned};
+use crate::store::tables::Table;
 use crate::tasks::Context;
 use crate::tasks::accounts::{self, AccountError};
 
@@ -79,7 +80,10 @@ pub(super) async fn step(
     certificate_id: &str,
     handle: &mut Option<AcmeOrder>,
 ) -> Result<After, StepError> {
-    let Some(gathered) = Gathered::read(&context.hub, certificate_id).await? else { return Ok(After::Sleep(None)) };
+    let Some(gathered) = Gathered::read(&context.hub, certificate_id).await? else {
+        *handle = None;
+        return Ok(After::Sleep(None));
+    };
     let now = context.hub.now();
     let attempt = Attempt { context, gathered, now };
     let done = match attempt.gathered.decide(now) {
@@ -101,14 +105,22 @@ pub(super) async fn step(
         Step::Finalize => attempt.finalize(handle).await,
         Step::Download => attempt.download(handle).await,
     };
-    match done {
-        // Someone else wrote the record: decide again on what is there now.
-        Ok(()) | Err(StepError::Commit(CommitError::Conflict { .. })) => Ok(After::Again),
-        Err(StepError::Acme(error)) => attempt.refused_by_ca(error, handle).await.map(|()| After::Again),
+    let recorded = match done {
+        Ok(()) => Ok(()),
+        Err(StepError::Acme(error)) => attempt.refused_by_ca(error, handle).await,
         Err(StepError::Refused(problem)) => {
             *handle = None;
-            attempt.fail(problem, Retry::Now, true).await.map(|()| After::Again)
+            attempt.fail(problem, Retry::Now, true).await
         }
+        Err(StepError::Account(error @ (AccountError::NoIssuer | AccountError::Seal(_)))) => {
+            attempt.fail(account_problem(attempt.certificate(), &error), Retry::Never, false).await
+        }
+        Err(StepError::Key(error)) => attempt.fail(key_problem(attempt.certificate(), &error), Retry::Now, false).await,
+        Err(error) => Err(error),
+    };
+    match recorded {
+        // A conflict: someone else wrote the record. Decide again on what is there now.
+        Ok(()) | Err(StepError::Commit(CommitError::Conflict { .. })) => Ok(After::Again),
         Err(error) => Err(error),
     }
 }
@@ -127,12 +139,8 @@ impl Attempt<'_> {
 
     /// The order, to be changed and saved. Every step but the first has one.
     fn order(&self) -> Result<Versioned<Order>, StepError> {
-        let gone = || {
-            StepError::Commit(CommitError::Conflict {
-                table: crate::store::tables::Table::Order,
-                key: self.certificate().id.clone(),
-            })
-        };
+        let gone =
+            || StepError::Commit(CommitError::Conflict { table: Table::Order, key: self.certificate().id.clone() });
         self.gathered.bundle.order.clone().ok_or_else(gone)
     }
 
@@ -174,8 +182,16 @@ impl Attempt<'_> {
             let mut certificate = bundle.certificate.clone();
             certificate.value.renew_asked_at = None;
             changes = changes.update(&certificate);
+        } else {
+            // Not for a certificate that is deleted or changed at this moment.
+            let certificate = &bundle.certificate;
+            changes = changes.expect(Table::Certificate, &certificate.value.id, certificate.revision);
         }
         self.context.hub.store.commit(changes).await?;
+        if earlier.is_some_and(|earlier| !earlier.authorizations.is_empty()) {
+            // Tokens of the attempt before are withdrawn.
+            self.wake_agents();
+        }
         Ok(())
     }
 
@@ -184,11 +200,23 @@ impl Attempt<'_> {
         let certificate = self.certificate();
         let slot = match (certificate.specification.custody, self.gathered.key_agent_id()) {
             (Custody::Agent, Some(agent_id)) => keys::agent_slot(certificate, agent_id),
-            (Custody::Agent, None) => return Err(StepError::Refused(no_key_agent(certificate))),
+            // `lifecycle/order` holds an order without a key agent.
+            (Custody::Agent, None) => return Ok(()),
             (Custody::Controller, _) => keys::controller_slot(certificate, &self.context.hub.store.keyring).await?,
         };
+        let mut changes = Changes::new().insert(&slot);
+        // The slot that does not fit any more was never certified: nothing refers to it.
+        let current = certificate.current.as_ref().map(|current| current.key_slot_id.as_str());
+        if let Some(unfit) = self.gathered.bundle.order_slot().filter(|unfit| current != Some(unfit.value.id.as_str()))
+        {
+            changes = changes.remove(unfit);
+        }
+        if order.value.key_slot_id.is_some() {
+            // An order at the CA belongs to one key: it may already have been finalized for the old one.
+            order.value.order_url = None;
+        }
         order.value.key_slot_id = Some(slot.id.clone());
-        self.save(&order, Changes::new().insert(&slot)).await?;
+        self.save(&order, changes).await?;
         self.wake_agents();
         Ok(())
     }
@@ -292,14 +320,14 @@ impl Attempt<'_> {
             accounts::forget(self.context, &order.value.issuer_id).await?;
             order.value.order_url = None;
             order.value.registered_again = true;
+            // Tokens of the account that is gone mean nothing to the CA any more.
+            order.value.authorizations.clear();
+            order.value.visible = false;
             order.value.enter(Phase::Ordering, self.context.hub.now());
             return self.save(&order, Changes::new()).await;
         }
-        let order_is_dead = match &error {
-            AcmeError::OrderInvalid { .. } => true,
-            AcmeError::Refused { .. } => order.value.phase == Phase::Finalizing || error.is_account_gone(),
-            _ => error.is_not_found(),
-        };
+        let order_is_dead =
+            matches!(error, AcmeError::OrderInvalid { .. }) || error.is_order_gone() || error.is_account_gone();
         if order_is_dead {
             *handle = None;
         }
@@ -307,14 +335,13 @@ impl Attempt<'_> {
     }
 }
 
-fn no_key_agent(certificate: &Certificate) -> Problem {
-    Problem::new(
-        "NO_KEY_AGENT",
-        format!("{} has no agent to hold its key", certificate.name),
-        "its custody is agent, and it has no target",
-        format!(
-            "certwright targets add {0} --agent NAME --dir DIR, or certwright certs set {0} --custody controller",
-            certificate.name
-        ),
-    )
+fn account_problem(certificate: &Certificate, error: &AccountError) -> Problem {
+    let name = &certificate.name;
+    let hint = format!("certwright certs set {name} --issuer OTHER (certwright issuers ls shows them)");
+    Problem::new("NO_ACCOUNT", format!("{name} has no account to order with"), chain(error), hint)
+}
+
+fn key_problem(certificate: &Certificate, error: &KeyError) -> Problem {
+    let hint = "the log of the controller says more; it is tried again";
+    Problem::new("KEY_FAILED", format!("cannot make a key for {}", certificate.name), chain(error), hint)
 }

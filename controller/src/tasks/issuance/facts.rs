@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::lifecycle::agent::Agent;
+use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Custody;
 use crate::lifecycle::order::{Facts, Responder, Step, next_step};
 use crate::store::StoreError;
@@ -25,14 +25,17 @@ impl Gathered {
             let Some(bundle) = crate::store::certificate::bundle(snapshot, &id)? else { return Ok(None) };
             let mut agents = Vec::new();
             for agent_id in bundle.responder_ids().into_iter().chain(bundle.target_agent_ids()) {
-                agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| (agent_id, agent.value.name)));
+                agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| agent.value));
             }
             Ok(Some((bundle, agents)))
         });
         let Some((bundle, agents)) = read.await? else { return Ok(None) };
+        // What hinders another order of the same agent does not hinder this one.
+        let tokens: Vec<&str> =
+            bundle.order.iter().flat_map(|order| &order.value.authorizations).map(|one| one.token.as_str()).collect();
         let responder = |agent_id: &String| {
-            let name = agents.iter().find(|(id, _)| id == agent_id).map(|(_, name)| name.clone())?;
-            Some(responder(hub, agent_id, name))
+            let agent = agents.iter().find(|agent| agent.id == *agent_id)?;
+            Some(responder(hub, agent, &tokens))
         };
         let responders = bundle.responder_ids().iter().filter_map(responder).collect();
         let key_agent = match bundle.certificate.value.specification.custody {
@@ -60,13 +63,15 @@ impl Gathered {
     }
 }
 
-fn responder(hub: &Hub, agent_id: &str, name: String) -> Responder {
-    let connected = hub.presence.of(agent_id);
+fn responder(hub: &Hub, agent: &Agent, tokens: &[&str]) -> Responder {
+    let connected = hub.presence.of(&agent.id);
     Responder {
-        agent_id: agent_id.to_owned(),
-        name,
+        agent_id: agent.id.clone(),
+        name: agent.name.clone(),
         connected: connected.is_some(),
+        revoked: agent.standing == Standing::Revoked,
         serving: connected.as_ref().map(|agent| agent.serving.clone()).unwrap_or_default(),
-        problem: connected.and_then(|agent| agent.challenge_problems.into_values().next()),
+        problem: connected
+            .and_then(|agent| tokens.iter().find_map(|token| agent.challenge_problems.get(*token).cloned())),
     }
 }

@@ -52,12 +52,14 @@ impl Attempt<'_> {
         let mut record = self.order()?;
         let read = match self.resume(handle).await {
             Ok(resumed) => resumed,
-            Err(StepError::Acme(error)) if error.is_not_found() => return self.start_over(record, handle).await,
+            Err(StepError::Acme(error)) if error.is_order_gone() => return self.start_over(record, handle).await,
             Err(error) => return Err(error),
         };
         let facts = read.order.facts();
         match facts.status {
-            OrderStatus::Invalid => return self.start_over(record, handle).await,
+            // Given up by the CA since an earlier attempt; a new order that is born invalid counts as a failure.
+            OrderStatus::Invalid if read.fresh => return self.start_over(record, handle).await,
+            OrderStatus::Invalid => return Err(StepError::Acme(read.order.invalid_cause().await)),
             OrderStatus::Pending => {}
             OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {
                 self.absorb(&mut record.value, &facts);
@@ -70,6 +72,10 @@ impl Attempt<'_> {
             .any(|one| matches!(one.status, AuthorizationStatus::Invalid | AuthorizationStatus::Gone))
         {
             return Err(StepError::Acme(read.order.invalid_cause().await));
+        }
+        let named: Vec<String> = authorizations.iter().map(|one| one.identifier.clone()).collect();
+        if !same_names(&named, &record.value.identifiers) {
+            return Err(StepError::Refused(not_our_names(&named)));
         }
         record.value.authorizations = authorizations.iter().map(authorization).collect::<Result<_, _>>()?;
         record.value.polls = 0;
@@ -135,8 +141,11 @@ impl Attempt<'_> {
         } else {
             resumed.order.finalize(&csr).await?
         };
-        if facts.status == OrderStatus::Invalid {
-            return Err(StepError::Acme(resumed.order.invalid_cause().await));
+        match facts.status {
+            OrderStatus::Invalid => return Err(StepError::Acme(resumed.order.invalid_cause().await)),
+            // It took the CSR and still waits for it: asked again and again, it would never end.
+            OrderStatus::Ready | OrderStatus::Pending => return Err(StepError::Refused(not_finalized())),
+            OrderStatus::Processing | OrderStatus::Valid => {}
         }
         record.value.polls = 0;
         self.absorb(&mut record.value, &facts);
@@ -193,4 +202,24 @@ fn authorization(facts: &AuthorizationFacts) -> Result<Authorization, StepError>
     };
     let state = if valid { AuthorizationState::Valid } else { AuthorizationState::Pending };
     Ok(Authorization { identifier: facts.identifier.clone(), token, key_authorization, state })
+}
+
+fn same_names(left: &[String], right: &[String]) -> bool {
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names
+    };
+    sorted(left) == sorted(right)
+}
+
+fn not_our_names(named: &[String]) -> Problem {
+    let cause = format!("it wants proof for {}", named.join(", "));
+    let hint = "nothing to do now: a new order is made at the next try; if it happens again, tell the CA";
+    Problem::new("ORDER_WRONG", "the CA's order names other identifiers than were ordered", cause, hint)
+}
+
+fn not_finalized() -> Problem {
+    let hint = "nothing to do now: a new order is made at the next try; if it happens again, tell the CA";
+    Problem::new("ORDER_WRONG", "the CA took the CSR and did nothing with it", "its order still waits for a CSR", hint)
 }

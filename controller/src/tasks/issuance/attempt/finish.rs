@@ -1,5 +1,7 @@
 //! The end of an order: the chain is downloaded, distrusted until it is checked, and becomes the current version.
 
+use std::ops::Bound;
+
 use jiff::Timestamp;
 use proto::id::random_id;
 use proto::text::one_line;
@@ -10,10 +12,16 @@ use crate::acme::order::AcmeOrder;
 use crate::lifecycle::certificate::{CurrentVersion, KeySlot, Version};
 use crate::lifecycle::order::Phase;
 use crate::lifecycle::problem::Problem;
-use crate::store::records::Changes;
+use crate::store::engine::Order as ScanOrder;
+use crate::store::records::{Changes, Versioned};
+use crate::store::tables::Table;
 
 /// A leaf may begin this much in our future: clocks differ.
 const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Versions kept of one certificate, the newest included.
+const VERSIONS_KEPT: usize = 20;
+/// Versions removed at once.
+const OUTLIVED_MAX: usize = 5;
 /// Longest issuer name kept.
 const ISSUER_CHARS_MAX: usize = 100;
 
@@ -37,14 +45,30 @@ impl Attempt<'_> {
         order.value.retry_at = None;
         let mut certificate = self.gathered.bundle.certificate.clone();
         certificate.value.current = Some(version.facts.clone());
+        let mut changes = Changes::new().insert(&version).update(&certificate);
+        for old in self.outlived(&version).await? {
+            let slot = format!("{}/{}", old.value.certificate_id, old.value.facts.key_slot_id);
+            changes = changes.remove(&old).delete_raw(Table::KeySlot, &slot);
+        }
         let message = format!(
             "serial {} from {}, valid until {}",
             version.facts.serial, version.facts.issuer_cn, version.facts.not_after
         );
         let event = self.event("version.issued", message);
-        self.save(&order, Changes::new().insert(&version).update(&certificate).event(&event)).await?;
+        self.save(&order, changes.event(&event)).await?;
         self.wake_agents();
         Ok(())
+    }
+
+    /// The versions that are old enough to go, with their keys: a few at a time, oldest first.
+    async fn outlived(&self, newest: &Version) -> Result<Vec<Versioned<Version>>, StepError> {
+        let prefix = format!("{}/", newest.certificate_id);
+        let kept = self.context.hub.store.read(move |snapshot| {
+            snapshot.list::<Version>(&prefix, Bound::Unbounded, ScanOrder::Descending, VERSIONS_KEPT + OUTLIVED_MAX)
+        });
+        let current = self.certificate().current.as_ref().map(|current| current.version_id.clone());
+        let old = kept.await?.into_iter().skip(VERSIONS_KEPT - 1);
+        Ok(old.filter(|version| current.as_ref() != Some(&version.value.id)).collect())
     }
 
     fn version(&self, chain: &Chain, slot: &KeySlot, now: Timestamp) -> Result<Version, StepError> {
