@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     if headless {
         return Ok(());
     }
-    told("The dashboard. Leave with q; everything here ends with it");
+    told("The dashboard. Leave with Q; everything here ends with it");
     let status = site.control.host.command(&[&program("certwright")?, "--socket", &site.control.socket()])?.status();
     ensure!(status.await?.success(), "the dashboard failed");
     Ok(())

@@ -123,3 +123,40 @@ async fn answers_below_a_web_root_that_nginx_serves() -> anyhow::Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn delete_leaves_the_files_and_purge_removes_them_once_no_longer_served() -> anyhow::Result<()> {
+    let site = Site::start().await?;
+    let server = site.server(1).await?;
+    let (name, dir) = (server.identifier(), server.dir(&server.identifier()));
+    let key = format!("{dir}/key.pem");
+    site.create(&server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    let served = site.served(&server, &name).await?;
+    site.control.ok(&["certs", "delete", "web", "--confirm=web"], &[]).await?;
+    assert_ne!(site.control.certwright(&["certs", "get", "web"]).await?.status, Some(0), "it is no longer managed");
+    assert!(server.host.read(&key).await?.contains("PRIVATE KEY"), "its files stay");
+    assert_eq!(site.served(&server, &name).await?, served, "and are served");
+
+    site.create(&server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    site.control.ok(&["certs", "delete", "web", "--purge", "--confirm=web"], &[]).await?;
+    let deleting = site.control.certificate("web").await?;
+    assert_eq!(deleting["deleting"], true, "it waits while nginx serves it: {deleting:#}");
+    assert!(server.host.read(&key).await?.contains("PRIVATE KEY"), "nothing is taken from under nginx");
+    server.host.ok(&["cp", "-rL", &dir, "/etc/nginx/kept"]).await?;
+    let conf = server.host.read("/etc/nginx/nginx.conf").await?.replace(&dir, "/etc/nginx/kept");
+    let other = rcgen::KeyPair::generate()?;
+    let leaf = rcgen::CertificateParams::new(vec![name.clone()])?.self_signed(&other)?.pem();
+    server.host.write("/etc/nginx/kept/fullchain.pem", &leaf).await?;
+    server.host.write("/etc/nginx/kept/key.pem", &other.serialize_pem()).await?;
+    server.host.write("/etc/nginx/nginx.conf", &conf).await?;
+    server.host.ok(&["/usr/sbin/nginx", "-s", "reload"]).await?;
+    // The agent looks again after a minute.
+    eventually("the purge", SOON * 3, async || {
+        Ok((server.host.run(&["test", "-e", &key]).await?.status != Some(0)).then_some(()))
+    })
+    .await?;
+    eventually("the record to go", SOON, async || {
+        Ok((site.control.certwright(&["certs", "get", "web"]).await?.status != Some(0)).then_some(()))
+    })
+    .await
+}

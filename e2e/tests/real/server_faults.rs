@@ -1,6 +1,6 @@
 //! What goes wrong on a server: each is told with its cause and what to do, nothing is lost, and the next try heals.
 
-use e2e::lab::Ran;
+use e2e::lab::{Ran, eventually};
 use e2e::site::{Server, Site};
 use serde_json::Value;
 
@@ -29,10 +29,14 @@ async fn heals_by_deploy(site: &Site, server: &Server) -> anyhow::Result<()> {
 async fn says_who_holds_port_80_and_goes_on_once_it_is_free() -> anyhow::Result<()> {
     let (site, server) = site_with_server().await?;
     let name = server.identifier();
-    let conf = "pid /run/other.pid; events {} http { access_log off; server { listen 80; return 404; } }\n";
+    let conf = "user root; pid /run/other.pid; events {} http { access_log off; server { listen 80; return 404; } }\n";
     server.host.write("/etc/nginx/other.conf", conf).await?;
     let argv = ["/usr/sbin/nginx", "-c", "/etc/nginx/other.conf", "-g", "daemon off;"];
     let other = server.host.start("other", &argv, &[])?;
+    eventually("port 80 to be taken", SOON, async || {
+        Ok((server.host.run(&["curl", "-s", "http://127.0.0.1/"]).await?.status == Some(0)).then_some(()))
+    })
+    .await?;
     site.create(&server, "web", &name, &[]).await?.expect_ok()?;
     let stuck = |record: &Value| record.to_string().contains("nginx (pid");
     let record = site.control.until("web", "the holder of port 80 to be named", SOON, stuck).await?;
@@ -139,6 +143,21 @@ async fn a_symlinked_directory_is_not_followed() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_missing_parent_is_asked_for_and_then_used() -> anyhow::Result<()> {
+    let (site, server) = site_with_server().await?;
+    let dir = "/etc/nginx/ssl/teams/web";
+    let ran = create_into(&site, &server, dir).await?;
+    assert_eq!(ran.status, Some(1), "{ran}");
+    let record = until_target(&site, "failed").await?;
+    explains(&record["targets"][0]["error"], &[dir, "parent"]);
+    server.host.ok(&["mkdir", "/etc/nginx/ssl/teams"]).await?;
+    site.control.ok(&["targets", "deploy", "web"], &[]).await?;
+    until_target(&site, "not_live").await?;
+    assert!(server.host.read(&format!("{dir}/fullchain.pem")).await?.contains("BEGIN CERTIFICATE"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_unwritable_directory_is_named_and_heals() -> anyhow::Result<()> {
     let (site, server) = site_with_server().await?;
     let (name, dir) = (server.identifier(), server.dir(&server.identifier()));
@@ -148,11 +167,11 @@ async fn an_unwritable_directory_is_named_and_heals() -> anyhow::Result<()> {
     for (file, text) in ["fullchain.pem", "key.pem"].iter().zip(&files) {
         server.host.write(&format!("{dir}/{file}"), text).await?;
     }
-    server.host.ok(&["mount", "-o", "remount,ro", &dir]).await?;
+    server.host.ok(&["mount", "-o", "remount,bind,ro", &dir]).await?;
     site.create(&server, "web", &name, &["--wait=60s"]).await?;
     let record = until_target(&site, "failed").await?;
     explains(&record["targets"][0]["error"], &[&dir, "read-only"]);
-    server.host.ok(&["mount", "-o", "remount,rw", &dir]).await?;
+    server.host.ok(&["mount", "-o", "remount,bind,rw", &dir]).await?;
     heals_by_deploy(&site, &server).await
 }
 
