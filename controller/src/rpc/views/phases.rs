@@ -80,16 +80,25 @@ fn deployment_steps(hub: &Hub, bundle: &Bundle, order: &Order) -> [PhaseStep; 3]
             .and_then(|agent| agent.doing.get(&target.value.id).cloned())
             .is_some_and(|doing| doing == "verifying")
     });
-    let deploying = if settled == total || verifying { "done" } else { "running" };
+    let written = |state: &TargetState| state.steps.iter().any(|step| step.name == "write" && step.ok);
+    // Nothing was put in place: there was nothing to prove either.
+    let failed =
+        states.iter().filter(|(status, state)| *status == Status::Failed && !state.is_some_and(written)).count();
+    let deploying = match (settled == total || verifying, failed) {
+        (_, 1..) => "failed",
+        (true, 0) => "done",
+        (false, 0) => "running",
+    };
     let proving = match (settled == total, verifying) {
         (true, _) if applied == total => "done",
+        (true, _) if failed == total => "todo",
         (true, _) => "failed",
         (false, true) => "running",
         (false, false) => "todo",
     };
     let completed = if settled == total && applied == total { "done" } else { "todo" };
     [
-        step("deploying", deploying, Some(issued), ended, format!("{settled}/{total} targets")),
+        step("deploying", deploying, Some(issued), ended, format!("{}/{total} targets", settled - failed)),
         step(
             "verifying",
             proving,
