@@ -414,11 +414,11 @@ fn plain(status: u16, content_type: &str, text: &str) -> Response<Body> {
 }
 
 fn refused() -> Error {
-    Error::Other(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
+    Error::Other(Box::new(NotConnected(std::io::ErrorKind::ConnectionRefused.into())))
 }
 
 fn reset() -> Error {
-    Error::Other(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)))
+    Error::Other(Box::new(NotConnected(std::io::ErrorKind::ConnectionReset.into())))
 }
 
 #[derive(Debug)]
@@ -435,6 +435,22 @@ impl Transport for SimTransport {
             TrustRoots::Pem(pem) => pem.trim() == self.ca.root_pem().trim(),
         };
         Ok(Box::new(Client { ca: self.ca.clone(), switch: self.switch.clone(), trusted }))
+    }
+}
+
+/// An error as hyper's client nests it: what went wrong is two levels down.
+#[derive(Debug)]
+struct NotConnected(std::io::Error);
+
+impl std::fmt::Display for NotConnected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("client error (Connect)")
+    }
+}
+
+impl StdError for NotConnected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -460,7 +476,7 @@ impl HttpClient for Client {
             }
             if !trusted {
                 let error = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-                return Err(Error::Other(Box::new(error)));
+                return Err(Error::Other(Box::new(NotConnected(std::io::Error::other(error)))));
             }
             let served = switch.deed(Step::CaRequest, Step::CaReply, ca.serve(request)).await?;
             Ok(BytesResponse::from(served))

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use self::service::TlsService;
 use crate::fake_dns::FakeDns;
-use crate::power::{PowerSwitch, Step};
+use crate::power::{PowerSwitch, Step, disk};
 use crate::sim_net::{Listener, SimNet};
 
 /// How long a command takes.
@@ -68,7 +68,7 @@ impl Machine {
         Self(Arc::new(Inner {
             name: name.to_owned(),
             address,
-            folder: TempDir::with_prefix(format!("certwright-sim-{name}-")).unwrap(),
+            folder: disk::folder(&format!("certwright-sim-{name}-")),
             net: net.clone(),
             dns: dns.clone(),
             service: TlsService::new(),

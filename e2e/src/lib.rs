@@ -18,3 +18,4 @@ pub mod raw_agent;
 pub mod sim_clock;
 pub mod sim_net;
 pub mod site;
+pub mod world;

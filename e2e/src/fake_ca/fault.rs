@@ -77,7 +77,7 @@ pub enum Fault {
 /// Standing misbehaviour, and what real CAs may choose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mischief {
-    /// Every new challenge carries this token.
+    /// Every challenge is shown with this token.
     pub token: Option<String>,
     /// Certificates are issued for a key that nobody asked about.
     pub other_key: bool,

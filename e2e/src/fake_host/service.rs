@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -25,15 +26,18 @@ pub struct TlsService {
     running: Mutex<JoinSet<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sites {
+    /// What a server shows for a name that it does not know.
+    default: Arc<CertifiedKey>,
     files: Mutex<BTreeMap<String, (PathBuf, PathBuf)>>,
     loaded: RwLock<BTreeMap<String, Arc<CertifiedKey>>>,
 }
 
 impl TlsService {
     pub(super) fn new() -> Self {
-        Self { sites: Arc::default(), running: Mutex::default() }
+        let sites = Sites { default: Arc::new(snakeoil()), files: Mutex::default(), loaded: RwLock::default() };
+        Self { sites: Arc::new(sites), running: Mutex::default() }
     }
 
     /// Configures a server name with the paths of its chain and key; effective at the next reload.
@@ -98,8 +102,17 @@ impl fmt::Display for TlsService {
 impl ResolvesServerCert for Sites {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        loaded.get(client_hello.server_name().unwrap_or_default()).cloned()
+        let found = loaded.get(client_hello.server_name().unwrap_or_default());
+        Some(found.unwrap_or(&self.default).clone())
     }
+}
+
+fn snakeoil() -> CertifiedKey {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen writes PKCS #8");
+    CertifiedKey::from_der(vec![certificate.der().clone()], key, &aws_lc_rs::default_provider()).unwrap()
 }
 
 fn load(chain: &PathBuf, key: &PathBuf) -> Result<CertifiedKey, String> {

@@ -2,9 +2,11 @@
 //! also be full. The durable image outlives the program, so that the next life opens it.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+use tempfile::TempDir;
 
 use super::{PowerSwitch, Step};
 
@@ -111,6 +113,15 @@ fn place(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
         image.resize(offset + bytes.len(), 0);
     }
     image[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Returns a new folder that is removed with the value: in memory where the system has such a file system, because the
+/// programs sync their files and a scenario proves nothing about a real disk's speed.
+#[must_use]
+pub fn folder(prefix: &str) -> TempDir {
+    const IN_MEMORY: &str = "/dev/shm";
+    let within = |folder: &Path| TempDir::with_prefix_in(prefix, folder);
+    within(Path::new(IN_MEMORY)).or_else(|_| within(&std::env::temp_dir())).expect("a folder for temporary files")
 }
 
 /// One step of the SplitMix64 generator.

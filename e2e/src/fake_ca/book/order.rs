@@ -83,7 +83,7 @@ impl Book {
         self.authorizations.push(Authorization {
             account,
             identifier: identifier.to_owned(),
-            token: self.mischief.token.clone().unwrap_or(made),
+            token: made,
             state: State::Pending,
             expires: now + PENDING_LIFE,
         });
@@ -167,7 +167,7 @@ impl Book {
         };
         let wildcard = found.identifier.strip_prefix("*.");
         let mut challenges = vec![json!({
-            "type": "dns-01", "url": self.url("other-challenge", index), "status": "pending", "token": found.token,
+            "type": "dns-01", "url": self.url("other-challenge", index), "status": "pending", "token": self.shown_token(found),
         })];
         if wildcard.is_none() {
             challenges.insert(0, self.challenge_value(index));
@@ -184,6 +184,10 @@ impl Book {
         Ok(Answer::json(200, value))
     }
 
+    fn shown_token<'a>(&'a self, authorization: &'a Authorization) -> &'a str {
+        self.mischief.token.as_deref().unwrap_or(&authorization.token)
+    }
+
     fn challenge_value(&self, index: usize) -> Value {
         let found = &self.authorizations[index];
         let (status, error) = match &found.state {
@@ -193,7 +197,7 @@ impl Book {
             State::Invalid(error) => ("invalid", Some(error.clone())),
         };
         let mut value = json!({
-            "type": "http-01", "url": self.url("challenge", index), "status": status, "token": found.token,
+            "type": "http-01", "url": self.url("challenge", index), "status": status, "token": self.shown_token(found),
         });
         if let Some(error) = error {
             value["error"] = error;

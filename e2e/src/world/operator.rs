@@ -1,0 +1,168 @@
+//! The operator of the simulation: root at the controller's socket. Sends what the CLI would send.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use proto::operator::v1 as api;
+use proto::operator::v1::operator_service_client::OperatorServiceClient;
+use proto::types::v1 as types;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::ISSUER;
+use crate::power::PowerSwitch;
+use crate::sim_net::SimNet;
+
+/// Where the controller's Unix socket is in the simulated network.
+pub(super) const SOCKET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
+/// How long the operator waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The reload command of every target.
+pub const RELOAD: [&str; 3] = ["/usr/sbin/nginx", "-s", "reload"];
+
+/// The operator.
+#[derive(Debug)]
+pub struct Operator {
+    channel: Channel,
+}
+
+/// A certificate to be made: what `certs create` takes.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Its name; also its only identifier's first label.
+    pub name: String,
+    /// SANs.
+    pub identifiers: Vec<String>,
+    /// Where the key is born.
+    pub custody: types::Custody,
+    /// How challenges are answered.
+    pub http01: types::http01::Mode,
+    /// Agents that answer; none means the targets'.
+    pub responders: Vec<String>,
+    /// The first target.
+    pub target: Option<api::TargetSpec>,
+}
+
+impl Operator {
+    pub(super) fn new(net: &SimNet, switch: PowerSwitch) -> Self {
+        let net = net.clone();
+        let connect = service_fn(move |_| {
+            let (net, switch) = (net.clone(), switch.clone());
+            async move { Ok::<_, std::io::Error>(TokioIo::new(net.connect(SOCKET, &switch).await?)) }
+        });
+        let endpoint = Endpoint::from_static("http://controller.test").timeout(PATIENCE);
+        Self { channel: endpoint.connect_with_connector_lazy(connect) }
+    }
+
+    /// Returns a client of the operator's API.
+    #[must_use]
+    pub fn client(&self) -> OperatorServiceClient<Channel> {
+        OperatorServiceClient::new(self.channel.clone())
+    }
+
+    /// Returns a certificate; `None` when there is none or the controller is away.
+    pub async fn certificate(&self, name: &str) -> Option<api::Certificate> {
+        let request = api::GetCertificateRequest { name: name.to_owned() };
+        let answer = timeout(PATIENCE, self.client().get_certificate(request)).await.ok()?;
+        answer.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Returns all certificates.
+    pub async fn certificates(&self) -> Vec<api::Certificate> {
+        let request = api::ListCertificatesRequest { page_size: 1000, ..Default::default() };
+        let answer = timeout(PATIENCE, self.client().list_certificates(request)).await;
+        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items).unwrap_or_default()
+    }
+
+    /// Returns all agents.
+    pub async fn agents(&self) -> Vec<api::Agent> {
+        let request = api::ListAgentsRequest { page_size: 1000, ..Default::default() };
+        let answer = timeout(PATIENCE, self.client().list_agents(request)).await;
+        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items).unwrap_or_default()
+    }
+
+    /// Returns the newest events, newest first.
+    pub async fn events(&self) -> Vec<api::Event> {
+        let request = api::ListEventsRequest { page_size: 100, ..Default::default() };
+        let answer = timeout(PATIENCE, self.client().list_events(request)).await;
+        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items).unwrap_or_default()
+    }
+
+    /// Asks for a certificate once.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn create(&self, wish: &Wish) -> Result<api::CertificateAccepted, Status> {
+        let request = wish.request();
+        match timeout(PATIENCE, self.client().create_certificate(request)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the controller is away")),
+        }
+    }
+
+    /// Asks for a new order now.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn renew(&self, name: &str, request_id: &str) -> Result<api::CertificateAccepted, Status> {
+        let request = api::RenewCertificateRequest { name: name.to_owned(), request_id: request_id.to_owned() };
+        self.client().renew_certificate(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Asks to deploy again now.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn deploy(&self, name: &str, request_id: &str) -> Result<api::CertificateAccepted, Status> {
+        let request = api::DeployCertificateRequest {
+            name: name.to_owned(),
+            agent: String::new(),
+            request_id: request_id.to_owned(),
+        };
+        self.client().deploy_certificate(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Stops managing a certificate.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn delete(&self, name: &str, purge: bool) -> Result<api::DeleteCertificateResponse, Status> {
+        let request = api::DeleteCertificateRequest { name: name.to_owned(), expected_revision: 0, purge };
+        self.client().delete_certificate(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+impl Wish {
+    /// A certificate for `NAME.example.test`, answered by standalone listeners on port 80.
+    #[must_use]
+    pub fn new(name: &str, custody: types::Custody) -> Self {
+        Self {
+            name: name.to_owned(),
+            identifiers: vec![format!("{name}.example.test")],
+            custody,
+            http01: types::http01::Mode::StandalonePort(80),
+            responders: Vec::new(),
+            target: None,
+        }
+    }
+
+    /// Returns what is sent for it; the same wish has the same request id.
+    #[must_use]
+    pub fn request(&self) -> api::CreateCertificateRequest {
+        api::CreateCertificateRequest {
+            request_id: format!("create-{}", self.name),
+            name: self.name.clone(),
+            identifiers: self.identifiers.clone(),
+            issuer: ISSUER.to_owned(),
+            key_type: types::KeyType::P256.into(),
+            custody: self.custody.into(),
+            http01: Some(types::Http01 { mode: Some(self.http01.clone()) }),
+            responders: self.responders.clone(),
+            target: self.target.clone(),
+            dry_run: false,
+        }
+    }
+}

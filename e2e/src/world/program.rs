@@ -1,0 +1,319 @@
+//! The programs of the world and their lives: start, orderly stop, kill. A kill drops the program's future and cuts its
+//! power, so that nothing it left running can touch the world; what it had synced stays.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller::store::Store;
+use controller::store::engine::Backend;
+use controller::store::master_key::MasterKey;
+use futures_util::stream;
+use proto::operator::v1 as api;
+use proto::types::v1 as types;
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::operator::{RELOAD, SOCKET};
+use crate::fake_ca::FakeCa;
+use crate::fake_dns::FakeDns;
+use crate::fake_host::{Machine, Script};
+use crate::power::disk::{self, Disk, Unsynced};
+use crate::power::{KillPoint, PowerSwitch};
+use crate::sim_clock::SimClock;
+use crate::sim_net::{Listener, SimNet, SimProbe};
+
+/// Where agents find the controller.
+pub const CONTROLLER: &str = "controller.test:8443";
+/// Where agents connect to the controller.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 8443);
+/// How long an orderly stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// One life of one program.
+#[derive(Debug)]
+struct Life {
+    switch: PowerSwitch,
+    stop: CancellationToken,
+    run: JoinSet<anyhow::Result<()>>,
+}
+
+impl Life {
+    fn begin(
+        switch: PowerSwitch,
+        stop: CancellationToken,
+        run: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> Self {
+        let off = switch.off();
+        let mut set = JoinSet::new();
+        set.spawn(async move {
+            tokio::select! {
+                biased;
+                () = off.cancelled() => Ok(()),
+                ended = run => ended,
+            }
+        });
+        Self { switch, stop, run: set }
+    }
+
+    /// Whether it was killed, or ended by itself: a service manager starts it again.
+    fn is_down(&mut self) -> bool {
+        match self.run.try_join_next() {
+            Some(Err(panic)) => panic!("a program ended by a bug: {panic}"),
+            Some(Ok(ended)) => tracing::info!(?ended, "a program ended"),
+            None => {}
+        }
+        self.switch.is_off() || self.run.is_empty()
+    }
+
+    /// Cuts the power and waits until nothing of the program runs any more, blocking threads included: paused time does
+    /// not advance while one of them works.
+    async fn kill(&mut self) {
+        self.switch.cut();
+        while self.run.join_next().await.is_some() {}
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(STOP_LIMIT, self.run.join_next()).await;
+        ended.expect("an orderly stop ends in time").expect("one task").expect("no panic").expect("no error");
+        self.kill().await;
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.switch.cut();
+    }
+}
+
+/// The controller's host: what survives the controller.
+#[derive(Debug)]
+pub struct ControllerSite {
+    /// The disk with its database.
+    pub disk: Disk,
+    folder: TempDir,
+    clock: Arc<SimClock>,
+    net: SimNet,
+    dns: FakeDns,
+    ca: FakeCa,
+    life: Option<Life>,
+    deaths: u64,
+}
+
+impl ControllerSite {
+    pub(super) fn new(unsynced: Unsynced, clock: Arc<SimClock>, net: &SimNet, dns: &FakeDns, ca: &FakeCa) -> Self {
+        dns.set("controller.test", &[LISTEN.ip()]);
+        Self {
+            disk: Disk::new(unsynced),
+            folder: disk::folder("certwright-sim-controller-"),
+            clock,
+            net: net.clone(),
+            dns: dns.clone(),
+            ca: ca.clone(),
+            life: None,
+            deaths: 0,
+        }
+    }
+
+    /// Starts the controller on what its disk holds.
+    pub fn start(&mut self) {
+        assert!(self.life.is_none(), "one controller at a time");
+        let (switch, stop) = (PowerSwitch::new(), CancellationToken::new());
+        let backend = Backend::Custom(Box::new(self.disk.mount(switch.clone())));
+        let key_path = self.folder.path().join("master.key");
+        let agents = self.net.bind(LISTEN, "certwright-controller", &switch).expect("the port is free");
+        let socket = self.net.bind(SOCKET, "certwright-controller", &switch).expect("the socket is free");
+        let parts = Outside {
+            clock: self.clock.clone(),
+            transport: self.ca.transport(switch.clone()),
+            lookup: self.dns.lookup(switch.clone()),
+            probe: Arc::new(SimProbe { net: self.net.clone(), switch: switch.clone() }),
+        };
+        let run = Box::pin(serve(parts, backend, key_path, agents, socket, stop.clone()));
+        self.life = Some(Life::begin(switch, stop, run));
+    }
+
+    /// Plans a kill of the running controller; `None` plans none.
+    pub fn plan(&self, kill: Option<KillPoint>) {
+        self.switch().plan(kill);
+    }
+
+    /// Returns the power switch of the running controller.
+    #[must_use]
+    pub fn switch(&self) -> &PowerSwitch {
+        &self.life.as_ref().expect("the controller runs").switch
+    }
+
+    /// Whether it was killed by plan or has ended by itself.
+    pub fn is_down(&mut self) -> bool {
+        self.life.as_mut().is_some_and(Life::is_down)
+    }
+
+    /// Returns how often it was killed.
+    #[must_use]
+    pub fn deaths(&self) -> u64 {
+        self.deaths
+    }
+
+    /// Kills the controller.
+    pub async fn kill(&mut self) {
+        self.deaths += 1;
+        self.life.take().expect("the controller runs").kill().await;
+    }
+
+    /// Stops the controller in order.
+    pub async fn stop(&mut self) {
+        self.life.take().expect("the controller runs").stop().await;
+    }
+}
+
+struct Outside {
+    clock: Arc<SimClock>,
+    transport: Arc<dyn controller::acme::http::Transport>,
+    lookup: Arc<dyn controller::dns::lookup::Lookup>,
+    probe: Arc<dyn controller::preflight::probe::Probe>,
+}
+
+async fn serve(
+    outside: Outside,
+    backend: Backend,
+    key_path: PathBuf,
+    agents: Listener,
+    socket: Listener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let exists = backend.exists();
+    let master = MasterKey::load_or_create(&key_path, exists)?;
+    let store = Store::open(backend, true, master).await?;
+    let parts = controller::app::Parts {
+        clock: outside.clock,
+        store,
+        transport: outside.transport,
+        lookup: outside.lookup,
+        probe: outside.probe,
+        name: "controller".to_owned(),
+        advertise: Some(CONTROLLER.to_owned()),
+    };
+    let agents = stream::unfold(agents, |mut listener| async move {
+        listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), listener))
+    });
+    let socket = stream::unfold(socket, |mut listener| async move {
+        let root = controller::rpc::PeerUid(0);
+        listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>((pipe, root)), listener))
+    });
+    Ok(controller::app::run(parts, agents, socket, stop).await?)
+}
+
+/// An agent's host: what survives the agent.
+#[derive(Debug)]
+pub struct AgentSite {
+    /// The machine.
+    pub machine: Machine,
+    clock: Arc<SimClock>,
+    life: Option<Life>,
+    deaths: u64,
+}
+
+impl AgentSite {
+    pub(super) fn new(machine: Machine, clock: Arc<SimClock>) -> Self {
+        for folder in ["etc/nginx/ssl", "var/www/html", "etc/certwright", "var/lib"] {
+            std::fs::create_dir_all(machine.path(folder)).unwrap();
+        }
+        let root = machine.root().display();
+        let policy = format!(
+            "[[dir]]\npath = \"{root}/etc/nginx/ssl\"\nfiles = [\"*.pem\", \"*.crt\", \"*.key\"]\n\
+             [[command]]\nargv = [\"{}\", \"{}\", \"{}\"]\ntimeout = \"30s\"\n\
+             [http01]\nports = [80, 8080]\nwebroots = [\"{root}/var/www/html\"]\n\
+             [key]\ncustody = [\"agent\", \"controller\"]\n",
+            RELOAD[0], RELOAD[1], RELOAD[2]
+        );
+        std::fs::write(machine.path("etc/certwright/policy.toml"), policy).unwrap();
+        machine.script(&RELOAD, Script::Reload);
+        machine.start_service(443).unwrap();
+        Self { machine, clock, life: None, deaths: 0 }
+    }
+
+    fn parts(&self, switch: &PowerSwitch) -> agent::app::Parts {
+        agent::app::Parts {
+            clock: self.clock.clone(),
+            host: self.machine.host(switch.clone()),
+            state_dir: self.machine.path("var/lib/certwright-agent"),
+            policy_path: self.machine.path("etc/certwright/policy.toml"),
+        }
+    }
+
+    /// Runs `certwright-agent enroll`.
+    ///
+    /// # Errors
+    /// As the agent says.
+    pub async fn enroll(&self, token: &SecretString) -> anyhow::Result<()> {
+        let parts = self.parts(&PowerSwitch::new());
+        agent::app::enroll(&parts, CONTROLLER, token).await.map(drop)
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) {
+        assert!(self.life.is_none(), "one agent per machine");
+        let (switch, stop) = (PowerSwitch::new(), CancellationToken::new());
+        let run = Box::pin(agent::app::run(self.parts(&switch), stop.clone()));
+        self.life = Some(Life::begin(switch, stop, run));
+    }
+
+    /// Plans a kill of the running agent; `None` plans none.
+    pub fn plan(&self, kill: Option<KillPoint>) {
+        self.switch().plan(kill);
+    }
+
+    /// Returns the power switch of the running agent.
+    #[must_use]
+    pub fn switch(&self) -> &PowerSwitch {
+        &self.life.as_ref().expect("the agent runs").switch
+    }
+
+    /// Whether it was killed by plan or has ended by itself.
+    pub fn is_down(&mut self) -> bool {
+        self.life.as_mut().is_some_and(Life::is_down)
+    }
+
+    /// Returns how often it was killed.
+    #[must_use]
+    pub fn deaths(&self) -> u64 {
+        self.deaths
+    }
+
+    /// Kills the agent.
+    pub async fn kill(&mut self) {
+        self.deaths += 1;
+        self.life.take().expect("the agent runs").kill().await;
+    }
+
+    /// Stops the agent in order.
+    pub async fn stop(&mut self) {
+        self.life.take().expect("the agent runs").stop().await;
+    }
+
+    /// Returns the directory of a certificate on this machine.
+    #[must_use]
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.machine.path(&format!("etc/nginx/ssl/{name}"))
+    }
+
+    /// Configures the TLS service for a certificate and returns the target that fits.
+    #[must_use]
+    pub fn target(&self, name: &str, server_name: &str) -> api::TargetSpec {
+        let dir = self.dir(name);
+        self.machine.service().add_site(server_name, dir.join("fullchain.pem"), dir.join("key.pem"));
+        api::TargetSpec {
+            agent: self.machine.name().to_owned(),
+            dir: dir.display().to_string(),
+            files: Vec::new(),
+            reload: vec![types::Command { argv: RELOAD.map(str::to_owned).to_vec() }],
+            verify: vec![types::Endpoint { address: "127.0.0.1:443".to_owned(), server_name: server_name.to_owned() }],
+        }
+    }
+}
