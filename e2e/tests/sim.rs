@@ -1,0 +1,46 @@
+//! Scenarios over the simulated world: real controller, agents, store, TLS and gRPC; fake CA, DNS and hosts; time that only
+//! moves when nothing else does. `cargo test -p e2e --test sim` runs them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "a test ends by panicking with what it found"
+)]
+
+#[path = "sim/bad_input.rs"]
+mod bad_input;
+#[path = "sim/crash.rs"]
+mod crash;
+#[path = "sim/isolation.rs"]
+mod isolation;
+#[path = "sim/lifetime.rs"]
+mod lifetime;
+#[path = "sim/road.rs"]
+mod road;
+
+use std::time::Duration;
+
+use e2e::world::World;
+use e2e::world::operator::Wish;
+use proto::types::v1::Custody;
+
+/// Limit for what takes seconds in life.
+const SOON: Duration = Duration::from_secs(120);
+
+/// Points a certificate's names at an agent and gives it its first target there.
+fn wish(world: &World, name: &str, custody: Custody, agent: usize) -> Wish {
+    let mut wish = Wish::new(name, custody);
+    let site = &world.agents[agent];
+    for identifier in &wish.identifiers {
+        world.dns.set(identifier, &[site.machine.address()]);
+    }
+    wish.target = Some(site.target(name, &wish.identifiers[0]));
+    wish
+}
+
+/// Lower-case hex of what an agent's TLS service shows for a name.
+fn served(world: &World, agent: usize, server_name: &str) -> Option<String> {
+    let der = world.agents[agent].machine.service().served(server_name)?;
+    Some(proto::x509::fingerprint(&der).iter().map(|byte| format!("{byte:02x}")).collect())
+}
