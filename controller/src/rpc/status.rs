@@ -25,8 +25,13 @@ impl Refusal {
 
     /// The record does not exist. For agents this is also the answer about another agent's record, word for word.
     pub(crate) fn not_found(kind: &str, name: &str) -> Self {
-        let list = if name.is_empty() { String::new() } else { format!("certwright {kind}s ls shows what exists") };
-        Self::new(Code::NotFound, Problem::new("NOT_FOUND", format!("{kind} {name} does not exist"), "", list))
+        let list = match (kind, name) {
+            (_, "") => String::new(),
+            ("certificate", _) => "certwright certs ls shows what exists".to_owned(),
+            (kind, _) => format!("certwright {kind}s ls shows what exists"),
+        };
+        let what = if name.is_empty() { format!("the {kind}") } else { format!("{kind} {name}") };
+        Self::new(Code::NotFound, Problem::new("NOT_FOUND", format!("{what} does not exist"), "", list))
     }
 
     /// One field of the request is wrong.
@@ -37,17 +42,21 @@ impl Refusal {
     /// Several fields of the request are wrong.
     pub(crate) fn fields(fields: Vec<wire::FieldError>) -> Self {
         let first = fields.first().cloned().unwrap_or_default();
-        let problem = Problem::new("INVALID_REQUEST", format!("--{}: {}", first.field, first.message), "", first.hint);
+        // The name is the one argument without a flag.
+        let flag = if first.field == "name" { "NAME".to_owned() } else { format!("--{}", first.field) };
+        let problem = Problem::new("INVALID_REQUEST", format!("{flag}: {}", first.message), "", first.hint);
         Self { code: Code::InvalidArgument, problem, fields }
     }
 
     /// Someone else changed the record in between.
     pub(crate) fn changed(kind: &str, name: &str) -> Self {
+        Self::changed_meanwhile(&format!("{kind} {name}"))
+    }
+
+    fn changed_meanwhile(what: &str) -> Self {
         let hint = "look at it again, then repeat";
-        Self::new(
-            Code::Aborted,
-            Problem::new("CHANGED_MEANWHILE", format!("{kind} {name} was changed by someone else"), "", hint),
-        )
+        let message = format!("{what} was changed by someone else");
+        Self::new(Code::Aborted, Problem::new("CHANGED_MEANWHILE", message, "", hint))
     }
 }
 
@@ -79,8 +88,10 @@ impl From<StoreError> for Refusal {
 impl From<CommitError> for Refusal {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict { .. } => Self::changed("the record", ""),
-            other => {
+            CommitError::Conflict { .. } => Self::changed_meanwhile("the record"),
+            // Nothing is broken: what was asked is more than one change may hold.
+            CommitError::TooLarge => Self::new(Code::InvalidArgument, error.problem()),
+            other @ (CommitError::NotEncodable { .. } | CommitError::Storage(_)) => {
                 error!(error = %chain(&other), "commit failed");
                 let hint = "journalctl -u certwright-controller says why (a full disk, most often); nothing was changed; repeat when it is mended";
                 Self::new(
@@ -89,5 +100,39 @@ impl From<CommitError> for Refusal {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_and_messages_use_words_that_the_command_line_knows() {
+        let check = |refusal: Refusal, message: &str, hint: &str| {
+            assert_eq!((refusal.problem.message.as_str(), refusal.problem.hint.as_str()), (message, hint));
+        };
+        check(
+            Refusal::not_found("certificate", "web"),
+            "certificate web does not exist",
+            "certwright certs ls shows what exists",
+        );
+        check(Refusal::not_found("agent", "h1"), "agent h1 does not exist", "certwright agents ls shows what exists");
+        check(Refusal::not_found("record", ""), "the record does not exist", "");
+        check(
+            Refusal::field("name", "\"a b\" is not a name", "use letters"),
+            "NAME: \"a b\" is not a name",
+            "use letters",
+        );
+        check(Refusal::field("dir", "\"x\" is not absolute", "write it"), "--dir: \"x\" is not absolute", "write it");
+    }
+
+    #[test]
+    fn a_change_that_is_too_large_is_not_called_a_failure_of_the_database() {
+        let refusal = Refusal::from(CommitError::TooLarge);
+        assert_eq!((refusal.code, refusal.problem.reason.as_str()), (Code::InvalidArgument, "CHANGE_TOO_LARGE"));
+        let refusal =
+            Refusal::from(CommitError::Conflict { table: crate::store::tables::Table::Order, key: "c".into() });
+        assert_eq!(refusal.problem.message, "the record was changed by someone else");
     }
 }
