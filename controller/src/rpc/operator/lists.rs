@@ -14,6 +14,7 @@ use crate::rpc::status::Refusal;
 use crate::rpc::views::{self, Names};
 use crate::store::certificate::Bundle;
 use crate::store::event::EventsOf;
+use crate::store::job::JOBS_PAGE_MAX;
 use crate::tasks::hub::Hub;
 
 /// Rows of a page when the client names no size, and the most it may ask for.
@@ -96,7 +97,8 @@ pub(crate) async fn versions(hub: &Hub, name: &str) -> Result<wire::ListVersions
 
 /// Lists jobs, newest first.
 pub(crate) async fn jobs(hub: &Hub, request: wire::ListJobsRequest) -> Result<wire::ListJobsResponse, Refusal> {
-    let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT);
+    let size =
+        usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT).min(JOBS_PAGE_MAX);
     let jobs = hub.store.jobs(&request.page_token, size).await?;
     let full = jobs.len() >= size;
     let next = jobs.last().filter(|_| full).map(|job| job.id.clone()).unwrap_or_default();
