@@ -66,7 +66,10 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             show(&revoked, session)
         }
         Verb::Forget(Consent { name, confirm: given }) => {
-            let what = format!("Forgetting {} removes its record and its targets.", safe(&name));
+            let what = format!(
+                "Forgetting {} removes its record; to come back, its host must be enrolled again.",
+                safe(&name)
+            );
             confirm(session.console, &what, &name, given.as_deref()).await?;
             session.client.forget_agent(ForgetAgentRequest { name: name.clone() }).await?;
             session.console.note(&format!("agent {} forgotten", safe(&name)));
