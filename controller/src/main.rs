@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use controller::acme::transport::HyperTransport;
 use controller::app::{self, Parts};
+use controller::ca::IdentityCa;
 use controller::config::{Cli, Command, Config, Serve};
 use controller::dns::lookup::Resolver;
 use controller::lifecycle::problem::Problem;
@@ -91,9 +92,11 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         )
     })?;
     let socket = bind_socket(&serve.socket).await?;
-    announce(&serve, first, &key_path);
     let stop = CancellationToken::new();
     let clock = Arc::new(SystemClock);
+    // A first start makes it; what fails here fails before anybody is told that the controller is ready.
+    IdentityCa::open_or_create(&store, clock.clone()).await.map_err(|error| error.problem())?;
+    announce(&serve, first, &key_path);
     let parts = Parts {
         clock: clock.clone(),
         store,
@@ -140,7 +143,7 @@ fn announce(serve: &Serve, first: bool, key_path: &Path) {
         info!(state = %serve.state.display(), "made the database and the identity CA");
         info!(master_key = %key_path.display(), "made the master key: back it up, apart from the state; without it the state is useless");
     }
-    info!(socket = %serve.socket.display(), "operators: sudo certwright --socket PATH");
+    info!(command = format!("sudo certwright --socket {}", serve.socket.display()), "operators on this host");
     match serve.advertised() {
         Some(address) => info!(address, "agents: certwright agents enroll NAME prints the command for a server"),
         None => {
