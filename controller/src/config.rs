@@ -25,6 +25,30 @@ pub struct Cli {
 pub enum Command {
     /// Run the controller; the first start makes state, master key and identity CA
     Serve(Serve),
+    /// Wrap the keyring by another master key; the controller must not run
+    RotateMasterKey(Rotate),
+}
+
+/// Which key takes the place of which.
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// File of the present master key; a sibling of the state directory when absent (DIR.key/master.key)
+    #[arg(long, value_name = "FILE")]
+    pub master_key: Option<PathBuf>,
+    /// File of the new master key; made when it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub new: PathBuf,
+}
+
+impl Rotate {
+    /// Returns the file of the present master key.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        master_key_path(&self.state, self.master_key.as_deref())
+    }
 }
 
 /// How to run.
@@ -54,11 +78,7 @@ impl Serve {
     /// Returns the file of the master key: beside the state directory, never below it.
     #[must_use]
     pub fn master_key_path(&self) -> PathBuf {
-        self.master_key.clone().unwrap_or_else(|| {
-            let mut name = self.state.file_name().unwrap_or_default().to_owned();
-            name.push(".key");
-            self.state.with_file_name(name).join("master.key")
-        })
+        master_key_path(&self.state, self.master_key.as_deref())
     }
 
     /// Returns the address that agents are told: `--advertise`, or the listen address when it is a real one.
@@ -68,6 +88,14 @@ impl Serve {
             Some(self.listen).filter(|address| !address.ip().is_unspecified()).map(|address| address.to_string());
         self.advertise.clone().or(listen)
     }
+}
+
+fn master_key_path(state: &Path, named: Option<&Path>) -> PathBuf {
+    named.map(Path::to_owned).unwrap_or_else(|| {
+        let mut name = state.file_name().unwrap_or_default().to_owned();
+        name.push(".key");
+        state.with_file_name(name).join("master.key")
+    })
 }
 
 /// The configuration file. Unknown keys are errors.
@@ -126,8 +154,10 @@ mod tests {
 
     fn serve(args: &[&str]) -> Serve {
         let base = ["certwright-controller", "serve", "--state", "/var/lib/certwright", "--socket", "/run/s"];
-        let Command::Serve(serve) = Cli::try_parse_from(base.iter().chain(args)).unwrap().command;
-        serve
+        match Cli::try_parse_from(base.iter().chain(args)).unwrap().command {
+            Command::Serve(serve) => serve,
+            Command::RotateMasterKey(rotate) => panic!("{rotate:?}"),
+        }
     }
 
     #[test]

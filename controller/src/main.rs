@@ -10,7 +10,7 @@ use clap::Parser as _;
 use controller::acme::transport::HyperTransport;
 use controller::app::{self, Parts};
 use controller::ca::IdentityCa;
-use controller::config::{Cli, Command, Config, Serve};
+use controller::config::{Cli, Command, Config, Rotate, Serve};
 use controller::dns::lookup::Resolver;
 use controller::lifecycle::problem::Problem;
 use controller::preflight::probe::TcpProbe;
@@ -34,7 +34,7 @@ const ADMIN_GROUP: &str = "certwright-admin";
 const SOCKET_MODE: u32 = 0o660;
 
 fn main() -> ExitCode {
-    let Command::Serve(serve) = Cli::parse().command;
+    let command = Cli::parse().command;
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing installed a provider before");
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
@@ -49,7 +49,11 @@ fn main() -> ExitCode {
             ));
         }
     };
-    match runtime.block_on(start(serve)) {
+    let ended = match command {
+        Command::Serve(serve) => runtime.block_on(start(serve)),
+        Command::RotateMasterKey(rotate) => runtime.block_on(rotate_master_key(&rotate)),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => refuse(&problem),
     }
@@ -116,6 +120,21 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         signal = first_signal(stop.clone()) => signal,
     }?;
     drop(std::fs::remove_file(&serve.socket));
+    Ok(())
+}
+
+/// Wraps the keyring by another key. Both files exist until the operator destroys the old one, so a crash at any moment
+/// leaves one that fits.
+async fn rotate_master_key(rotate: &Rotate) -> Result<(), Problem> {
+    let old = MasterKey::load_or_create(&rotate.master_key_path(), true).map_err(|error| error.problem())?;
+    let store =
+        Store::open(Backend::File(rotate.state.join(DATABASE)), false, old).await.map_err(|error| error.problem())?;
+    let new = MasterKey::load_or_create(&rotate.new, false).map_err(|error| error.problem())?;
+    store.rotate_master(&new).await.map_err(|error| error.problem())?;
+    info!(
+        new = %rotate.new.display(),
+        "the new master key opens this database: start with serve --master-key and this file, back it up, then destroy the old one"
+    );
     Ok(())
 }
 
