@@ -8,6 +8,8 @@
     reason = "a test ends by panicking with what it found"
 )]
 
+#[path = "sim/agents.rs"]
+mod agents;
 #[path = "sim/bad_input.rs"]
 mod bad_input;
 #[path = "sim/crash.rs"]

@@ -63,6 +63,11 @@ impl Operator {
         OperatorServiceClient::new(self.channel.clone())
     }
 
+    /// Whether the controller answers.
+    pub async fn whoami(&self) -> bool {
+        timeout(PATIENCE, self.client().whoami(api::WhoamiRequest {})).await.is_ok_and(|answer| answer.is_ok())
+    }
+
     /// Returns a certificate; `None` when there is none or the controller is away.
     pub async fn certificate(&self, name: &str) -> Option<api::Certificate> {
         let request = api::GetCertificateRequest { name: name.to_owned() };

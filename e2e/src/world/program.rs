@@ -297,6 +297,22 @@ impl AgentSite {
         self.life.take().expect("the agent runs").stop().await;
     }
 
+    /// Stops the agent in order, if it has not ended by itself.
+    pub async fn stop_if_running(&mut self) {
+        if self.is_down() {
+            self.life = None;
+        } else if self.life.is_some() {
+            self.stop().await;
+        }
+    }
+
+    /// Starts the agent, if it does not run.
+    pub fn start_if_stopped(&mut self) {
+        if self.life.is_none() {
+            self.start();
+        }
+    }
+
     /// Returns the directory of a certificate on this machine.
     #[must_use]
     pub fn dir(&self, name: &str) -> PathBuf {

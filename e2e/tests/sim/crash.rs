@@ -15,6 +15,8 @@ use crate::{served, wish};
 
 /// A killed program comes back after seconds; back-off after a lost connection and the key's wait stay below this.
 const RECOVERY: Duration = Duration::from_secs(20 * 60);
+/// A purge looks again every quarter of an hour.
+const PURGE: Duration = Duration::from_secs(2 * 3600);
 /// More kill points than any road has: the matrix must end by itself.
 const POINTS_MAX: u64 = 400;
 
@@ -142,6 +144,81 @@ async fn both_die_again_and_again_on_a_disk_that_tears_writes() {
         arrive(&mut world, custody, 3).await;
         world.check().await;
     }
+}
+
+/// A certificate that is live is asked for anew, or deleted, with one kill; returns whether the kill struck.
+async fn survive_after(side: Side, step: Step, nth: u64, act: Act) -> bool {
+    let mut world = World::new(1).await;
+    world.operator.create(&wish(&world, "web", Custody::Agent, 0)).await.unwrap();
+    let first = world.settle_live("web", RECOVERY).await.current.unwrap().id;
+    let kill = |count: u64| Some(KillPoint { step, nth: count + nth });
+    match side {
+        Side::Controller => world.controller.plan(kill(world.controller.switch().count(step))),
+        Side::Agent => world.agents[0].plan(kill(world.agents[0].switch().count(step))),
+    }
+    match act {
+        Act::Renew => {
+            let asked = async |world: &World| world.operator.renew("web", "once").await.is_ok();
+            world.settle("the renewal is accepted", RECOVERY, asked).await;
+            let renewed = async |world: &World| {
+                assert!(served(world, 0, "web.example.test").is_some(), "a certificate is served at every instant");
+                let current = world.operator.certificate("web").await.and_then(|certificate| certificate.current);
+                current.is_some_and(|current| current.id != first) && world.is_live("web").await
+            };
+            world.settle("the new version is live", RECOVERY, renewed).await;
+            let extra = usize::from(side == Side::Agent);
+            assert!(world.ca.orders().len() <= 2 + extra, "{:#?}", world.ca.orders());
+        }
+        Act::Purge => {
+            let asked = async |world: &World| match world.operator.delete("web", true).await {
+                Ok(_) => true,
+                Err(status) => status.code() == tonic::Code::NotFound,
+            };
+            world.settle("the deletion is accepted", RECOVERY, asked).await;
+            world.agents[0].machine.service().remove_site("web.example.test");
+            world.agents[0].machine.reload().unwrap();
+            let gone =
+                async |world: &World| world.operator.whoami().await && world.operator.certificates().await.is_empty();
+            world.settle("the certificate is gone", PURGE, gone).await;
+            assert!(!world.agents[0].dir("web").join("key.pem").exists(), "the files are gone");
+            assert_eq!(world.ca.orders().len(), 1);
+        }
+    }
+    world.revive().await;
+    world.check().await;
+    world.controller.deaths() + world.agents[0].deaths() > 0
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Renew,
+    Purge,
+}
+
+async fn matrix_after(act: Act, stride: u64) {
+    for (side, step) in [
+        (Side::Controller, Step::BeforeSync),
+        (Side::Controller, Step::AfterSync),
+        (Side::Agent, Step::HostReturn),
+        (Side::Agent, Step::NetworkWrite),
+    ] {
+        let mut nth = 1;
+        while survive_after(side, step, nth, act).await {
+            nth += stride;
+            assert!(nth < POINTS_MAX, "{step:?} has no end");
+        }
+        assert!(nth > 1, "{side:?} makes no {step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_survives_and_the_old_certificate_is_served_until_the_new_one_is() {
+    matrix_after(Act::Renew, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_survives_and_leaves_nothing() {
+    matrix_after(Act::Purge, 2).await;
 }
 
 #[tokio::test(start_paused = true)]

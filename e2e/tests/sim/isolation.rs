@@ -343,3 +343,18 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
         assert!(matches!(refusal.code(), Code::PermissionDenied | Code::Unauthenticated), "{method:?}: {refusal:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_identity_that_a_replacement_took_over_from_is_refused() {
+    let scene = scene().await;
+    let mut old = scene.attacker.client(&scene.world.net, LISTEN, &scene.clock);
+    old.get_desired(api::GetDesiredRequest {}).await.unwrap();
+    let request = EnrollAgentRequest { name: "attacker".to_owned(), replace: true };
+    let token = scene.world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
+    old.get_desired(api::GetDesiredRequest {}).await.expect("until the token is used");
+    let new = RawAgent::enroll(&scene.world.net, LISTEN, &scene.clock, &token).await.unwrap();
+    let refusal = old.get_desired(api::GetDesiredRequest {}).await.unwrap_err();
+    assert!(matches!(refusal.code(), Code::PermissionDenied | Code::Unauthenticated), "{refusal:?}");
+    let mut new = new.client(&scene.world.net, LISTEN, &scene.clock);
+    new.get_desired(api::GetDesiredRequest {}).await.unwrap();
+}
