@@ -90,6 +90,11 @@ impl Machine {
         self.0.address
     }
 
+    /// Cuts the server off the network, or connects it again.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.0.net.cable(self.0.address).set_cut(cut_off);
+    }
+
     /// Returns the path of a file or folder on the server: `path` is relative to its root.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
@@ -215,7 +220,7 @@ impl Host for SimHost {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
         let deed = async {
             let address = self.machine.resolve(address)?;
-            let pipe = self.machine.0.net.connect(address, &self.switch).await?;
+            let pipe = self.machine.0.net.connect(self.machine.0.address, address, &self.switch).await?;
             Ok(Box::new(pipe) as Box<dyn Connection>)
         };
         self.switch.deed(Step::HostCall, Step::HostReturn, deed).await

@@ -1,7 +1,7 @@
 //! An agent without the agent's program: the bare protocol under an identity that was enrolled properly. The isolation
 //! matrix uses it to ask what no honest agent asks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tower::service_fn;
 use crate::power::PowerSwitch;
 use crate::sim_net::SimNet;
 
+/// Where it runs.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -100,7 +102,7 @@ fn channel(
     let connect = service_fn(move |_| {
         let (connector, net, switch) = (connector.clone(), net.clone(), switch.clone());
         async move {
-            let pipe = net.connect(at, &switch).await?;
+            let pipe = net.connect(HOST, at, &switch).await?;
             let name = ServerName::try_from(SERVER_NAME).expect("a constant name");
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, pipe).await?))
         }

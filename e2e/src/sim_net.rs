@@ -2,9 +2,9 @@
 //! program's ports are free again. It knows no protocol but the one HTTP request with which a CA or the controller looks
 //! at port 80. `fake_host` and `world` use it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::fake_ca::Validator;
 use crate::fake_dns::FakeDns;
 use crate::power::PowerSwitch;
-use crate::power::pipe::Pipe;
+use crate::power::pipe::{Cable, Pipe};
 
 /// Connections waiting to be accepted.
 const BACKLOG: usize = 128;
@@ -28,6 +28,11 @@ const ROUND_TRIP: Duration = Duration::from_millis(2);
 /// Most of an HTTP answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
+/// Address of the controller's host.
+pub const CONTROLLER_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+/// Address from which the CA looks.
+const CA_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 /// The network. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct SimNet(Arc<Mutex<Inner>>);
@@ -35,7 +40,7 @@ pub struct SimNet(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     ports: BTreeMap<SocketAddr, Port>,
-    down: BTreeSet<IpAddr>,
+    cables: BTreeMap<IpAddr, Cable>,
     made: u64,
 }
 
@@ -61,14 +66,10 @@ impl SimNet {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a host off the network (connections to it hang), or brings it back.
-    pub fn set_down(&self, host: IpAddr, down: bool) {
-        let mut inner = self.inner();
-        if down {
-            inner.down.insert(host)
-        } else {
-            inner.down.remove(&host)
-        };
+    /// Returns the cable of a host: while it is cut, the host reaches only itself.
+    #[must_use]
+    pub fn cable(&self, host: IpAddr) -> Cable {
+        self.inner().cables.entry(host).or_default().clone()
     }
 
     /// Binds a port for a program.
@@ -96,13 +97,17 @@ impl SimNet {
         port.map(|port| port.holder.clone())
     }
 
-    /// Connects a program to an address. Hangs when the host is down.
+    /// Connects a program on the host `from` to an address. Hangs when a cable between them is cut.
     ///
     /// # Errors
     /// When nobody listens there.
-    pub async fn connect(&self, address: SocketAddr, switch: &PowerSwitch) -> io::Result<Pipe> {
+    pub async fn connect(&self, from: IpAddr, address: SocketAddr, switch: &PowerSwitch) -> io::Result<Pipe> {
         tokio::time::sleep(ROUND_TRIP).await;
-        if self.inner().down.contains(&address.ip()) {
+        let cables = match address.ip() {
+            to if to == from => Vec::new(),
+            to => vec![self.cable(from), self.cable(to)],
+        };
+        if cables.iter().any(Cable::is_cut) {
             return std::future::pending().await;
         }
         let (ours, queue) = {
@@ -110,7 +115,7 @@ impl SimNet {
             let Some(port) = inner.ports.get(&address).filter(|port| !port.switch.is_off()) else {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             };
-            let (ours, theirs) = Pipe::pair(switch, &port.switch);
+            let (ours, theirs) = Pipe::pair(switch, &port.switch, &cables);
             let queue = port.queue.clone().try_reserve_owned();
             (ours, queue.map(|permit| permit.send(theirs)))
         };
@@ -120,8 +125,8 @@ impl SimNet {
         }
     }
 
-    async fn get(&self, address: SocketAddr, host: &str, path: &str) -> io::Result<ProbeAnswer> {
-        let mut pipe = self.connect(address, &PowerSwitch::new()).await?;
+    async fn get(&self, from: IpAddr, address: SocketAddr, host: &str, path: &str) -> io::Result<ProbeAnswer> {
+        let mut pipe = self.connect(from, address, &PowerSwitch::new()).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         pipe.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
@@ -166,7 +171,7 @@ impl Validator for PublicView {
         let address = SocketAddr::new(addresses[vantage % addresses.len()], 80);
         let refusal =
             |kind: &str, why: &str| (kind.to_owned(), format!("{address}: Fetching http://{host}{path}: {why}"));
-        match timeout(LOOK_TIME_MAX, self.net.get(address, host, path)).await {
+        match timeout(LOOK_TIME_MAX, self.net.get(CA_HOST, address, host, path)).await {
             Err(_elapsed) => Err(refusal("connection", "Timeout during connect (likely firewall problem)")),
             Ok(Err(error)) => Err(refusal("connection", &error.to_string())),
             Ok(Ok(answer)) if answer.status != 200 => {
@@ -189,7 +194,7 @@ pub struct SimProbe {
 #[async_trait]
 impl Probe for SimProbe {
     async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
-        match self.switch.run(timeout(LOOK_TIME_MAX / 2, self.net.get(address, host, path))).await {
+        match self.switch.run(timeout(LOOK_TIME_MAX / 2, self.net.get(CONTROLLER_HOST, address, host, path))).await {
             Err(_elapsed) => Err(ProbeError::Timeout),
             Ok(answer) => answer.map_err(ProbeError::Unreachable),
         }

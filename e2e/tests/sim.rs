@@ -18,6 +18,8 @@ mod crash;
 mod isolation;
 #[path = "sim/lifetime.rs"]
 mod lifetime;
+#[path = "sim/partition.rs"]
+mod partition;
 #[path = "sim/road.rs"]
 mod road;
 

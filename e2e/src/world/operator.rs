@@ -1,6 +1,6 @@
 //! The operator of the simulation: root at the controller's socket. Sends what the CLI would send.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -14,10 +14,10 @@ use tower::service_fn;
 
 use super::ISSUER;
 use crate::power::PowerSwitch;
-use crate::sim_net::SimNet;
+use crate::sim_net::{CONTROLLER_HOST, SimNet};
 
 /// Where the controller's Unix socket is in the simulated network.
-pub(super) const SOCKET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
+pub(super) const SOCKET: SocketAddr = SocketAddr::new(CONTROLLER_HOST, 1);
 /// How long the operator waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The reload command of every target.
@@ -51,7 +51,7 @@ impl Operator {
         let net = net.clone();
         let connect = service_fn(move |_| {
             let (net, switch) = (net.clone(), switch.clone());
-            async move { Ok::<_, std::io::Error>(TokioIo::new(net.connect(SOCKET, &switch).await?)) }
+            async move { Ok::<_, std::io::Error>(TokioIo::new(net.connect(CONTROLLER_HOST, SOCKET, &switch).await?)) }
         });
         let endpoint = Endpoint::from_static("http://controller.test").timeout(PATIENCE);
         Self { channel: endpoint.connect_with_connector_lazy(connect) }

@@ -1,7 +1,7 @@
 //! The programs of the world and their lives: start, orderly stop, kill. A kill drops the program's future and cuts its
 //! power, so that nothing it left running can touch the world; what it had synced stays.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::fake_host::{Machine, Script};
 use crate::power::disk::{self, Disk, Unsynced};
 use crate::power::{KillPoint, PowerSwitch};
 use crate::sim_clock::SimClock;
-use crate::sim_net::{Listener, SimNet, SimProbe};
+use crate::sim_net::{CONTROLLER_HOST, Listener, SimNet, SimProbe};
 
 /// Where agents find the controller.
 pub const CONTROLLER: &str = "controller.test:8443";
 /// Where agents connect to the controller.
-pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 8443);
+pub const LISTEN: SocketAddr = SocketAddr::new(CONTROLLER_HOST, 8443);
 /// How long an orderly stop may take.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
