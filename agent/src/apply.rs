@@ -16,7 +16,7 @@ use crate::state::StateDir;
 
 mod command;
 mod files;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod request;
 mod webroot;
@@ -98,9 +98,12 @@ impl Room {
             ApplyRequest::Policy => self.policy.current().map(ApplyReply::Policy),
             ApplyRequest::Load => ledger::load(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
             ApplyRequest::SaveDesired(response) => ledger::save_desired(&self.state, &response).map(done),
-            ApplyRequest::SaveOutcomes(outcomes) => ledger::save_outcomes(&self.state, &outcomes).map(done),
+            ApplyRequest::SaveOutcomes { outcomes, key_uses } => {
+                ledger::save_outcomes(&self.state, &outcomes, &key_uses).map(done)
+            }
             ApplyRequest::KeysHeld => keys::held(&self.state).map(ApplyReply::Slots),
             ApplyRequest::MakeKey(slot) => keys::make(&self.state, &slot).map(ApplyReply::Csr),
+            ApplyRequest::RemoveKeys(ids) => keys::remove(&self.state, &ids).map(done),
             ApplyRequest::Inspect(target) => {
                 let policy = self.policy.current()?;
                 files::inspect(&target, policy.permit(&target)?).map(ApplyReply::Inspected)

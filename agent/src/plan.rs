@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Problem;
 use crate::target::{StateName, Target};
 
+pub(crate) mod slots;
+
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
 const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
 
@@ -27,6 +29,9 @@ pub(crate) struct Outcome {
     /// Digest of the wish that was tried.
     pub(crate) wish: String,
     pub(crate) version_id: String,
+    /// The slot whose key this attempt left in the target's files; `None` when nothing was written, or in controller
+    /// custody.
+    pub(crate) key_slot_id: Option<String>,
     pub(crate) deploy_wish: u64,
     pub(crate) status: Status,
     pub(crate) served_fingerprint_sha256: Option<[u8; 32]>,
@@ -140,11 +145,11 @@ pub(crate) fn reconnect_ceiling(attempt: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::target::Version;
 
-    fn target() -> Target {
+    pub(crate) fn target() -> Target {
         Target {
             id: "t".into(),
             certificate_name: "web".into(),
@@ -160,11 +165,12 @@ mod tests {
         }
     }
 
-    fn outcome(target: &Target, status: Status, attempt: u32, retry_at: Option<Timestamp>) -> Outcome {
+    pub(crate) fn outcome(target: &Target, status: Status, attempt: u32, retry_at: Option<Timestamp>) -> Outcome {
         Outcome {
             target_id: target.id.clone(),
             wish: target.digest(),
             version_id: "v1".into(),
+            key_slot_id: None,
             deploy_wish: target.deploy_wish,
             status,
             served_fingerprint_sha256: None,

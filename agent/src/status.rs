@@ -1,13 +1,13 @@
 //! What `certwright-agent status` shows, read from the disk only: it works while the daemon or the controller is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
 use proto::x509::hex;
 use serde::Serialize;
 
-use crate::apply::ledger;
+use crate::apply::{keys, ledger};
 use crate::net::identity::Identity;
 use crate::plan::{Outcome, Status as TargetStatus};
 use crate::policy::file;
@@ -40,6 +40,18 @@ pub struct Status {
     pub desired: Option<DesiredStatus>,
     /// The targets of that state.
     pub targets: Vec<TargetLine>,
+    /// The private keys that were born here.
+    pub keys: KeysStatus,
+}
+
+/// The private keys of this server, by their slots.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeysStatus {
+    /// How many there are.
+    pub held: usize,
+    /// Slots that the desired state does not name: the last ones of each target, those of removed targets, and those
+    /// whose certificate was never deployed.
+    pub not_desired: Vec<String>,
 }
 
 /// A desired state's name.
@@ -85,6 +97,9 @@ pub fn read(state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
     let outcomes: BTreeMap<String, Outcome> =
         loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
     let desired = loaded.desired.as_ref().map(Desired::from_wire);
+    let held = keys::held(&state)?;
+    let named: BTreeSet<&String> = desired.iter().flat_map(|desired| &desired.slots_named).collect();
+    let not_desired = held.iter().filter(|slot| !named.contains(slot)).cloned().collect();
     let targets = desired.iter().flat_map(|desired| &desired.targets).map(|target| line(target, &outcomes));
     let refused = desired.iter().flat_map(|desired| &desired.refused.targets).map(|(id, _, _, problem)| TargetLine {
         id: id.clone(),
@@ -106,6 +121,7 @@ pub fn read(state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
         running: state.is_locked(),
         policy_error: file::read(policy).err(),
         targets: targets.chain(refused).collect(),
+        keys: KeysStatus { held: held.len(), not_desired },
         desired: desired.map(|desired| DesiredStatus {
             epoch: desired.name.epoch,
             generation: desired.name.generation,
@@ -153,6 +169,10 @@ impl Status {
                 lines.push(format!("desired     epoch {}, generation {}", desired.epoch, desired.generation))
             }
             None => lines.push("desired     nothing yet: the agent has not talked to the controller".to_owned()),
+        }
+        if self.keys.held > 0 {
+            let not_desired = self.keys.not_desired.len();
+            lines.push(format!("keys        {} held, {not_desired} of them not desired any more", self.keys.held));
         }
         if let Some(problem) = &self.policy_error {
             lines.push(format!("policy      {}: {}; {}", problem.message, problem.cause, problem.hint));

@@ -170,6 +170,8 @@ pub(crate) struct Desired {
     pub(crate) targets: Vec<Target>,
     pub(crate) challenges: Vec<Challenge>,
     pub(crate) refused: Refused,
+    /// Every key slot that is named anywhere, in refused items too: their keys stay.
+    pub(crate) slots_named: BTreeSet<String>,
 }
 
 /// Items of a desired state that this agent will not touch, by their ids.
@@ -185,6 +187,8 @@ impl Desired {
     /// Parses what the controller sent.
     pub(crate) fn from_wire(response: &wire::GetDesiredResponse) -> Self {
         let mut desired = Self { name: response.name.clone().unwrap_or_default().into(), ..Self::default() };
+        desired.slots_named.extend(response.key_slots.iter().map(|slot| slot.id.clone()));
+        desired.slots_named.extend(response.targets.iter().map(|target| target.key_slot_id.clone()));
         for slot in &response.key_slots {
             match key_slot(slot) {
                 Ok(slot) => desired.key_slots.push(slot),
@@ -539,6 +543,21 @@ mod tests {
         let desired = Desired::from_wire(&response);
         assert_eq!(desired.targets.len(), 1);
         assert_eq!(desired.refused.targets[0].3.reason, "FILE_TAKEN");
+    }
+
+    #[test]
+    fn a_refused_item_still_names_its_key_slot() {
+        let mut target = wire_target();
+        (target.key_slot_id, target.requires) = ("k1".into(), vec!["jks".into()]);
+        let slot = wire::KeySlot { id: "k2".into(), key_type: 99, ..wire::KeySlot::default() };
+        let response = wire::GetDesiredResponse {
+            key_slots: vec![slot],
+            targets: vec![target],
+            ..wire::GetDesiredResponse::default()
+        };
+        let desired = Desired::from_wire(&response);
+        assert!(desired.targets.is_empty() && desired.key_slots.is_empty());
+        assert_eq!(desired.slots_named, BTreeSet::from(["k1".to_owned(), "k2".to_owned()]));
     }
 
     fn wire_challenge(token: &str, key_authorization: &str) -> wire::DesiredChallenge {

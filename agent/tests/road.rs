@@ -263,6 +263,70 @@ async fn works_from_the_disk_while_the_controller_is_away() {
 }
 
 #[tokio::test]
+async fn keys_go_when_later_versions_took_their_place_and_pending_ones_stay() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    let held = |expected: &'static [&'static str]| {
+        controller.wait(move |seen| (seen.report.key_slots_held == expected).then_some(()))
+    };
+    // The certificate of this key is never deployed, and its slot is withdrawn.
+    controller.publish(|desired| desired.key_slots.push(slot("pending", true)));
+    controller.wait(|seen| seen.csrs.get("pending").cloned()).await;
+    controller.publish(|desired| desired.key_slots.clear());
+    let mut agent = Some(agent);
+    for number in 1..=6 {
+        let (id, version) = (format!("k{number}"), format!("v{number}"));
+        controller.publish(|desired| desired.key_slots.push(slot(&id, true)));
+        let csr = controller.wait(|seen| seen.csrs.get(&id).cloned()).await;
+        let fingerprint = controller.issue(&version, &csr);
+        controller.publish(|desired| {
+            desired.key_slots = vec![slot(&id, false)];
+            desired.targets = vec![wire::DesiredTarget { key_slot_id: id, ..site.target(&version, &fingerprint) }];
+        });
+        let applied = |report: &wire::TargetReport| report.version_id == version;
+        controller.wait(|seen| seen.target(TargetStatus::Applied).filter(applied)).await;
+        if number == 4 {
+            // What each key was used for outlives a crash.
+            held(&["k1", "k2", "k3", "k4", "pending"]).await;
+            agent.take().unwrap().kill().await;
+            agent = Some(site.start());
+        }
+    }
+    held(&["k3", "k4", "k5", "k6", "pending"]).await;
+    assert!(!site.state().join("keys/k1").exists() && site.state().join("keys/pending/key.pem").exists());
+    agent.take().unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_key_goes_before_the_controller_has_spoken() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("k1", true)));
+    controller.wait(|seen| seen.csrs.get("k1").cloned()).await;
+    controller.publish(|desired| desired.key_slots.clear());
+    controller.wait(|seen| seen.report.name.clone().filter(|name| name.generation == 3)).await;
+    agent.stop().await.unwrap();
+
+    // Retired long ago, as far as this server knows.
+    let uses = r#"{"t":{"retired":["k1","a","b","c"],"live":[]}}"#;
+    fs::write(site.state().join("key_uses.json"), uses).unwrap();
+    let key = || fs::read_to_string(site.state().join("keys/k1/key.pem")).unwrap();
+    let before = key();
+    // The stored state does without this key, the controller went back to it meanwhile.
+    controller.publish(|desired| desired.key_slots.push(slot("k1", false)));
+    let agent = site.start();
+    controller.wait(|seen| seen.report.name.clone().filter(|name| name.generation == 4)).await;
+    assert_eq!(key(), before, "neither deleted nor made anew");
+    controller.publish(|desired| desired.key_slots.clear());
+    controller.wait(|seen| seen.report.key_slots_held.is_empty().then_some(())).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn one_reload_serves_every_target_of_a_pass() {
     let controller = Controller::new();
     let site = Site::new(&controller);

@@ -1,6 +1,8 @@
 //! Private keys that are born and stay here (agent custody). A key and its CSR are on the disk before anybody hears of
-//! them; a key is never deleted because its slot is no longer desired, and never leaves this room but into a target's file.
+//! them; a key is never deleted because its slot is no longer desired (`plan::slots` tells which may go), and never
+//! leaves this room but into a target's file.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +18,19 @@ use crate::target::{KeySlot, KeyType, is_item_id};
 const DIR: &str = "keys";
 const KEY: &str = "key.pem";
 const CSR: &str = "csr.der";
+/// Ends the name of a slot that is being removed.
+const GONE: &str = ".gone";
 /// Most key slots on one server.
 const SLOTS_MAX: usize = 1_000;
 
 /// Returns the ids of every slot whose key is here.
-pub(super) fn held(state: &StateDir) -> Result<Vec<String>, Problem> {
-    let dir = state.make_dir(DIR)?;
-    let entries = fs::read_dir(&dir).map_err(|error| problem(&dir, "list", &error))?;
+pub(crate) fn held(state: &StateDir) -> Result<Vec<String>, Problem> {
+    let dir = state.path().join(DIR);
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(problem(&dir, "list", &error)),
+    };
     let mut slots: Vec<String> = entries
         .flatten()
         .filter(|entry| entry.path().join(KEY).is_file())
@@ -42,15 +50,29 @@ pub(super) fn make(state: &StateDir, slot: &KeySlot) -> Result<Vec<u8>, Problem>
     if held(state)?.len() >= SLOTS_MAX {
         return Err(Problem::new(
             "KEY_SLOTS_FULL",
-            format!("this agent already holds {SLOTS_MAX} keys"),
-            "keys are kept until their certificate is purged",
-            "purge certificates that are no longer needed on this server",
+            format!("this agent already holds {SLOTS_MAX} keys and makes no more"),
+            "kept are the keys of running orders, of what is deployed and of the three before it, also of targets that \
+             were removed; and every key whose certificate was never deployed",
+            format!(
+                "`certwright-agent status -o json` lists the keys that nothing desired names; remove those whose \
+                 certificates are not needed any more with `rm -r {}/SLOT`",
+                state.path().join(DIR).display()
+            ),
         ));
     }
     let key = generate(slot.key_type)?;
     let csr = request(&key, &slot.identifiers)?;
     store(state, &dir, &slot.id, &key.serialize_pem().into(), &csr).map_err(|error| problem(&dir, "write", &error))?;
     Ok(csr)
+}
+
+/// Deletes the keys of these slots, and what a crash left of earlier ones.
+pub(super) fn remove(state: &StateDir, ids: &BTreeSet<String>) -> Result<(), Problem> {
+    let dir = state.path().join(DIR);
+    for id in ids.iter().filter(|id| is_item_id(id)) {
+        discard(&dir, id).map_err(|error| problem(&dir.join(id), "remove", &error))?;
+    }
+    clear(&dir).map_err(|error| problem(&dir, "clear", &error))
 }
 
 /// Reads the key of a slot, PKCS #8 PEM.
@@ -110,10 +132,7 @@ fn request(key: &KeyPair, identifiers: &[String]) -> Result<Vec<u8>, Problem> {
 /// The slot appears whole, by one rename, or not at all.
 fn store(state: &StateDir, dir: &Path, id: &str, key: &SecretString, csr: &[u8]) -> io::Result<()> {
     let staged: PathBuf = state.path().join(DIR).join(format!(".{id}.new"));
-    match fs::remove_dir_all(&staged) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove_dir(&staged)?;
     std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&staged)?;
     let written = write_new(&staged.join(KEY), key.expose_secret().as_bytes())
         .and_then(|()| write_new(&staged.join(CSR), csr))
@@ -124,6 +143,40 @@ fn store(state: &StateDir, dir: &Path, id: &str, key: &SecretString, csr: &[u8])
     }
     written?;
     sync_dir(&state.path().join(DIR))
+}
+
+/// The slot disappears whole, by one rename; `clear` removes what it held.
+fn discard(dir: &Path, id: &str) -> io::Result<()> {
+    let gone = dir.join(format!(".{id}{GONE}"));
+    remove_dir(&gone)?;
+    match fs::rename(dir.join(id), gone) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn clear(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    // Nothing is lost before it is certain that the slot's name is gone.
+    sync_dir(dir)?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(GONE)) {
+            remove_dir(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn crypto(what: &str, error: &rcgen::Error) -> Problem {
@@ -137,9 +190,13 @@ fn crypto(what: &str, error: &rcgen::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::plan::Status;
+    use crate::plan::slots::tests::left;
+    use crate::plan::slots::{KeyUse, expendable};
 
     fn state() -> (tempfile::TempDir, StateDir) {
         let dir = tempfile::tempdir().unwrap();
@@ -185,5 +242,83 @@ mod tests {
         assert_eq!(fs::metadata(state.path().join("keys/slot-1/key.pem")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(state.path().join("keys/slot-1")).unwrap().mode() & 0o777, 0o700);
         assert_eq!(read(&state, "slot-2").unwrap_err().reason, "KEY_LOST");
+    }
+
+    fn named(id: &str) -> KeySlot {
+        KeySlot { id: id.into(), ..slot(KeyType::P256) }
+    }
+
+    #[test]
+    fn a_key_is_removed_whole_and_only_when_it_is_listed() {
+        let (_dir, state) = state();
+        let none = BTreeSet::new();
+        remove(&state, &none).unwrap();
+        assert!(!state.path().join("keys").exists());
+        let csr = make(&state, &named("a")).unwrap();
+        make(&state, &named("b")).unwrap();
+        let listed = ["a", "absent", "../lock", ".", "..", ""].map(str::to_owned);
+        state.lock().unwrap();
+        remove(&state, &listed.into()).unwrap();
+        assert_eq!(held(&state).unwrap(), ["b"]);
+        assert!(state.path().join("lock").exists());
+        assert_eq!(fs::read_dir(state.path().join("keys")).unwrap().count(), 1);
+        assert_ne!(make(&state, &named("a")).unwrap(), csr, "a slot that is wished for again gets a new key");
+    }
+
+    #[test]
+    fn a_crash_while_a_key_is_removed_leaves_it_whole_or_gone() {
+        let (_dir, state) = state();
+        let keys = state.path().join("keys");
+        let a = BTreeSet::from(["a".to_owned()]);
+        make(&state, &named("b")).unwrap();
+        // Cut before the rename: whole. After it, and with half of it removed: gone, and cleared by the next look.
+        for half in [false, true] {
+            make(&state, &named("a")).unwrap();
+            fs::rename(keys.join("a"), keys.join(".a.gone")).unwrap();
+            if half {
+                fs::remove_file(keys.join(".a.gone/csr.der")).unwrap();
+            }
+            assert_eq!(held(&state).unwrap(), ["b"]);
+            assert_eq!(read(&state, "a").unwrap_err().reason, "KEY_LOST");
+            make(&state, &named("a")).unwrap();
+            remove(&state, if half { &a } else { const { &BTreeSet::new() } }).unwrap();
+            assert_eq!(held(&state).unwrap().contains(&"a".to_owned()), !half);
+            assert!(!keys.join(".a.gone").exists());
+            remove(&state, &a).unwrap();
+        }
+        assert_eq!(held(&state).unwrap(), ["b"]);
+    }
+
+    #[test]
+    fn a_busy_server_renews_on_and_on_and_keeps_its_pending_keys() {
+        // Thousands of fsyncs: in memory, where there is one.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        make(&state, &named("pending")).unwrap();
+        let mut uses = BTreeMap::<String, KeyUse>::new();
+        for number in 0..SLOTS_MAX + 100 {
+            let id = format!("slot-{number}");
+            make(&state, &named(&id)).unwrap();
+            uses.entry("t".to_owned()).or_default().record(&left(Some(&id), Status::Applied));
+            let held = held(&state).unwrap();
+            let ids = expendable(&held, &uses, &BTreeSet::from([id]));
+            remove(&state, &ids).unwrap();
+            assert!(held.len() <= 6, "{held:?}");
+            uses.values_mut().for_each(|uses| uses.forget(&held));
+        }
+        assert_eq!(held(&state).unwrap(), ["pending", "slot-1096", "slot-1097", "slot-1098", "slot-1099"]);
+    }
+
+    #[test]
+    fn a_full_server_says_what_it_keeps_and_how_to_clear_it() {
+        let (_dir, state) = state();
+        for number in 0..SLOTS_MAX {
+            let dir = state.make_dir("keys").unwrap().join(format!("slot-{number}"));
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join(KEY), "").unwrap();
+        }
+        let problem = make(&state, &named("one-more")).unwrap_err();
+        assert_eq!(problem.reason, "KEY_SLOTS_FULL");
+        assert!(problem.hint.contains("certwright-agent status") && problem.hint.contains("/keys/SLOT"), "{problem:?}");
     }
 }

@@ -1,5 +1,7 @@
-//! What the agent remembers over a restart: the last desired state and what came of each target. JSON, written whole
-//! and durably. Holds no secret but challenge answers, and never a private key.
+//! What the agent remembers over a restart: the last desired state, what came of each target, and which keys each used.
+//! JSON, written whole and durably. Holds no secret but challenge answers, and never a private key.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,18 +11,22 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Outcome;
+use crate::plan::slots::KeyUse;
 use crate::problem::Problem;
 use crate::state::StateDir;
 use crate::target::StateName;
 
 const DESIRED: &str = "desired.json";
 const OUTCOMES: &str = "outcomes.json";
+const KEY_USES: &str = "key_uses.json";
 
 /// What was on the disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) desired: Option<wire::GetDesiredResponse>,
     pub(crate) outcomes: Vec<Outcome>,
+    /// By target id.
+    pub(crate) key_uses: BTreeMap<String, KeyUse>,
 }
 
 /// The wire form is kept, so that an upgraded agent understands items that an older one refused.
@@ -38,7 +44,8 @@ pub(crate) fn load(state: &StateDir) -> Result<Loaded, Problem> {
             Some(wire::GetDesiredResponse::decode(bytes.as_slice()).map_err(|error| broken(DESIRED, &error))?)
         }
     };
-    Ok(Loaded { desired, outcomes: read(state, OUTCOMES)?.unwrap_or_default() })
+    let outcomes = read(state, OUTCOMES)?.unwrap_or_default();
+    Ok(Loaded { desired, outcomes, key_uses: read(state, KEY_USES)?.unwrap_or_default() })
 }
 
 pub(crate) fn save_desired(state: &StateDir, response: &wire::GetDesiredResponse) -> Result<(), Problem> {
@@ -46,7 +53,13 @@ pub(crate) fn save_desired(state: &StateDir, response: &wire::GetDesiredResponse
     write(state, DESIRED, &StoredDesired { name, response: STANDARD.encode(response.encode_to_vec()) })
 }
 
-pub(crate) fn save_outcomes(state: &StateDir, outcomes: &[Outcome]) -> Result<(), Problem> {
+/// Keys first: an outcome that is lost is made again, and its key noted again; one that is kept is not.
+pub(crate) fn save_outcomes(
+    state: &StateDir,
+    outcomes: &[Outcome],
+    key_uses: &BTreeMap<String, KeyUse>,
+) -> Result<(), Problem> {
+    write(state, KEY_USES, key_uses)?;
     write(state, OUTCOMES, outcomes)
 }
 
@@ -84,6 +97,9 @@ mod tests {
         };
         save_desired(&state, &response).unwrap();
         assert_eq!(load(&state).unwrap().desired, Some(response));
+        let key_uses = BTreeMap::from([("t1".to_owned(), KeyUse::default())]);
+        save_outcomes(&state, &[], &key_uses).unwrap();
+        assert_eq!(load(&state).unwrap().key_uses, key_uses);
         state.write(OUTCOMES, b"{").unwrap();
         assert_eq!(load(&state).unwrap_err().reason, "LEDGER_BROKEN");
     }

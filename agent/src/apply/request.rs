@@ -1,5 +1,6 @@
 //! What `net` may ask of `apply`, and the answers: one enum each way, so that the two can live in two processes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -8,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ledger::Loaded;
 use crate::host::CommandOutcome;
 use crate::plan::Outcome;
+use crate::plan::slots::KeyUse;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::target::{KeySlot, Target};
@@ -21,15 +23,29 @@ pub(crate) enum ApplyRequest {
     Policy,
     Load,
     SaveDesired(Box<proto::agent::v1::GetDesiredResponse>),
-    SaveOutcomes(Vec<Outcome>),
+    SaveOutcomes {
+        outcomes: Vec<Outcome>,
+        key_uses: BTreeMap<String, KeyUse>,
+    },
     KeysHeld,
     MakeKey(KeySlot),
+    /// Only ids that `plan::slots` calls expendable.
+    RemoveKeys(BTreeSet<String>),
     Inspect(Box<Target>),
     Install(Box<Install>),
     Run(Vec<String>),
-    Purge { target: Box<Target>, names: Vec<String> },
-    ServeToken { webroot: String, token: String, key_authorization: String },
-    WithdrawTokens { keep: Vec<(String, String)> },
+    Purge {
+        target: Box<Target>,
+        names: Vec<String>,
+    },
+    ServeToken {
+        webroot: String,
+        token: String,
+        key_authorization: String,
+    },
+    WithdrawTokens {
+        keep: Vec<(String, String)>,
+    },
 }
 
 /// A version to put into a target's directory.

@@ -70,6 +70,8 @@ struct Attempt {
     job: Job,
     started_at: Timestamp,
     steps: Vec<Step>,
+    /// The version's files are in place.
+    written: bool,
 }
 
 /// Each distinct command of a pass, run by whoever needs it first.
@@ -99,7 +101,7 @@ impl Deployer {
 
     /// Writes the files; `None` when the attempt ends here.
     async fn begin(&self, job: Job) -> Option<Attempt> {
-        let mut attempt = Attempt { job, started_at: self.clock.now(), steps: Vec::new() };
+        let mut attempt = Attempt { job, started_at: self.clock.now(), steps: Vec::new(), written: false };
         if attempt.job.target.purge {
             let outcome = self.purge(&mut attempt).await;
             self.tell(&attempt, Change::Done(Box::new(outcome))).await;
@@ -115,8 +117,8 @@ impl Deployer {
             Written::Yes => (None, String::new()),
             Written::Failed(problem) => (Some(problem.clone()), problem.cause),
         };
-        let ok = problem.is_none();
-        attempt.step("write", attempt.job.target.dir.clone(), ok, None, &note, started);
+        attempt.written = problem.is_none();
+        attempt.step("write", attempt.job.target.dir.clone(), attempt.written, None, &note, started);
         let Some(problem) = problem else { return Some(attempt) };
         let outcome = self.outcome(&attempt, Status::Failed, Some(problem), None);
         self.tell(&attempt, Change::Done(Box::new(outcome))).await;
@@ -269,6 +271,7 @@ impl Deployer {
             target_id: target.id.clone(),
             wish: target.digest(),
             version_id: target.version.as_ref().map(|version| version.id.clone()).unwrap_or_default(),
+            key_slot_id: target.key_slot_id.clone().filter(|_| attempt.written),
             deploy_wish: target.deploy_wish,
             status,
             served_fingerprint_sha256: shown,

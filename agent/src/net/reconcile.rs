@@ -23,6 +23,7 @@ use super::report::{Observed, report};
 use super::session::Link;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
+use crate::plan::slots::{KeyUse, expendable};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step};
 use crate::problem::Problem;
 use crate::target::{Challenge, Desired, KeySlot, Place, StateName};
@@ -93,11 +94,16 @@ pub(crate) struct Reconciler {
     confirmed: bool,
     ignored: Option<StateName>,
     outcomes: BTreeMap<String, Outcome>,
+    /// Which keys each target used, by target id.
+    key_uses: BTreeMap<String, KeyUse>,
+    /// The outcomes or the uses of keys are not on the disk as they are here.
     outcomes_changed: bool,
     doing: BTreeMap<String, &'static str>,
     later: BTreeMap<String, Instant>,
     passes: usize,
     keys_held: Vec<String>,
+    /// Something happened since the last look for keys that nobody needs.
+    keys_to_sift: bool,
     keys_busy: BTreeSet<String>,
     keys_rest: BTreeMap<String, Instant>,
     key_problems: BTreeMap<String, Problem>,
@@ -149,11 +155,13 @@ impl Reconciler {
             confirmed: false,
             ignored: None,
             outcomes,
+            key_uses: loaded.key_uses,
             outcomes_changed: false,
             doing: BTreeMap::new(),
             later: BTreeMap::new(),
             passes: 0,
             keys_held,
+            keys_to_sift: true,
             keys_busy: BTreeSet::new(),
             keys_rest: BTreeMap::new(),
             key_problems: BTreeMap::new(),
@@ -218,6 +226,7 @@ impl Reconciler {
             self.work.spawn(serve_challenges(self.apply.clone(), Arc::clone(&self.listeners), wanted));
         }
         self.save_outcomes().await;
+        self.remove_keys().await;
         let Some(client) = self.link.borrow().client.clone() else { return };
         if self.pull.is_due(now) {
             self.pull.begin();
@@ -327,8 +336,10 @@ impl Reconciler {
             Change::Done(outcome) => {
                 self.doing.remove(&progress.target_id);
                 info!(target_id = outcome.target_id, status = ?outcome.status, attempt = outcome.attempt, "target done");
+                self.key_uses.entry(progress.target_id.clone()).or_default().record(&outcome);
                 self.outcomes.insert(progress.target_id, *outcome);
                 self.outcomes_changed = true;
+                self.keys_to_sift = true;
             }
         }
         self.want_report();
@@ -396,11 +407,15 @@ impl Reconciler {
             }
             Err(problem) => self.see_key_problem(id, problem),
         }
+        self.see_keys_held().await;
+        self.want_report();
+    }
+
+    async fn see_keys_held(&mut self) {
         match self.apply.keys_held().await {
             Ok(held) => self.keys_held = held,
             Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message),
         }
-        self.want_report();
     }
 
     /// Takes an offered desired state: judged, on the disk, and only then acted on.
@@ -446,6 +461,7 @@ impl Reconciler {
         self.outcomes.retain(|id, _| targets.contains(id) || refused.contains(id));
         self.outcomes_changed |= self.outcomes.len() != count;
         self.desired = Some(desired);
+        self.keys_to_sift = true;
         self.challenges.wanted = true;
         self.challenges.not_before = None;
         self.want_report();
@@ -456,10 +472,36 @@ impl Reconciler {
             return;
         }
         let outcomes = self.outcomes.values().cloned().collect();
-        if let Err(problem) = self.apply.perform(ApplyRequest::SaveOutcomes(outcomes)).await {
-            // Forgetting an outcome costs one more reload after a restart, nothing else.
+        let save = ApplyRequest::SaveOutcomes { outcomes, key_uses: self.key_uses.clone() };
+        if let Err(problem) = self.apply.perform(save).await {
+            // Forgetting an outcome costs one more reload after a restart, nothing else; a use forgotten keeps a key.
             warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
         }
+    }
+
+    /// Deletes the keys that nobody needs. Only while the state held here is the one the controller holds, and nothing
+    /// is under way that may read a key of an older one; the loop waits, so neither can begin meanwhile.
+    async fn remove_keys(&mut self) {
+        let agreed = self.confirmed && self.ignored.is_none() && !self.pull.wanted && !self.pull.busy;
+        let idle = self.doing.is_empty() && self.keys_busy.is_empty();
+        let Some(desired) = self.desired.as_ref().filter(|_| self.keys_to_sift && agreed && idle) else { return };
+        self.keys_to_sift = false;
+        let ids = expendable(&self.keys_held, &self.key_uses, &desired.slots_named);
+        for id in &ids {
+            info!(key_slot_id = id, "key removed: later versions took its place");
+        }
+        // Also with nothing to remove: it clears what a crash left.
+        if let Err(problem) = self.apply.perform(ApplyRequest::RemoveKeys(ids)).await {
+            warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+        }
+        let before = self.keys_held.len();
+        self.see_keys_held().await;
+        if self.keys_held.len() != before {
+            self.key_uses.values_mut().for_each(|uses| uses.forget(&self.keys_held));
+            self.outcomes_changed = true;
+            self.want_report();
+        }
+        self.key_uses.retain(|_, uses| !uses.is_empty());
     }
 
     /// Lets running deployments end, so that a stop does not cut a reload short.
