@@ -68,6 +68,8 @@ async fn a_certificate_goes_the_whole_road() {
     controller.wait(|seen| seen.target(TargetStatus::Applied).filter(|report| report.purged)).await;
     assert_eq!(fs::read_dir(site.dir()).unwrap().count(), 0);
     agent.stop().await.unwrap();
+    let uses: serde_json::Value = serde_json::from_slice(&site.key_uses()).unwrap();
+    assert_eq!(uses, serde_json::json!({"target-1": {"retired": ["slot-1"], "live": []}}));
 }
 
 #[tokio::test]
@@ -144,6 +146,8 @@ async fn what_the_policy_does_not_allow_is_refused_and_never_fetched() {
     assert_eq!(reason, "POLICY_PORT");
     assert_eq!(controller.fetches(), 0);
     agent.stop().await.unwrap();
+    let uses = String::from_utf8(site.key_uses()).unwrap();
+    assert!(!uses.contains("slot-1"), "a key that was never written is pending: {uses}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +317,7 @@ async fn no_key_goes_before_the_controller_has_spoken() {
 
     // Retired long ago, as far as this server knows.
     let uses = r#"{"t":{"retired":["k1","a","b","c"],"live":[]}}"#;
-    fs::write(site.state().join("key_uses.json"), uses).unwrap();
+    fs::write(site.key_uses_path(), uses).unwrap();
     let key = || fs::read_to_string(site.state().join("keys/k1/key.pem")).unwrap();
     let before = key();
     // The stored state does without this key, the controller went back to it meanwhile.

@@ -109,6 +109,14 @@ impl Site {
         self.root.path().join("state")
     }
 
+    pub(crate) fn key_uses_path(&self) -> PathBuf {
+        self.state().join("key_uses.json")
+    }
+
+    pub(crate) fn key_uses(&self) -> Vec<u8> {
+        std::fs::read(self.key_uses_path()).unwrap()
+    }
+
     pub(crate) fn webroot(&self) -> PathBuf {
         self.root.path().join("www")
     }
