@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use e2e::lab::program;
 use e2e::site::Site;
 
 use crate::{SOON, is_done, says};
@@ -53,6 +54,27 @@ async fn without_its_master_key_it_refuses_and_initialises_nothing() -> anyhow::
     says(&refusal(&mut site, &config).await?, &["master.key", "600"]);
 
     site.control.host.ok(&["chmod", "600", &key]).await?;
+    site.control.start().await?;
+    says(&site.control.ok(&["issuers", "ls"], &[]).await?, &["lab"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rotated_master_key_opens_the_database_and_the_old_one_no_longer_does() -> anyhow::Result<()> {
+    let mut site = Site::start().await?;
+    let (state, key, config) =
+        (site.control.path("state"), site.control.path("state.key/master.key"), site.control.path("controller.toml"));
+    let new = site.control.path("new.key");
+    let controller = program("certwright-controller")?;
+    let rotate = [controller.as_str(), "rotate-master-key", "--state", &state, "--new", &new];
+    says(&site.control.host.run(&rotate).await?.text(), &["another controller"]);
+
+    if let Some(running) = site.control.process.take() {
+        running.stop().await?;
+    }
+    site.control.host.ok(&rotate).await?;
+    says(&refusal(&mut site, &config).await?, &["master.key", "not the key"]);
+    std::fs::rename(&new, &key)?;
     site.control.start().await?;
     says(&site.control.ok(&["issuers", "ls"], &[]).await?, &["lab"]);
     Ok(())
