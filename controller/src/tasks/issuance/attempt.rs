@@ -227,23 +227,16 @@ impl Attempt<'_> {
             order.value.enter(Phase::Checking, self.now);
             return self.save(&order, Changes::new()).await;
         }
+        let names = &self.certificate().specification.identifiers;
         let verdicts =
-            preflight::names(self.context.lookup.as_ref(), &self.certificate().specification.identifiers).await;
-        let mut changes = Changes::new();
-        let mut doubts = 0;
-        for (_, verdict) in verdicts {
-            match verdict {
-                Verdict::Ok => {}
-                Verdict::Contradicted(problem) => return self.fail(problem, Retry::Now, false).await,
-                Verdict::Unknown(problem) if doubts < DOUBTS_MAX => {
-                    doubts += 1;
-                    changes = changes.event(&self.doubt(problem));
-                }
-                Verdict::Unknown(_) => {}
+            preflight::names(self.context.lookup.as_ref(), names).await.into_iter().map(|(_, verdict)| verdict);
+        match self.weigh(verdicts) {
+            Err(problem) => self.fail(problem, Retry::Now, false).await,
+            Ok(changes) => {
+                order.value.enter(Phase::Ordering, self.context.hub.now());
+                self.save(&order, changes).await
             }
         }
-        order.value.enter(Phase::Ordering, self.context.hub.now());
-        self.save(&order, changes).await
     }
 
     async fn check_visible(&self) -> Result<(), StepError> {
@@ -253,21 +246,27 @@ impl Attempt<'_> {
         // At most 100, each with its own time limit.
         let looks =
             open.map(|one| preflight::visible(lookup, probe, &one.identifier, &one.token, &one.key_authorization));
-        let mut changes = Changes::new();
-        let mut doubts = 0;
-        for verdict in join_all(looks).await {
-            match verdict {
-                Verdict::Ok => {}
-                Verdict::Contradicted(problem) => return self.fail(problem, Retry::Now, false).await,
-                Verdict::Unknown(problem) if doubts < DOUBTS_MAX => {
-                    doubts += 1;
-                    changes = changes.event(&self.doubt(problem));
-                }
-                Verdict::Unknown(_) => {}
+        match self.weigh(join_all(looks).await.into_iter()) {
+            Err(problem) => self.fail(problem, Retry::Now, false).await,
+            Ok(changes) => {
+                order.value.visible = true;
+                self.save(&order, changes).await
             }
         }
-        order.value.visible = true;
-        self.save(&order, changes).await
+    }
+
+    /// What was seen ends the attempt with the first contradiction; what could not be seen from here becomes events.
+    fn weigh(&self, verdicts: impl Iterator<Item = Verdict>) -> Result<Changes, Problem> {
+        let mut doubts = Vec::new();
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Ok => {}
+                Verdict::Contradicted(problem) => return Err(problem),
+                Verdict::Unknown(problem) => doubts.push(problem),
+            }
+        }
+        let events = doubts.into_iter().take(DOUBTS_MAX).map(|problem| self.doubt(problem));
+        Ok(events.fold(Changes::new(), |changes, event| changes.event(&event)))
     }
 
     /// Something could not be seen from here; the CA may see it.
