@@ -37,8 +37,10 @@ async fn an_agent_that_slept_for_a_month_comes_back_by_itself() {
     world.operator.create(&wish(&world, "web", Custody::Agent, 0)).await.unwrap();
     world.settle_live("web", SOON).await;
     world.agents[0].stop().await;
+    world.controller.stop().await;
     tokio::time::sleep(35 * DAY).await;
-    assert_eq!(agent(&world).await.status, "expired");
+    world.controller.start();
+    world.settle("it is seen to be expired", SOON, async |world| agent(world).await.status == "expired").await;
     world.agents[0].start();
     let connected = async |world: &World| agent(world).await.status == "connected";
     world.settle("it has a new identity", Duration::from_secs(600), connected).await;

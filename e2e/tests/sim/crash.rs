@@ -61,9 +61,13 @@ async fn arrive(world: &mut World, custody: Custody, extra_orders_max: usize) {
     assert!(orders.len() <= 1 + extra_orders_max, "{orders:#?}\n{}", world.picture().await);
 }
 
+/// A commit syncs twice. Killed before its first sync it is lost, with all that was done since the commit before it;
+/// killed after its second it is durable, and nobody was told. Between the two it is lost as well.
+const SYNCS_PER_COMMIT: u64 = 2;
+
 async fn matrix(side: Side, steps: &[Step], custody: Custody, stride: u64) {
     for step in steps {
-        let mut nth = 1;
+        let mut nth = if *step == Step::AfterSync { stride } else { 1 };
         while survive(side, *step, nth, custody, Plan::default()).await {
             nth += stride;
             assert!(nth < POINTS_MAX, "{step:?} has no end");
@@ -74,24 +78,23 @@ async fn matrix(side: Side, steps: &[Step], custody: Custody, stride: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn the_controller_dies_at_every_commit_of_a_certificate_in_agent_custody() {
-    matrix(Side::Controller, &[Step::BeforeSync, Step::AfterSync], Custody::Agent, 1).await;
+    matrix(Side::Controller, &[Step::BeforeSync, Step::AfterSync], Custody::Agent, SYNCS_PER_COMMIT).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_controller_dies_at_every_commit_of_a_certificate_in_its_own_custody() {
-    matrix(Side::Controller, &[Step::BeforeSync, Step::AfterSync], Custody::Controller, 1).await;
+    matrix(Side::Controller, &[Step::BeforeSync, Step::AfterSync], Custody::Controller, SYNCS_PER_COMMIT).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_controller_dies_around_every_request_to_the_ca() {
-    for custody in [Custody::Agent, Custody::Controller] {
-        matrix(Side::Controller, &[Step::CaRequest, Step::CaReply], custody, 1).await;
-    }
+    matrix(Side::Controller, &[Step::CaRequest, Step::CaReply], Custody::Agent, 1).await;
+    matrix(Side::Controller, &[Step::CaReply], Custody::Controller, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_controller_dies_while_it_sends() {
-    matrix(Side::Controller, &[Step::NetworkWrite], Custody::Agent, 3).await;
+    matrix(Side::Controller, &[Step::NetworkWrite], Custody::Agent, 4).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +107,7 @@ async fn the_agent_dies_around_every_command_port_and_connection() {
 #[tokio::test(start_paused = true)]
 async fn the_agent_dies_while_it_sends() {
     for custody in [Custody::Agent, Custody::Controller] {
-        matrix(Side::Agent, &[Step::NetworkWrite], custody, 2).await;
+        matrix(Side::Agent, &[Step::NetworkWrite], custody, 3).await;
     }
 }
 
@@ -120,7 +123,7 @@ async fn a_ca_that_hands_out_no_order_twice_gets_at_most_one_extra() {
 
 #[tokio::test(start_paused = true)]
 async fn both_die_again_and_again_on_a_disk_that_tears_writes() {
-    for seed in 1..=12_u64 {
+    for seed in 1..=8_u64 {
         let mut random = split_mix(seed);
         let mut draw = |below: u64| {
             random = split_mix(random);
@@ -213,12 +216,12 @@ async fn matrix_after(act: Act, stride: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_survives_and_the_old_certificate_is_served_until_the_new_one_is() {
-    matrix_after(Act::Renew, 3).await;
+    matrix_after(Act::Renew, 6).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_survives_and_leaves_nothing() {
-    matrix_after(Act::Purge, 2).await;
+    matrix_after(Act::Purge, 3).await;
 }
 
 #[tokio::test(start_paused = true)]

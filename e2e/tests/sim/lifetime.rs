@@ -148,7 +148,7 @@ async fn delete_stops_managing_and_leaves_the_files() {
     world.operator.delete("web", false).await.unwrap();
     let gone = async |world: &World| world.operator.certificates().await.is_empty();
     world.settle("the certificate is gone", SOON, gone).await;
-    tokio::time::sleep(2 * DAY).await;
+    tokio::time::sleep(DAY * 4 / 5).await;
     assert!(world.agents[0].dir("web").join("key.pem").exists(), "files stay");
     assert!(served(&world, 0, "web.example.test").is_some(), "and are served");
     assert_eq!(world.ca.orders().len(), 1, "no renewal any more");
