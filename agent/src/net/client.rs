@@ -90,6 +90,10 @@ impl ConnectError {
                     "check that the controller runs, that the address is right, and that the port is open from here";
                 Problem::new("CONTROLLER_UNREACHABLE", self.to_string(), cause, hint)
             }
+            Self::Tls(_, error) if is_connection(error) => {
+                let hint = "the connection broke off before anything was said: check the network, and that the controller runs";
+                Problem::new("CONTROLLER_UNREACHABLE", self.to_string(), cause, hint)
+            }
             Self::Tls(..) => {
                 let hint = "the address may belong to another service, something may intercept the connection, or the \
                             join token may be of another controller";
@@ -123,11 +127,23 @@ pub(crate) fn is_transient(status: &Status) -> bool {
 
 /// Returns the four parts of a refusal, or makes them for a status that carries none.
 pub(crate) fn refusal(status: &Status) -> Problem {
-    detail(status).unwrap_or_else(|| {
+    detail(status).or_else(|| refused_by_tls(status)).unwrap_or_else(|| {
         let message = format!("the controller refused: {:?}", status.code());
         let hint = "look at this agent in the controller's dashboard";
         Problem::new("CONTROLLER_REFUSED", message, one_line(status.message(), 400), hint)
     })
+}
+
+/// In TLS 1.3 a server's refusal of our certificate comes only with the first call, below tonic's "transport error".
+fn refused_by_tls(status: &Status) -> Option<Problem> {
+    let below = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    let alert = below.map(ToString::to_string).find(|text| text.contains("fatal alert"))?;
+    let hint = "its identity may have expired long ago, or be of another controller: enrol again with `certwright agents enroll NAME --replace`";
+    Some(Problem::new("IDENTITY_REFUSED", "the controller refused this agent's identity", one_line(&alert, 400), hint))
+}
+
+fn is_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
 }
 
 fn detail(status: &Status) -> Option<Problem> {

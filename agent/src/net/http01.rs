@@ -1,14 +1,14 @@
 //! Answers HTTP-01 (RFC 8555 §8.3). A port is open only while a token for it is desired. Serves nothing but the exact
 //! path of a live token asked for with a host name of that token; everything else is 404.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::host::{Connection, Host, Incoming};
@@ -129,19 +129,24 @@ fn listen(incoming: Box<dyn Incoming>, tokens: Tokens) -> Listener {
 /// Accepts until the sender of the tokens is gone; returns the answers still under way.
 async fn accept(mut incoming: Box<dyn Incoming>, mut tokens: watch::Receiver<Arc<Tokens>>) -> JoinSet<()> {
     let mut answers = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         // Cancel-safe: `accept`, `join_next` and `changed` lose nothing.
         tokio::select! {
             biased;
             changed = tokens.changed() => if changed.is_err() { break },
-            Some(_) = answers.join_next(), if !answers.is_empty() => {}
-            accepted = incoming.accept(), if answers.len() < CONNECTIONS_MAX => match accepted {
+            Some(_) = answers.join_next(), if !answers.is_empty() => open.retain(|answer| !answer.is_finished()),
+            accepted = incoming.accept() => match accepted {
                 Ok(stream) => {
+                    // The newest may be the CA: a crowd of silent peers must not keep it out.
+                    if open.len() >= CONNECTIONS_MAX && let Some(oldest) = open.pop_front() {
+                        oldest.abort();
+                    }
                     let tokens = Arc::clone(&tokens.borrow());
-                    answers.spawn(async move {
+                    open.push_back(answers.spawn(async move {
                         // A peer that is slow or goes away is its own loss.
                         drop(timeout(CONNECTION, answer(stream, &tokens)).await);
-                    });
+                    }));
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },

@@ -8,7 +8,7 @@ use proto::agent::v1 as wire;
 use proto::id::{Identity as Name, Role};
 use proto::text::one_line;
 use proto::tls::{Credentials, Peer, Trust};
-use proto::x509::{LeafFacts, parse_key, spki_of_key, spki_pin};
+use proto::x509::{Chain, LeafFacts, parse_key, spki_of_key, spki_pin, to_pem};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -92,7 +92,7 @@ impl Identity {
         let answer = call(client.renew_identity(wire::RenewIdentityRequest { csr_der })).await;
         let answer = answer.map_err(|status| refusal(&status))?;
         let reply = Reply { agent_id: &self.agent_id, leaf_der: answer.leaf_der, ca_der: answer.ca_der };
-        let checked = reply.check(&self.key, None)?;
+        let checked = reply.check(&self.key, &Anchor::Held(&self.roots))?;
         let (state, agent_name, controller) = (state.clone(), self.agent_name.clone(), self.controller.clone());
         tokio::task::spawn_blocking(move || save(&state, &checked, &agent_name, &controller))
             .await
@@ -117,13 +117,14 @@ pub(crate) async fn enroll(
     };
     let answer = call(client.enroll(request)).await.map_err(|status| refusal(&status))?;
     let reply = Reply { agent_id: &answer.agent_id, leaf_der: answer.leaf_der, ca_der: answer.ca_der };
-    let checked = reply.check(&key, Some(token.pin))?;
+    let checked = reply.check(&key, &Anchor::Pin(token.pin))?;
     save(state, &checked, &one_line(&answer.agent_name, 128), controller)
 }
 
 /// Returns the identity key; makes it, durably, the first time.
 fn make_key(state: &StateDir) -> Result<SecretString, Problem> {
-    if let Some(key) = read_key(state)? {
+    // One that does not parse is worth nothing: enrolling again must mend it.
+    if let Some(key) = read_key(state)?.filter(|key| spki_of_key(key).is_ok()) {
         return Ok(key);
     }
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| broken(error.to_string()))?;
@@ -155,6 +156,15 @@ struct Reply<'a> {
     ca_der: Vec<Vec<u8>>,
 }
 
+/// What makes an identity CA believable.
+enum Anchor<'a> {
+    /// At first contact: the pin of the join token.
+    Pin([u8; 32]),
+    /// Later: a root held already must be among those answered, so that one bad answer can neither lock this agent out
+    /// nor plant a foreign CA. Rotation always answers old and new.
+    Held(&'a [CertificateDer<'static>]),
+}
+
 struct Checked {
     agent_id: String,
     leaf_der: Vec<u8>,
@@ -162,8 +172,8 @@ struct Checked {
 }
 
 impl Reply<'_> {
-    /// The leaf must be for our key and our id, and one CA must be the pinned one.
-    fn check(self, key: &SecretString, pin: Option<[u8; 32]>) -> Result<Checked, Problem> {
+    /// The leaf must be for our key and our id and be signed by one of the CAs, of which one must be anchored.
+    fn check(self, key: &SecretString, anchor: &Anchor<'_>) -> Result<Checked, Problem> {
         let bad = |what: &str| {
             Problem::new(
                 "IDENTITY_REPLY",
@@ -183,9 +193,19 @@ impl Reply<'_> {
         if self.ca_der.is_empty() || self.ca_der.len() > ROOTS_MAX {
             return Err(bad("no identity CA, or too many"));
         }
-        let pinned = |der: &Vec<u8>| pin.is_none_or(|pin| spki_pin(der).is_ok_and(|found| found == pin));
-        if !self.ca_der.iter().any(pinned) {
-            return Err(bad("the identity CA is not the one of the join token"));
+        if !self.ca_der.iter().all(|der| LeafFacts::parse(der).is_ok_and(|facts| facts.is_ca)) {
+            return Err(bad("what it calls its identity CA is not a CA certificate"));
+        }
+        let anchored = |der: &Vec<u8>| match anchor {
+            Anchor::Pin(pin) => spki_pin(der).is_ok_and(|found| found == *pin),
+            Anchor::Held(roots) => roots.iter().any(|root| root.as_ref() == der.as_slice()),
+        };
+        if !self.ca_der.iter().any(anchored) {
+            return Err(bad("the identity CA is not the one of the join token, nor one that is known here"));
+        }
+        let signed = |der: &Vec<u8>| Chain::parse_pem((to_pem(&self.leaf_der) + &to_pem(der)).as_bytes()).is_ok();
+        if !self.ca_der.iter().any(signed) {
+            return Err(bad("the leaf is not signed by its identity CA"));
         }
         Ok(Checked { agent_id: self.agent_id.to_owned(), leaf_der: self.leaf_der, ca_der: self.ca_der })
     }
@@ -241,7 +261,7 @@ mod tests {
         let (leaf_der, ca) = issue(&signing, &format!("certwright:{role}:{id}"));
         let pin = if pinned { spki_pin(&ca).unwrap() } else { [0; 32] };
         let reply = Reply { agent_id: &id, leaf_der, ca_der: vec![ca] };
-        match reply.check(&key, Some(pin)) {
+        match reply.check(&key, &Anchor::Pin(pin)) {
             Err(problem) => Some(problem.cause),
             Ok(checked) => {
                 let identity = save(&state, &checked, "h1", "ctl:8443").unwrap();
@@ -251,6 +271,33 @@ mod tests {
                 None
             }
         }
+    }
+
+    #[test]
+    fn a_renewal_under_a_ca_that_is_not_held_changes_nothing() {
+        let key: SecretString = KeyPair::generate().unwrap().serialize_pem().into();
+        let id = proto::id::random_id();
+        let (leaf_der, ca) = issue(&key, &format!("certwright:agent:{id}"));
+        let (_, foreign) = issue(&key, &format!("certwright:agent:{id}"));
+        let check = |ca_der: Vec<Vec<u8>>, held: &[u8]| {
+            let held = [CertificateDer::from(held.to_vec())];
+            let reply = Reply { agent_id: &id, leaf_der: leaf_der.clone(), ca_der };
+            reply.check(&key, &Anchor::Held(&held)).err().map(|problem| problem.cause)
+        };
+        assert_eq!(check(vec![ca.clone()], &ca), None);
+        assert_eq!(check(vec![foreign.clone(), ca.clone()], &foreign), None, "rotation: the old one is held");
+        assert!(check(vec![ca.clone()], &foreign).unwrap().contains("known here"));
+        assert!(check(vec![foreign.clone()], &foreign).unwrap().contains("not signed"));
+        assert!(check(vec![leaf_der.clone(), ca.clone()], &ca).unwrap().contains("not a CA"));
+        assert!(check(vec![b"junk".to_vec(), ca.clone()], &ca).unwrap().contains("not a CA"));
+    }
+
+    #[test]
+    fn a_key_that_does_not_parse_is_made_anew_by_enrolling() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        state.write(KEY, b"torn").unwrap();
+        assert!(spki_of_key(&make_key(&state).unwrap()).is_ok());
     }
 
     #[test]
@@ -268,7 +315,8 @@ mod tests {
         let key = make_key(&state).unwrap();
         let id = proto::id::random_id();
         let (leaf_der, ca) = issue(&key, &format!("certwright:agent:{id}"));
-        let checked = Reply { agent_id: &id, leaf_der, ca_der: vec![ca] }.check(&key, None).unwrap();
+        let pin = spki_pin(&ca).unwrap();
+        let checked = Reply { agent_id: &id, leaf_der, ca_der: vec![ca] }.check(&key, &Anchor::Pin(pin)).unwrap();
         let mut identity = save(&state, &checked, "h1", "ctl:8443").unwrap();
         identity.not_before = Timestamp::from_second(0).unwrap();
         identity.not_after = Timestamp::from_second(30 * 86_400).unwrap();

@@ -1,6 +1,5 @@
 //! HTTP-01 over in-memory pipes: what a CA, a stranger and a slow peer get.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
