@@ -112,12 +112,19 @@ impl Presence {
         }
     }
 
-    /// Changes what is known of a connected agent; nothing happens when it is not connected.
+    /// Changes what is known of a connected agent; nothing happens when it is not connected. Views look again only when
+    /// the change is worth it: a heartbeat alone is not.
     pub fn update(&self, agent_id: &str, change: impl FnOnce(&mut Connected)) {
-        if let Some(connected) = self.lock().get_mut(agent_id) {
-            change(connected);
+        let mut agents = self.lock();
+        let Some(connected) = agents.get_mut(agent_id) else { return };
+        let before = (connected.serving.clone(), connected.doing.clone(), connected.generation_reported);
+        change(connected);
+        let news =
+            (&before.0, &before.1, before.2) != (&connected.serving, &connected.doing, connected.generation_reported);
+        drop(agents);
+        if news {
+            self.touch();
         }
-        self.touch();
     }
 
     /// Returns what is known of a connected agent.
@@ -144,5 +151,31 @@ impl Presence {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Connected>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_look_again_at_news_and_not_at_heartbeats() {
+        let presence = Presence::default();
+        let now = Timestamp::UNIX_EPOCH;
+        drop(presence.attach("a1", now));
+        let mut touched = presence.touched();
+        let mut news = |agent_id: &str, change: &dyn Fn(&mut Connected)| {
+            presence.update(agent_id, change);
+            let changed = touched.has_changed().unwrap();
+            touched.borrow_and_update();
+            changed
+        };
+        assert!(!news("a1", &|connected| connected.clock_skew_ms = 7));
+        assert!(news("a1", &|connected| connected.serving = vec!["token".into()]));
+        assert!(!news("a1", &|connected| connected.serving = vec!["token".into()]));
+        assert!(news("a1", &|connected| drop(connected.doing.insert("t1".into(), "writing".into()))));
+        assert!(news("a1", &|connected| connected.generation_reported = 3));
+        assert!(!news("a2", &|connected| connected.generation_reported = 3));
+        assert_eq!(presence.of("a1").unwrap().clock_skew_ms, 7);
     }
 }
