@@ -167,6 +167,12 @@ fn deploying(job: &Job, version: Option<&str>, targets: &[(Target, Option<Target
     let wanted = || {
         targets.iter().filter(|(target, _)| job.agent_id.as_ref().is_none_or(|agent_id| *agent_id == target.agent_id))
     };
+    if job.kind == Kind::Deploy && wanted().next().is_none() {
+        let hint = "certwright targets ls shows what is left; certwright targets add adds it again";
+        let problem =
+            Problem::new("TARGET_REMOVED", "the target was removed before it was deployed to again", "", hint);
+        return Progress { state: State::Failed, phase: "completed", retry_at: None, problem: Some(problem) };
+    }
     let statuses: Vec<Status> = wanted().map(|(target, state)| target.status(state.as_ref(), version)).collect();
     if statuses.contains(&Status::Pending) {
         return Progress { state: State::Running, phase: "deploying", retry_at: None, problem: None };
@@ -178,4 +184,120 @@ fn deploying(job: &Job, version: Option<&str>, targets: &[(Target, Option<Target
         Deployment::Failed | Deployment::Pending => State::Failed,
     };
     Progress { state, phase: "completed", retry_at: None, problem: problem.filter(|_| state != State::Succeeded) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::certificate::{CurrentVersion, Custody, Http01, KeyType, Specification};
+
+    const AT: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn certificate() -> Certificate {
+        let identifiers = vec!["www.example.test".to_owned()];
+        let current = CurrentVersion {
+            version_id: "v1".into(),
+            serial: "01".into(),
+            fingerprint_sha256: "ff".into(),
+            not_before: AT,
+            not_after: AT,
+            issuer_cn: "CA".into(),
+            custody: Custody::Controller,
+            key_slot_id: "k1".into(),
+            identifiers: identifiers.clone(),
+            key_type: KeyType::P256,
+            issuer_id: "i1".into(),
+            key_lost: false,
+        };
+        let specification = Specification {
+            identifiers,
+            issuer_id: "i1".into(),
+            key_type: KeyType::P256,
+            custody: Custody::Controller,
+            http01: Http01::Standalone(80),
+            responders: Vec::new(),
+        };
+        Certificate {
+            id: "c1".into(),
+            name: "web".into(),
+            specification,
+            auto_renew: true,
+            created_at: AT,
+            current: Some(current),
+            renew_asked_at: None,
+            purging: false,
+        }
+    }
+
+    fn job(kind: Kind, agent_id: Option<&str>) -> Job {
+        Job {
+            id: "j1".into(),
+            kind,
+            certificate_id: "c1".into(),
+            certificate_name: "web".into(),
+            actor: "local:root".into(),
+            created_at: AT,
+            version_before: (kind == Kind::Deploy).then(|| "v1".into()),
+            agent_id: agent_id.map(Into::into),
+            outcome: None,
+        }
+    }
+
+    fn target(agent_id: &str) -> (Target, Option<TargetState>) {
+        let target = Target {
+            id: format!("t-{agent_id}"),
+            certificate_id: "c1".into(),
+            agent_id: agent_id.into(),
+            dir: "/etc/ssl/web".into(),
+            files: Vec::new(),
+            reload: Vec::new(),
+            verify: Vec::new(),
+            deploy_wish: 1,
+        };
+        let state = TargetState {
+            certificate_id: "c1".into(),
+            target_id: target.id.clone(),
+            version_id: "v1".into(),
+            deploy_wish: 1,
+            status: Status::Applied,
+            served_fingerprint_sha256: String::new(),
+            problem: None,
+            steps: Vec::new(),
+            started_at: None,
+            finished_at: None,
+            retry_at: None,
+            attempt: 1,
+            purged: false,
+        };
+        (target, Some(state))
+    }
+
+    #[test]
+    fn a_deployment_to_a_target_that_is_gone_has_failed() {
+        let certificate = certificate();
+        let check = |job: &Job, targets: &[(Target, Option<TargetState>)], state, reason: Option<&str>| {
+            let progress = progress(job, Some(&certificate), None, targets);
+            assert_eq!(progress.state, state, "{job:?}");
+            assert_eq!(progress.problem.map(|problem| problem.reason), reason.map(ToOwned::to_owned));
+        };
+        let targets = [target("a1")];
+        check(&job(Kind::Deploy, Some("a1")), &targets, State::Succeeded, None);
+        check(&job(Kind::Deploy, Some("a2")), &targets, State::Failed, Some("TARGET_REMOVED"));
+        check(&job(Kind::Deploy, None), &[], State::Failed, Some("TARGET_REMOVED"));
+        check(&job(Kind::Issue, None), &[], State::Succeeded, None);
+    }
+
+    #[test]
+    fn only_an_outcome_about_the_current_version_and_wish_counts() {
+        let (wanted, state) = target("a1");
+        let state = state.unwrap();
+        let check = |state: &TargetState, version, status| {
+            assert_eq!(wanted.status(Some(state), version), status);
+            assert_eq!(wanted.outcome(Some(state), version).is_some(), status != Status::Pending);
+        };
+        check(&state, Some("v1"), Status::Applied);
+        check(&state, Some("v2"), Status::Pending);
+        check(&state, None, Status::Pending);
+        check(&TargetState { deploy_wish: 0, ..state.clone() }, Some("v1"), Status::Pending);
+    }
 }

@@ -7,8 +7,10 @@ use super::problem::Problem;
 
 /// Most targets of one certificate.
 pub const TARGETS_MAX: usize = 100;
-/// Most files, reload commands and endpoints of one target.
+/// Most files and endpoints of one target, and most arguments of a command.
 pub const TARGET_ITEMS_MAX: usize = 16;
+/// Most reload commands of one target; an agent refuses more.
+pub const COMMANDS_MAX: usize = 8;
 
 /// What a file holds. PEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,14 +140,21 @@ pub struct TargetState {
 }
 
 impl Target {
-    /// Returns the status that counts: an outcome about another version or an older wish is pending.
+    /// Returns the status that counts: without an outcome for the current version and wish it is pending.
     #[must_use]
     pub fn status(&self, state: Option<&TargetState>, current_version_id: Option<&str>) -> Status {
-        match (state, current_version_id) {
-            (Some(state), Some(wanted)) if state.version_id == wanted && state.deploy_wish >= self.deploy_wish => {
-                state.status
-            }
-            _ => Status::Pending,
-        }
+        self.outcome(state, current_version_id).map_or(Status::Pending, |state| state.status)
+    }
+
+    /// Returns what was observed if it is about the current version and the latest wish; else it is history.
+    #[must_use]
+    pub fn outcome<'a>(
+        &self,
+        state: Option<&'a TargetState>,
+        current_version_id: Option<&str>,
+    ) -> Option<&'a TargetState> {
+        state.filter(|state| {
+            Some(state.version_id.as_str()) == current_version_id && state.deploy_wish >= self.deploy_wish
+        })
     }
 }

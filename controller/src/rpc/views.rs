@@ -145,13 +145,18 @@ fn target_view(
     state: Option<&TargetState>,
 ) -> wire::Target {
     let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    let status = target.status(state, version);
+    // What was reported last, and what is served since, stays true until the next report.
+    let reported = state;
+    // What went wrong with an earlier version does not stand beside a status that is about the current one.
+    let state = target.outcome(state, version);
     let doing = hub.presence.of(&target.agent_id).and_then(|connected| connected.doing.get(&target.id).cloned());
     wire::Target {
         id: target.id.clone(),
         spec: Some(convert::target_spec(target, &names.agent(&target.agent_id))),
-        status: convert::status(target.status(state, version)).into(),
-        served_fingerprint_sha256: state.map(|state| state.served_fingerprint_sha256.clone()).unwrap_or_default(),
-        version_id: state.map(|state| state.version_id.clone()).unwrap_or_default(),
+        status: convert::status(status).into(),
+        served_fingerprint_sha256: reported.map(|state| state.served_fingerprint_sha256.clone()).unwrap_or_default(),
+        version_id: reported.map(|state| state.version_id.clone()).unwrap_or_default(),
         problem: state.and_then(|state| state.problem.as_ref()).map(convert::problem),
         steps: state.map(|state| convert::steps(&state.steps)).unwrap_or_default(),
         started_at: to_wire(state.and_then(|state| state.started_at)),

@@ -113,8 +113,12 @@ fn certificate_attention(bundle: &Bundle, now: Timestamp) -> Option<wire::Attent
         Deployment::Partial => "PARTIAL",
         Deployment::None | Deployment::Pending | Deployment::Ok => return None,
     };
-    let states = bundle.targets.iter().filter_map(|(_, state)| state.as_ref().map(|state| &state.value));
-    let bad = states.clone().find_map(|state| Some((state.problem.as_ref()?, state.finished_at)));
+    let version = record.current.as_ref().map(|current| current.version_id.as_str());
+    let mut states = bundle
+        .targets
+        .iter()
+        .filter_map(|(target, state)| target.value.outcome(state.as_ref().map(|state| &state.value), version));
+    let bad = states.find_map(|state| Some((state.problem.as_ref()?, state.finished_at)));
     match bad {
         Some((problem, since)) => Some(line("certificate", name, what, &problem.message, &problem.hint, since)),
         None => Some(line(
