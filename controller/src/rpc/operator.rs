@@ -8,3 +8,6 @@ pub(super) mod lists;
 pub(super) mod overview;
 pub(super) mod targets;
 pub(super) mod wishes;
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,11 @@ impl Refusal {
         Self { code: Code::InvalidArgument, problem, fields }
     }
 
+    #[cfg(test)]
+    pub(crate) fn field_names(&self) -> Vec<String> {
+        self.fields.iter().map(|field| field.field.clone()).collect()
+    }
+
     /// Someone else changed the record in between.
     pub(crate) fn changed(kind: &str, name: &str) -> Self {
         Self::changed_meanwhile(&format!("{kind} {name}"))

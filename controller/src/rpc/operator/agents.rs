@@ -19,11 +19,13 @@ use crate::rpc::serve::Server;
 use crate::rpc::status::Refusal;
 use crate::rpc::views;
 use crate::store::batch::CommitError;
+use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
 
 use super::lists::{Page, page};
+use super::targets::{BATCH_RECORDS, concerned};
 
 /// Stands where an address is not known.
 const PLACEHOLDER: &str = "CONTROLLER:7443";
@@ -167,7 +169,9 @@ pub(crate) async fn forget(
 ) -> Result<wire::ForgetAgentResponse, Refusal> {
     let agent = named(hub, name).await?;
     let bundles = hub.store.bundles_of_agent(&agent.value.id).await?;
-    let needing: Vec<&str> = bundles.iter().map(|bundle| bundle.certificate.value.name.as_str()).collect();
+    // A link too many may have stayed behind: only what the certificate says counts.
+    let needing = bundles.iter().filter(|bundle| concerned(bundle).contains(&agent.value.id));
+    let needing: Vec<&str> = needing.map(|bundle| bundle.certificate.value.name.as_str()).collect();
     if !needing.is_empty() {
         let problem = Problem::new(
             "AGENT_IN_USE",
@@ -185,5 +189,10 @@ pub(crate) async fn forget(
         .event(&event);
     hub.store.commit(changes).await?;
     hub.presence.cut(&agent.value.id);
+    for bundles in bundles.chunks(BATCH_RECORDS) {
+        let unlink =
+            |changes: Changes, bundle: &Bundle| changes.unlink_agent(&agent.value.id, &bundle.certificate.value.id);
+        hub.store.commit(bundles.iter().fold(Changes::new(), unlink)).await?;
+    }
     Ok(wire::ForgetAgentResponse {})
 }

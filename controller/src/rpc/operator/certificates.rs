@@ -1,20 +1,25 @@
 //! Certificates: changed, renewed, deleted.
 
 use proto::operator::v1 as wire;
+use proto::types::v1::FieldError;
 
 use super::targets::concerned;
 use super::wishes::{self, Wish};
 use super::{create, targets};
-use crate::lifecycle::certificate::{Certificate, Custody};
+use crate::lifecycle::agent::Agent;
+use crate::lifecycle::certificate::{Certificate, Custody, Specification};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::order::Phase;
+use crate::lifecycle::policy::refuse_target;
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views::{self, Names};
+use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
+use crate::store::tables::Table;
 use crate::tasks::deletion;
 use crate::tasks::hub::Hub;
 
@@ -24,7 +29,7 @@ pub(crate) async fn update(
     caller: &OperatorCaller,
     request: wire::UpdateCertificateRequest,
 ) -> Result<wire::CertificateAccepted, Refusal> {
-    let bundle = wishes::bundle(hub, &request.name).await?;
+    let bundle = wishes::changeable(hub, &request.name).await?;
     if request.expected_revision != 0 && request.expected_revision != bundle.certificate.revision {
         return Err(Refusal::changed("certificate", &request.name));
     }
@@ -45,35 +50,47 @@ pub(crate) async fn update(
     let changes = Changes::new().update(&fresh.certificate).event(&event);
     let (had, wanted) = (concerned(&bundle), concerned(&fresh));
     // Linked before the change and unlinked after it: a link too many does no harm.
-    relink(hub, &before.id, &wanted, Changes::link_agent).await?;
-    if new_version {
-        let wish = Wish { kind: Kind::Renew, agent_id: None, request_id: "" };
-        return wishes::commit(hub, caller, &fresh, wish, changes, Vec::new()).await;
+    for ids in wanted.chunks(targets::BATCH_RECORDS) {
+        hub.store.commit(ids.iter().fold(Changes::new(), |changes, id| changes.link_agent(id, &before.id))).await?;
     }
-    hub.store.commit(changes).await?;
-    let gone: Vec<String> = had.into_iter().filter(|id| !wanted.contains(id)).collect();
-    relink(hub, &before.id, &gone, Changes::unlink_agent).await?;
-    hub.wake.certificates.ring(&before.id);
-    wanted.iter().chain(&gone).for_each(|id| hub.wake.agents.ring(id));
-    let certificate = views::certificate(hub, &Names::read(hub).await?, &fresh);
-    Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() })
+    let accepted = if new_version {
+        let wish = Wish { kind: Kind::Renew, agent_id: None, request_id: "" };
+        wishes::commit(hub, caller, &fresh, wish, changes, Vec::new()).await?
+    } else {
+        hub.store.commit(changes).await?;
+        hub.wake.certificates.ring(&before.id);
+        wanted.iter().for_each(|id| hub.wake.agents.ring(id));
+        let certificate = views::certificate(hub, &Names::read(hub).await?, &fresh);
+        wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() }
+    };
+    unlink(hub, &before.id, &had).await?;
+    Ok(accepted)
 }
 
-async fn relink(
-    hub: &Hub,
-    certificate_id: &str,
-    agent_ids: &[String],
-    link: fn(Changes, &str, &str) -> Changes,
-) -> Result<(), Refusal> {
-    for ids in agent_ids.chunks(targets::BATCH_RECORDS) {
-        hub.store.commit(ids.iter().fold(Changes::new(), |changes, id| link(changes, id, certificate_id))).await?;
+/// Unlinks those agents that the certificate no longer concerns. A link too few would do harm: links go only while the
+/// certificate is as it was read.
+async fn unlink(hub: &Hub, certificate_id: &str, had: &[String]) -> Result<(), Refusal> {
+    let Some(bundle) = hub.store.bundle(certificate_id).await? else { return Ok(()) };
+    let wanted = concerned(&bundle);
+    let gone: Vec<&String> = had.iter().filter(|id| !wanted.contains(id)).collect();
+    for ids in gone.chunks(targets::BATCH_RECORDS) {
+        let same = Changes::new().expect(Table::Certificate, certificate_id, bundle.certificate.revision);
+        let changes = ids.iter().fold(same, |changes, id| changes.unlink_agent(id, certificate_id));
+        match hub.store.commit(changes).await {
+            Ok(_) => {}
+            // Changed again meanwhile: a link too many does no harm.
+            Err(CommitError::Conflict { .. }) => break,
+            Err(error) => return Err(error.into()),
+        }
     }
+    gone.iter().for_each(|id| hub.wake.agents.ring(id));
     Ok(())
 }
 
 async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRequest) -> Result<Certificate, Refusal> {
     let mut errors = Vec::new();
-    let mut after = bundle.certificate.value.clone();
+    let before = &bundle.certificate.value;
+    let mut after = before.clone();
     let wanted = &mut after.specification;
     if !request.identifiers.is_empty() {
         wanted.identifiers = create::identifiers(&request.identifiers, &mut errors);
@@ -84,25 +101,55 @@ async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRe
     wanted.key_type =
         request.key_type.and_then(|_| convert::key_type_in(request.key_type())).unwrap_or(wanted.key_type);
     wanted.custody = request.custody.and_then(|_| convert::custody_in(request.custody())).unwrap_or(wanted.custody);
-    if wanted.custody == Custody::Agent && bundle.targets.len() != 1 {
+    if wanted.custody == Custody::Agent && before.specification.custody != Custody::Agent && bundle.targets.len() != 1 {
         errors.push(field_error(
             "custody",
-            format!("agent custody needs exactly one target; {} has {}", after.name, bundle.targets.len()),
+            format!("agent custody needs exactly one target; {} has {}", before.name, bundle.targets.len()),
             "keep --custody controller, or remove the other targets first",
         ));
     }
-    let wanted = &mut after.specification;
     wanted.http01 = create::http01(request.http01.as_ref(), &mut errors).unwrap_or_else(|| wanted.http01.clone());
     if request.set_responders {
         wanted.responders = create::responders(hub, &request.responders, &wanted.http01, &mut errors).await?;
     }
-    if request.http01.is_some() && wanted.responders.is_empty() {
-        for id in bundle.target_agent_ids() {
-            targets::check_responder(hub, &id, &wanted.http01, &mut errors).await?;
+    after.auto_renew = request.auto_renew.unwrap_or(after.auto_renew);
+    let certificate = Versioned { revision: bundle.certificate.revision, value: after };
+    let fresh = Bundle { certificate, ..bundle.clone() };
+    refused_by_agents(hub, bundle, &fresh, request, &mut errors).await?;
+    if errors.is_empty() { Ok(fresh.certificate.value) } else { Err(Refusal::fields(errors)) }
+}
+
+/// What the policies of the certificate's agents refuse of the change, and of nothing else.
+async fn refused_by_agents(
+    hub: &Hub,
+    bundle: &Bundle,
+    fresh: &Bundle,
+    request: &wire::UpdateCertificateRequest,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Refusal> {
+    let (before, after) = (&bundle.certificate.value.specification, &fresh.certificate.value.specification);
+    // Responders that are named now were checked when they were read.
+    let named = request.set_responders && !request.responders.is_empty();
+    if !named && (request.set_responders || after.http01 != before.http01) {
+        for id in fresh.responder_ids() {
+            targets::check_responder(hub, &id, &after.http01, errors).await?;
         }
     }
-    after.auto_renew = request.auto_renew.unwrap_or(after.auto_renew);
-    if errors.is_empty() { Ok(after) } else { Err(Refusal::fields(errors)) }
+    if after.identifiers == before.identifiers && after.custody == before.custody {
+        return Ok(());
+    }
+    for (target, _) in &bundle.targets {
+        let Some(agent) = hub.store.load::<Agent>(&target.value.agent_id).await? else { continue };
+        let refusals = |wanted: &Specification| {
+            refuse_target(&agent.value.hello.policy, &target.value, &wanted.identifiers, wanted.custody)
+        };
+        let known = refusals(before);
+        let news = refusals(after).into_iter().filter(|refusal| !known.contains(refusal));
+        // An agent that never said hello has told no policy.
+        let news = news.filter(|_| agent.value.seen_at.is_some());
+        errors.extend(news.map(|refusal| targets::policy_error(&agent.value.name, &refusal)));
+    }
+    Ok(())
 }
 
 /// "Renew now". A running attempt answers it; a waiting one goes on at once.
@@ -114,14 +161,7 @@ pub(crate) async fn renew(
     if let Some(accepted) = wishes::answered(hub, &request.request_id).await? {
         return Ok(accepted);
     }
-    let mut bundle = wishes::bundle(hub, &request.name).await?;
-    if bundle.certificate.value.purging {
-        return Err(Refusal::field(
-            "name",
-            format!("{} is being purged", request.name),
-            "it is deleted as soon as its files are gone",
-        ));
-    }
+    let mut bundle = wishes::changeable(hub, &request.name).await?;
     let runs = bundle
         .order
         .as_ref()

@@ -5,13 +5,14 @@ use std::path::{Component, Path};
 use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::types::v1 as types;
+use rustls::pki_types::ServerName;
 
 use super::wishes::{self, Wish};
 use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::{self, refuse_target};
-use crate::lifecycle::target::{Content, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::lifecycle::target::{COMMANDS_MAX, Content, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -19,15 +20,25 @@ use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views::{self, Names};
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
+use crate::store::tables::Table;
 use crate::tasks::deletion;
 use crate::tasks::hub::Hub;
 
-/// Longest path, argument or address.
-const TEXT_BYTES_MAX: usize = 4_096;
+// The agent refuses a path, a name or an owner that is longer.
+const PATH_BYTES_MAX: usize = 1_024;
+const PATH_PART_BYTES_MAX: usize = 255;
+const FILE_NAME_BYTES_MAX: usize = 200;
+const ACCOUNT_BYTES_MAX: usize = 32;
+/// The directory that an agent keeps inside a target's directory.
+const AGENTS_OWN: &str = ".certwright";
+/// Longest argument of a command.
+const ARGUMENT_BYTES_MAX: usize = 4_096;
 /// Records written in one batch beside a job and its event (a batch holds at most 64 keys).
 pub(super) const BATCH_RECORDS: usize = 40;
 /// Permission bits without set-id and sticky.
 const MODE_MAX: u32 = 0o777;
+/// A file that its owner cannot read serves nobody.
+const MODE_MIN: u32 = 0o400;
 
 /// What a target belongs to.
 pub(super) struct Context<'a> {
@@ -45,7 +56,7 @@ pub(crate) async fn add(
     if let Some(accepted) = wishes::answered(hub, &request.request_id).await? {
         return Ok(accepted);
     }
-    let mut bundle = wishes::bundle(hub, &request.certificate).await?;
+    let mut bundle = wishes::changeable(hub, &request.certificate).await?;
     let record = bundle.certificate.value.clone();
     let custody = record.specification.custody;
     if custody == Custody::Agent && !bundle.targets.is_empty() {
@@ -69,6 +80,9 @@ pub(crate) async fn add(
     let mut errors = Vec::new();
     let context = Context { certificate_id: &record.id, identifiers: &record.specification.identifiers, custody };
     let target = parse(hub, &spec, &context, &mut errors).await?;
+    if let Some(target) = target.as_ref().filter(|_| record.specification.responders.is_empty()) {
+        check_responder(hub, &target.agent_id, &record.specification.http01, &mut errors).await?;
+    }
     let taken = |target: &Target| {
         bundle.targets.iter().any(|(other, _)| other.value.agent_id == target.agent_id && other.value.dir == target.dir)
     };
@@ -142,7 +156,11 @@ pub(crate) async fn remove(
         .of_certificate(&record.name)
         .of_agent(&agent)
         .by(&caller.name);
-    let mut changes = Changes::new().remove(&target).event(&event);
+    // Whether the agent is still needed was read from the certificate: it may not change in between.
+    let mut changes = Changes::new()
+        .remove(&target)
+        .expect(Table::Certificate, &record.id, bundle.certificate.revision)
+        .event(&event);
     if let Some(state) = &state {
         changes = changes.remove(state);
     }
@@ -170,7 +188,7 @@ pub(crate) async fn deploy(
     if let Some(accepted) = wishes::answered(hub, &request.request_id).await? {
         return Ok(accepted);
     }
-    let mut bundle = wishes::bundle(hub, &request.name).await?;
+    let mut bundle = wishes::changeable(hub, &request.name).await?;
     let record = bundle.certificate.value.clone();
     if record.current.is_none() {
         return Err(Refusal::field(
@@ -302,14 +320,19 @@ pub(super) fn no_agent(field: &str, name: &str) -> types::FieldError {
 /// Checks that a directory is absolute and normal.
 pub(super) fn absolute(dir: &str) -> Result<String, String> {
     let shown = proto::text::one_line(dir, 200);
-    if dir.len() > TEXT_BYTES_MAX || dir.chars().any(char::is_control) {
+    if dir.len() > PATH_BYTES_MAX || dir.chars().any(char::is_control) {
         return Err(format!("\"{shown}\" is not a usable path"));
     }
     let path = Path::new(dir);
     if !path.is_absolute() {
         return Err(format!("\"{shown}\" is not an absolute path"));
     }
-    let normal = path.components().all(|component| matches!(component, Component::RootDir | Component::Normal(_)));
+    let usable = |component| match component {
+        Component::RootDir => true,
+        Component::Normal(part) => part.len() <= PATH_PART_BYTES_MAX && part != AGENTS_OWN,
+        Component::Prefix(_) | Component::CurDir | Component::ParentDir => false,
+    };
+    let normal = dir != "/" && path.components().all(usable);
     if !normal || dir.contains("/./") || dir.contains("//") || (dir.len() > 1 && dir.ends_with('/')) {
         return Err(format!("\"{shown}\" is not written plainly"));
     }
@@ -323,12 +346,12 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
             .map(|(content, name, mode)| File { content, name: name.to_owned(), owner: String::new(), mode })
             .collect();
     }
-    too_many("file", specs.len(), errors);
+    too_many("file", specs.len(), TARGET_ITEMS_MAX, errors);
     let mut files: Vec<File> = Vec::new();
     for spec in specs.iter().take(TARGET_ITEMS_MAX) {
         let shown = proto::text::one_line(&spec.name, 80);
         let bare = !spec.name.is_empty()
-            && spec.name.len() <= 255
+            && spec.name.len() <= FILE_NAME_BYTES_MAX
             && !spec.name.starts_with('.')
             && !spec.name.contains('/')
             && !spec.name.chars().any(char::is_control);
@@ -349,7 +372,8 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
             ));
             continue;
         };
-        if spec.mode > MODE_MAX || (content == Content::Key && spec.mode & 0o007 != 0) {
+        let readable = spec.mode <= MODE_MAX && spec.mode & MODE_MIN != 0;
+        if !readable || (content == Content::Key && spec.mode & 0o007 != 0) {
             let hint = if content == Content::Key {
                 "a key is for owner and group at most: 0600 or 0640"
             } else {
@@ -372,19 +396,19 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
 fn is_owner(owner: &str) -> bool {
     let word = |word: &str| {
         !word.is_empty()
-            && word.len() <= 64
+            && word.len() <= ACCOUNT_BYTES_MAX
             && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-$".contains(&byte))
     };
     owner.split_once(':').is_some_and(|(user, group)| word(user) && word(group))
 }
 
 fn reload(commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> Vec<Vec<String>> {
-    too_many("reload", commands.len(), errors);
+    too_many("reload", commands.len(), COMMANDS_MAX, errors);
     for command in commands {
         let first = command.argv.first().map_or("", String::as_str);
         if !first.starts_with('/')
             || command.argv.len() > TARGET_ITEMS_MAX
-            || command.argv.iter().any(|word| word.len() > TEXT_BYTES_MAX || word.contains('\0'))
+            || command.argv.iter().any(|word| word.len() > ARGUMENT_BYTES_MAX || word.contains('\0'))
         {
             let shown = proto::text::one_line(&command.argv.join(" "), 120);
             errors.push(field_error(
@@ -394,11 +418,11 @@ fn reload(commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> V
             ));
         }
     }
-    commands.iter().take(TARGET_ITEMS_MAX).map(|command| command.argv.clone()).collect()
+    commands.iter().take(COMMANDS_MAX).map(|command| command.argv.clone()).collect()
 }
 
 fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) -> Vec<Endpoint> {
-    too_many("verify", endpoints.len(), errors);
+    too_many("verify", endpoints.len(), TARGET_ITEMS_MAX, errors);
     for endpoint in endpoints {
         let port = endpoint
             .address
@@ -407,11 +431,14 @@ fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) ->
         if port.is_none()
             || endpoint.address.len() > 300
             || endpoint.address.chars().any(|ch| ch.is_control() || ch.is_whitespace())
+            || !is_server_name(&endpoint.server_name)
         {
-            let shown = proto::text::one_line(&endpoint.address, 120);
+            let name = if endpoint.server_name.is_empty() { "" } else { "/" };
+            let shown = format!("{}{name}{}", endpoint.address, endpoint.server_name);
+            let shown = proto::text::one_line(&shown, 120);
             errors.push(field_error(
                 "verify",
-                format!("\"{shown}\" is not HOST:PORT"),
+                format!("\"{shown}\" is not HOST:PORT or HOST:PORT/NAME"),
                 "write for example 127.0.0.1:443/www.example.com",
             ));
         }
@@ -423,9 +450,14 @@ fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) ->
         .collect()
 }
 
-fn too_many(field: &str, count: usize, errors: &mut Vec<types::FieldError>) {
-    if count > TARGET_ITEMS_MAX {
-        errors.push(field_error(field, format!("{count} of them; at most {TARGET_ITEMS_MAX}"), "use fewer"));
+/// Whether a handshake can ask for the name; empty means the certificate's first one. A wildcard stands for a name below it.
+fn is_server_name(name: &str) -> bool {
+    name.is_empty() || ServerName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_ok()
+}
+
+fn too_many(field: &str, count: usize, max: usize, errors: &mut Vec<types::FieldError>) {
+    if count > max {
+        errors.push(field_error(field, format!("{count} of them; at most {max}"), "use fewer"));
     }
 }
 

@@ -32,6 +32,19 @@ pub(super) async fn bundle(hub: &Hub, name: &str) -> Result<Bundle, Refusal> {
     bundle.ok_or_else(|| Refusal::not_found("certificate", &proto::text::one_line(name, 80)))
 }
 
+/// Returns the certificate with this name if wishes may still change it.
+pub(super) async fn changeable(hub: &Hub, name: &str) -> Result<Bundle, Refusal> {
+    let bundle = bundle(hub, name).await?;
+    if bundle.certificate.value.purging {
+        return Err(Refusal::field(
+            "name",
+            format!("{} is being purged", bundle.certificate.value.name),
+            "it is deleted as soon as its files are gone",
+        ));
+    }
+    Ok(bundle)
+}
+
 /// Whether the certificate's order waits for its next try, or for an operator.
 pub(super) fn is_stuck(bundle: &Bundle) -> bool {
     bundle.order.as_ref().is_some_and(|order| matches!(order.value.phase, Phase::Waiting | Phase::Failed))
