@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
 use crate::host::CommandOutcome;
@@ -122,6 +123,21 @@ async fn a_slow_peer_is_cut_and_does_not_block_others() {
     let started = tokio::time::Instant::now();
     slow.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty() && started.elapsed() <= CONNECTION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_silent_peers_does_not_keep_the_ca_out() {
+    let (_listeners, port) = open().await;
+    let started = Instant::now();
+    let mut crowd = Vec::new();
+    for _ in 0..3 * CONNECTIONS_MAX {
+        let (client, server) = tokio::io::duplex(1024);
+        port.send(server).await.unwrap();
+        crowd.push(client);
+    }
+    let request = "GET /.well-known/acme-challenge/tok-1 HTTP/1.1\r\nHost: h1.test\r\n\r\n";
+    assert!(ask(&port, request).await.ends_with("tok-1.thumb"));
+    assert!(started.elapsed() < Duration::from_secs(1), "it waited for none of them");
 }
 
 #[tokio::test(start_paused = true)]
