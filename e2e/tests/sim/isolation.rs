@@ -35,7 +35,7 @@ struct Names {
     token: String,
 }
 
-/// A victim with certificates, an attacker with none, and the attacker's line to the controller.
+/// A victim with certificates, an attacker that shares one of them and may answer challenges for another, and the attacker's line to the controller.
 struct Scene {
     world: World,
     clock: Arc<dyn Clock>,
@@ -43,6 +43,27 @@ struct Scene {
     attacker: RawAgent,
     foreign: Names,
     deleted: Names,
+    /// The victim's part in a certificate that the attacker has as well.
+    shared: Names,
+    /// The attacker's own target of it.
+    own_target_id: String,
+    /// Keeps the victim attached.
+    _line: mpsc::Sender<api::AttachRequest>,
+}
+
+impl Scene {
+    /// What is stored of the victim's certificates: anything that an attacker could have changed.
+    async fn of_victim(&self) -> String {
+        let mut text = String::new();
+        for certificate in self.world.operator.certificates().await {
+            let order = certificate.order.map(|order| (order.phase, order.error));
+            text += &format!("{} {} {order:?}\n", certificate.name, certificate.revision);
+            for target in certificate.targets.iter().filter(|target| target.id != self.own_target_id) {
+                text += &format!("  {:?} {:?} {}\n", target.status(), target.problem, target.version_id);
+            }
+        }
+        text
+    }
 }
 
 async fn raw(world: &World, clock: &Arc<dyn Clock>, name: &str) -> RawAgent {
@@ -98,13 +119,16 @@ async fn scene() -> Scene {
     let clock: Arc<dyn Clock> = world.clock.clone();
     let victim = raw(&world, &clock, "victim").await.client(&world.net, LISTEN, &clock);
     let attacker = raw(&world, &clock, "attacker").await;
-    let mut attached = victim.clone();
-    let (hold, _hints) = attach(&mut attached).await;
-    for name in ["held", "deleted"] {
+    let (hold, _hints) = attach(&mut victim.clone()).await;
+    let (hold_too, _hints) = attach(&mut attacker.client(&world.net, LISTEN, &clock)).await;
+    for name in ["held", "deleted", "shared"] {
         world.operator.create(&wish(&world, name, types::Custody::Controller)).await.unwrap();
     }
-    world.operator.create(&wish(&world, "slot", types::Custody::Agent)).await.unwrap();
+    let mut in_slot = wish(&world, "slot", types::Custody::Agent);
+    in_slot.responders.push("attacker".to_owned());
+    world.operator.create(&in_slot).await.unwrap();
     let held = issued(&mut world, "held").await;
+    let shared = share(&mut world).await;
     let deleted = issued(&mut world, "deleted").await;
     let mut slots = victim.clone();
     let slot = loop {
@@ -123,8 +147,27 @@ async fn scene() -> Scene {
         token: "token-0000-held_example_test".to_owned(),
     };
     let (foreign, deleted) = (names("another agent's", &held), names("deleted", &deleted));
-    drop(hold);
-    Scene { world, clock, victim, attacker, foreign, deleted }
+    let own_target_id = shared.targets[1].id.clone();
+    let shared = names("a shared certificate's", &shared);
+    drop(hold_too);
+    Scene { world, clock, victim, attacker, foreign, deleted, shared, own_target_id, _line: hold }
+}
+
+/// Gives the certificate "shared" a second target, on the attacker.
+async fn share(world: &mut World) -> operator::Certificate {
+    issued(world, "shared").await;
+    let target =
+        operator::TargetSpec { agent: "attacker".to_owned(), dir: "/srv/shared".to_owned(), ..Default::default() };
+    let request = operator::AddTargetRequest {
+        certificate: "shared".to_owned(),
+        target: Some(target),
+        request_id: "share".to_owned(),
+        dry_run: false,
+    };
+    world.operator.client().add_target(request).await.unwrap();
+    let mut certificate = world.operator.certificate("shared").await.unwrap();
+    certificate.targets.sort_by_key(|target| target.spec.as_ref().map(|spec| spec.agent == "attacker"));
+    certificate
 }
 
 fn never_existed() -> Names {
@@ -166,7 +209,8 @@ async fn ask(scene: &Scene, method: Method, names: &Names) -> Option<String> {
         Method::AgentReport => Some(seen(client.report(report(&names)).await)),
         Method::AgentGetDesired => {
             let desired = client.get_desired(api::GetDesiredRequest {}).await.unwrap().into_inner();
-            assert!(desired.targets.is_empty() && desired.key_slots.is_empty() && desired.challenges.is_empty());
+            assert!(desired.targets.iter().all(|target| target.target_id == scene.own_target_id));
+            assert!(desired.key_slots.is_empty() && desired.challenges.is_empty());
             None
         }
         Method::AgentAttach => {
@@ -229,10 +273,10 @@ fn is_of_agents(method: Method) -> bool {
 #[tokio::test(start_paused = true)]
 async fn another_agents_ids_deleted_ids_and_ids_that_never_were_are_all_the_same() {
     let scene = scene().await;
-    let before = format!("{:?}", scene.world.operator.certificates().await);
+    let before = scene.of_victim().await;
     for method in Method::ALL.iter().copied().filter(|method| is_of_agents(*method)) {
         let expected = ask(&scene, method, &never_existed()).await;
-        for names in [&scene.foreign, &scene.deleted] {
+        for names in [&scene.foreign, &scene.deleted, &scene.shared] {
             let answer = ask(&scene, method, names).await;
             assert_eq!(answer, expected, "{method:?} with {} ids", names.what);
         }
@@ -240,13 +284,16 @@ async fn another_agents_ids_deleted_ids_and_ids_that_never_were_are_all_the_same
             assert!(answer.starts_with("NotFound"), "{method:?}: {answer}");
         }
     }
-    let after = format!("{:?}", scene.world.operator.certificates().await);
-    assert_eq!(before, after, "nothing of the victim's changed");
+    assert_eq!(before, scene.of_victim().await, "nothing of the victim's changed");
     assert!(!format!("{:?}", scene.world.operator.events().await).contains("evil was here"));
     let held =
         api::FetchRequest { target_id: scene.foreign.target_id.clone(), version_id: scene.foreign.version_id.clone() };
     let fetched = scene.victim.clone().fetch(held).await.unwrap().into_inner();
     assert!(fetched.key_pem.contains("PRIVATE KEY"), "the victim itself may fetch it");
+    let own = api::FetchRequest { target_id: scene.own_target_id, version_id: scene.shared.version_id };
+    let mut attacker = scene.attacker.client(&scene.world.net, LISTEN, &scene.clock);
+    let fetched = attacker.fetch(own).await.unwrap().into_inner();
+    assert!(fetched.key_pem.contains("PRIVATE KEY"), "and who shares it may fetch it under its own target");
 }
 
 #[tokio::test(start_paused = true)]
