@@ -26,7 +26,7 @@ pub(crate) struct OperatorApi {
 /// A client hears at least this often, so that it knows the line is alive.
 const TICK: Duration = Duration::from_secs(5);
 /// Changes within this are told once.
-const BURST: Duration = Duration::from_millis(50);
+const BURST: Duration = Duration::from_millis(15);
 
 type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
