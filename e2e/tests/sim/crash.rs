@@ -59,6 +59,9 @@ async fn arrive(world: &mut World, custody: Custody, extra_orders_max: usize) {
     let orders = world.ca.orders();
     assert_eq!(orders.iter().filter(|order| order.status == "valid").count(), 1, "{orders:#?}");
     assert!(orders.len() <= 1 + extra_orders_max, "{orders:#?}\n{}", world.picture().await);
+    // Where the CA stands is read before it is asked to go on: it never has to refuse.
+    let refused: Vec<_> = world.ca.log().into_iter().filter(|line| line.status >= 400).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 /// A commit syncs twice. Killed before its first sync it is lost, with all that was done since the commit before it;
