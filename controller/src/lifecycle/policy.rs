@@ -1,6 +1,9 @@
 //! What an agent's policy, as it told it, would refuse: said before anything is spent. The agent remains the authority
 //! and checks again. Called by `rpc` when a certificate or a target is asked for.
 
+use std::cmp::Reverse;
+use std::str::Chars;
+
 use super::agent::{Policy, PolicyDir};
 use super::certificate::{Custody, Http01};
 use super::target::{Content, Target};
@@ -20,13 +23,18 @@ pub struct Refusal {
 #[must_use]
 pub fn refuse_target(policy: &Policy, target: &Target, identifiers: &[String], custody: Custody) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    match policy.dirs.iter().find(|dir| is_below(&target.dir, &dir.path)) {
-        None => refusals.push(refusal(
+    // As the agent looks: the closest directory first, and one that allows everything is enough.
+    let mut dirs: Vec<&PolicyDir> = policy.dirs.iter().filter(|dir| is_below(&target.dir, &dir.path)).collect();
+    dirs.sort_by_key(|dir| Reverse(dir.path.len()));
+    let mut found: Vec<Vec<Refusal>> = dirs.iter().map(|dir| refuse_files(dir, target, identifiers)).collect();
+    if found.is_empty() {
+        refusals.push(refusal(
             "dir",
             format!("directory {} is not allowed", target.dir),
             format!("[[dir]] path = \"{}\"", target.dir),
-        )),
-        Some(dir) => refusals.extend(refuse_files(dir, target, identifiers)),
+        ));
+    } else if found.iter().all(|refusals| !refusals.is_empty()) {
+        refusals.append(&mut found.swap_remove(0));
     }
     let unknown = target.reload.iter().filter(|argv| !policy.commands.contains(argv));
     refusals.extend(unknown.map(|argv| {
@@ -37,7 +45,7 @@ pub fn refuse_target(policy: &Policy, target: &Target, identifiers: &[String], c
         Custody::Agent => "agent",
         Custody::Controller => "controller",
     };
-    if !policy.custody.is_empty() && !policy.custody.iter().any(|allowed| allowed == word) {
+    if !policy.custody.iter().any(|allowed| allowed == word) {
         refusals.push(refusal(
             "custody",
             format!("key custody {word} is not allowed"),
@@ -57,7 +65,7 @@ pub fn refuse_http01(policy: &Policy, http01: &Http01) -> Option<Refusal> {
             format!("a listener on port {port} is not allowed"),
             format!("[http01] ports = [{port}]"),
         )),
-        Http01::Webroot(dir) if policy.webroots.iter().any(|root| is_below(dir, root)) => None,
+        Http01::Webroot(dir) if policy.webroots.contains(dir) => None,
         Http01::Webroot(dir) => {
             Some(refusal("http01", format!("webroot {dir} is not allowed"), format!("[http01] webroots = [\"{dir}\"]")))
         }
@@ -66,9 +74,10 @@ pub fn refuse_http01(policy: &Policy, http01: &Http01) -> Option<Refusal> {
 
 fn refuse_files(dir: &PolicyDir, target: &Target, identifiers: &[String]) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    let allowed =
-        |patterns: &[String], text: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, text));
-    for name in identifiers.iter().filter(|name| !allowed(&dir.names, name)) {
+    let allowed = |patterns: &[String], text: &str, matches: fn(&str, &str) -> bool| {
+        patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, text))
+    };
+    for name in identifiers.iter().filter(|name| !allowed(&dir.names, name, name_matches)) {
         refusals.push(refusal(
             "san",
             format!("{name} is not allowed in {}", dir.path),
@@ -76,14 +85,16 @@ fn refuse_files(dir: &PolicyDir, target: &Target, identifiers: &[String]) -> Vec
         ));
     }
     for file in &target.files {
-        if !allowed(&dir.files, &file.name) {
+        if !allowed(&dir.files, &file.name, glob_matches) {
             refusals.push(refusal(
                 "file",
                 format!("file name {} is not allowed in {}", file.name, dir.path),
                 format!("files = [\"{}\"]", file.name),
             ));
         }
-        if !file.owner.is_empty() && !dir.owners.is_empty() && !dir.owners.contains(&file.owner) {
+        // Without a list only root may own.
+        let owned = if dir.owners.is_empty() { file.owner == "root:root" } else { dir.owners.contains(&file.owner) };
+        if !file.owner.is_empty() && !owned {
             refusals.push(refusal(
                 "owner",
                 format!("owner {} is not allowed in {}", file.owner, dir.path),
@@ -111,15 +122,35 @@ fn is_below(path: &str, root: &str) -> bool {
     path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// `*` stands for any characters but a dot at the start of a host name (`*.example.com`), and for any characters in a
-/// file name (`*.pem`). One star at most.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern.eq_ignore_ascii_case(text),
-        Some((head, tail)) => {
-            let middle = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
-            let host = head.is_empty() && tail.starts_with('.') && tail.matches('.').count() > 1;
-            middle.is_some_and(|middle| !middle.is_empty() && (!host || !middle.contains('.')))
+/// `*.example.com` stands for exactly one label, and for the wildcard identifier itself.
+fn name_matches(pattern: &str, identifier: &str) -> bool {
+    let (pattern, identifier) = (pattern.to_ascii_lowercase(), identifier.to_ascii_lowercase());
+    let label = |parent| identifier.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.'));
+    pattern == identifier
+        || pattern.strip_prefix("*.").and_then(label).is_some_and(|label| !label.is_empty() && !label.contains('.'))
+}
+
+/// `*` stands for any run of characters, `?` for one.
+fn glob_matches(pattern: &str, name: &str) -> bool {
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    let mut star: Option<(Chars<'_>, Chars<'_>)> = None;
+    loop {
+        let (mut wanted_rest, mut rest) = (pattern.clone(), name.clone());
+        match (wanted_rest.next(), rest.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                star = Some((wanted_rest.clone(), name.clone()));
+                pattern = wanted_rest;
+            }
+            (Some(wanted), Some(ch)) if wanted == '?' || wanted == ch => (pattern, name) = (wanted_rest, rest),
+            // The last star takes one character more.
+            _ => {
+                let Some((after, from)) = &mut star else { return false };
+                if from.next().is_none() {
+                    return false;
+                }
+                (pattern, name) = (after.clone(), from.clone());
+            }
         }
     }
 }
@@ -187,5 +218,62 @@ mod tests {
         with_command.reload = vec![vec!["/bin/sh".into()]];
         assert_eq!(fields(&with_command, ok, Custody::Agent), ["reload"]);
         assert_eq!(refuse_http01(&policy(), &Http01::Standalone(8080)).unwrap().field, "http01");
+        let silent = Policy { custody: vec![], ..policy() };
+        let refused = refuse_target(&silent, &target("/etc/nginx/ssl", 0o600, "key.pem"), &[ok.into()], Custody::Agent);
+        assert_eq!(refused.iter().map(|one| one.field).collect::<Vec<_>>(), ["custody"]);
+        let below = Http01::Webroot("/var/www/html/sub".into());
+        assert_eq!(refuse_http01(&policy(), &below).unwrap().field, "http01");
+    }
+
+    #[test]
+    fn without_owners_only_root_may_own() {
+        let fields = |owner: &str, owners: &[&str]| {
+            let mut policy = policy();
+            policy.dirs[0].owners = owners.iter().map(|owner| (*owner).to_owned()).collect();
+            let mut target = target("/etc/nginx/ssl", 0o600, "key.pem");
+            target.files[0].owner = owner.into();
+            let names = ["www.example.com".to_owned()];
+            refuse_target(&policy, &target, &names, Custody::Agent).iter().map(|one| one.field).collect::<Vec<_>>()
+        };
+        assert_eq!(fields("", &[]), [""; 0]);
+        assert_eq!(fields("root:root", &[]), [""; 0]);
+        assert_eq!(fields("www:www", &[]), ["owner"]);
+        assert_eq!(fields("www:www", &["www:www"]), [""; 0]);
+    }
+
+    #[test]
+    fn one_directory_that_allows_everything_is_enough() {
+        let mut policy = policy();
+        let wide = PolicyDir { path: "/etc".into(), names: vec!["other.test".into()], ..policy.dirs[0].clone() };
+        policy.dirs.insert(0, wide);
+        let target = target("/etc/nginx/ssl", 0o600, "key.pem");
+        assert_eq!(refuse_target(&policy, &target, &["www.example.com".into()], Custody::Agent), []);
+        assert_eq!(refuse_target(&policy, &target, &["other.test".into()], Custody::Agent), []);
+        let refused = refuse_target(&policy, &target, &["third.test".into()], Custody::Agent);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].message.ends_with("in /etc/nginx/ssl"), "the closest directory speaks");
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_to_the_agent() {
+        let name = |pattern, identifier, expected| assert_eq!(name_matches(pattern, identifier), expected, "{pattern}");
+        name("*.example.com", "www.example.com", true);
+        name("*.Example.com", "WWW.example.com", true);
+        name("*.example.com", "*.example.com", true);
+        name("*.example.com", "example.com", false);
+        name("*.example.com", "a.b.example.com", false);
+        name("*.test", "a.test", true);
+        name("*.test", "a.b.test", false);
+        let glob = |pattern, file, expected| assert_eq!(glob_matches(pattern, file), expected, "{pattern} {file}");
+        glob("*.pem", "key.pem", true);
+        glob("*.pem", "key.txt", false);
+        glob("key.pem", "KEY.pem", false);
+        glob("?.pem", "a.pem", true);
+        glob("?.pem", "ab.pem", false);
+        glob("a*b*c", "a-b-b-c", true);
+        glob("a*b*c", "a-b-b-d", false);
+        glob("*", "", true);
+        glob("", "a", false);
+        glob(&"*a".repeat(40), &"b".repeat(200), false);
     }
 }
