@@ -167,3 +167,20 @@ fn unexpected(reply: &ApplyReply) -> Problem {
     // Only the kind: a reply may hold a key's CSR or output.
     Problem::internal(&format!("an answer of the wrong kind: {:?}", std::mem::discriminant(reply)))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::state::StateDir;
+
+    /// Serves the real room to a test of `net` for as long as the set lives.
+    pub(crate) fn room(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> (Handle, tokio::task::JoinSet<()>) {
+        let (handle, server) = crate::apply::open(state, policy, host);
+        let mut work = tokio::task::JoinSet::new();
+        work.spawn(server.serve(tokio_util::sync::CancellationToken::new()));
+        (handle, work)
+    }
+}

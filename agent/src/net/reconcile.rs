@@ -23,7 +23,7 @@ use super::report::{Observed, report};
 use super::session::Link;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
-use crate::plan::slots::{KeyUse, expendable};
+use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step};
 use crate::problem::Problem;
 use crate::target::{Challenge, Desired, KeySlot, Place, StateName};
@@ -286,14 +286,15 @@ impl Reconciler {
             let csr = self.csrs.get(&slot.id);
             // A report that left before the key was made must not arrive after its CSR: the key would count as lost.
             let told = !self.report.busy || self.keys_told.contains(&slot.id);
-            match (csr, &client) {
-                (None, _) if !held || slot.csr_wanted => {
+            let csr_wanted = slot.csr_wanted && !self.csr_sent.contains(&slot.id);
+            match (key_step(csr_wanted, held, csr.is_some()), csr, &client) {
+                (KeyStep::Make, ..) => {
                     self.work.spawn(make_key(self.apply.clone(), slot.clone()));
                 }
-                (Some(csr), Some(client)) if held && told && slot.csr_wanted && !self.csr_sent.contains(&slot.id) => {
+                (KeyStep::Offer, Some(csr), Some(client)) if told => {
                     self.work.spawn(send_csr(client.clone(), slot.id.clone(), csr.clone()));
                 }
-                (None | Some(_), _) => continue,
+                (KeyStep::Keep | KeyStep::Offer, ..) => continue,
             }
             self.keys_busy.insert(slot.id.clone());
         }
@@ -411,9 +412,15 @@ impl Reconciler {
         self.want_report();
     }
 
+    /// Looks which keys are on the disk: one may be gone without our doing.
     async fn see_keys_held(&mut self) {
         match self.apply.keys_held().await {
-            Ok(held) => self.keys_held = held,
+            Ok(held) if held == self.keys_held => {}
+            Ok(held) => {
+                self.keys_held = held;
+                self.csrs.retain(|id, _| self.keys_held.contains(id));
+                self.want_report();
+            }
             Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message),
         }
     }
@@ -443,6 +450,7 @@ impl Reconciler {
             self.confirmed = true;
             self.challenges.wanted = true;
         }
+        self.see_keys_held().await;
         let announced = self.link.borrow().announced.clone();
         if announced.is_none_or(|announced| announced == offered) {
             self.pull.wanted = false;
@@ -499,7 +507,6 @@ impl Reconciler {
         if self.keys_held.len() != before {
             self.key_uses.values_mut().for_each(|uses| uses.forget(&self.keys_held));
             self.outcomes_changed = true;
-            self.want_report();
         }
         self.key_uses.retain(|_, uses| !uses.is_empty());
     }
@@ -621,3 +628,6 @@ async fn serve_challenges(
     }
     Done::Served { serving, problems }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
-//! PURE: which private keys this server no longer needs. A key that was never written into a target's files is pending
-//! and stays, whatever the desired state says (design §4). `net::reconcile` asks here, `apply::keys` deletes.
+//! PURE: which private keys this server makes, and which it no longer needs. A key that was never written into a
+//! target's files is pending and stays, whatever the desired state says (design §4). `net::reconcile` asks here,
+//! `apply::keys` makes and deletes.
 //!
 //! ```text
 //!  made ──▶ pending ──files written──▶ live ──a later version applied, or purged──▶ retired ──3 more retired──▶ expendable
@@ -15,6 +16,29 @@ use super::{Outcome, Status};
 
 /// Retired slots that each target keeps, as many as generations of files.
 const RETIRED_KEPT: usize = 3;
+
+/// The single next step of a desired key slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyStep {
+    Keep,
+    /// Make the key, or find the CSR of the one that is here.
+    Make,
+    /// Send its CSR.
+    Offer,
+}
+
+/// Decides the next step of a desired slot: `csr_wanted` while the controller has no CSR on record, `held` while the key
+/// is on the disk, `csr_known` once its CSR was read.
+pub(crate) fn key_step(csr_wanted: bool, held: bool, csr_known: bool) -> KeyStep {
+    match (csr_wanted, csr_known) {
+        // A CSR on record speaks for one key. If that key is lost, another one in its place would hide the loss, and
+        // fit no certificate: the report says that the key is gone, and the controller asks for a new slot.
+        (false, _) => KeyStep::Keep,
+        (true, false) => KeyStep::Make,
+        (true, true) if held => KeyStep::Offer,
+        (true, true) => KeyStep::Keep,
+    }
+}
 
 /// What one target did with key slots of this server; kept in the ledger, also when the target is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

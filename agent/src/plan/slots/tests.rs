@@ -87,3 +87,20 @@ fn what_is_gone_is_forgotten() {
     uses.forget(&[]);
     assert!(uses.is_empty());
 }
+
+#[test]
+fn a_key_is_made_only_while_no_csr_of_its_slot_is_on_record() {
+    for (csr_wanted, held, csr_known, expected) in [
+        (true, false, false, KeyStep::Make),
+        (true, true, false, KeyStep::Make),
+        (true, true, true, KeyStep::Offer),
+        (true, false, true, KeyStep::Keep),
+        (false, true, true, KeyStep::Keep),
+        (false, true, false, KeyStep::Keep),
+        (false, false, false, KeyStep::Keep),
+        (false, false, true, KeyStep::Keep),
+    ] {
+        let case = format!("wanted {csr_wanted}, held {held}, known {csr_known}");
+        assert_eq!(key_step(csr_wanted, held, csr_known), expected, "{case}");
+    }
+}

@@ -1,0 +1,71 @@
+//! What the loop does with what it sees, on a real state directory and without a controller.
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::apply::request::tests::room;
+use crate::host::RealHost;
+use crate::state::StateDir;
+use crate::target::KeyType;
+
+/// A loop that nobody runs, and the room it asks.
+struct Bench {
+    _dir: tempfile::TempDir,
+    state: StateDir,
+    reconciler: Reconciler,
+    _link: watch::Sender<Link>,
+    _room: JoinSet<()>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        let host: Arc<dyn Host> = Arc::new(RealHost);
+        let (handle, room) = room(state.clone(), dir.path().join("policy.toml"), Arc::clone(&host));
+        let (link_sender, link) = watch::channel(Link::default());
+        let clock = Arc::new(proto::clock::SystemClock);
+        let reconciler = Reconciler::load(handle, host, clock, link).await.unwrap();
+        Self { _dir: dir, state, reconciler, _link: link_sender, _room: room }
+    }
+
+    /// One look, and everything that it started.
+    async fn look(&mut self) {
+        self.reconciler.look().await;
+        let limit = Duration::from_secs(20);
+        while let Some(done) = timeout(limit, self.reconciler.work.join_next()).await.unwrap() {
+            self.reconciler.see_done(done.unwrap()).await;
+        }
+    }
+
+    fn held(&self) -> Vec<String> {
+        self.reconciler.picture().key_slots_held
+    }
+}
+
+fn slot(csr_wanted: bool) -> KeySlot {
+    KeySlot { id: "slot-1".into(), identifiers: vec!["a.test".into()], key_type: KeyType::P256, csr_wanted }
+}
+
+fn desired(slot: KeySlot) -> Desired {
+    Desired { slots_named: BTreeSet::from([slot.id.clone()]), key_slots: vec![slot], ..Desired::default() }
+}
+
+#[tokio::test]
+async fn a_lost_key_is_reported_and_never_made_again() {
+    let mut bench = Bench::new().await;
+    bench.reconciler.hold(desired(slot(true)));
+    bench.look().await;
+    assert_eq!(bench.held(), ["slot-1"]);
+
+    bench.reconciler.hold(desired(slot(false)));
+    std::fs::remove_dir_all(bench.state.path().join("keys/slot-1")).unwrap();
+    bench.reconciler.report = Duty::default();
+    // The pull of every quarter of an hour, with nothing new.
+    bench.reconciler.take(wire::GetDesiredResponse::default()).await;
+    assert!(bench.reconciler.report.wanted, "the controller hears of it");
+    bench.look().await;
+    bench.look().await;
+    assert!(bench.held().is_empty(), "a key in its place would hide the loss");
+    assert!(!bench.state.path().join("keys/slot-1").exists());
+}
