@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proto::types::v1::TargetStatus;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub(crate) mod slots;
 
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
 const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
+
+/// The longest of [`RETRY_SECONDS`].
+const RETRY_MAX: SignedDuration = SignedDuration::from_secs(900);
 
 /// What came of a target's last attempt; kept in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +108,10 @@ pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp)
     let Some(last) = last.filter(|last| last.wish == target.digest()) else { return step(1) };
     match (last.status, last.retry_at) {
         (Status::Applied | Status::Unproven, _) => TargetStep::Keep,
-        (Status::Pending | Status::NotLive | Status::Failed, Some(retry_at)) if now < retry_at => {
+        // Further away than any rest: the clock was ahead when it was written down (reliability.md TM3).
+        (Status::Pending | Status::NotLive | Status::Failed, Some(retry_at))
+            if now < retry_at && now.duration_until(retry_at) <= RETRY_MAX =>
+        {
             TargetStep::Wait(retry_at)
         }
         (Status::Pending | Status::NotLive | Status::Failed, _) => step(last.attempt.saturating_add(1)),
@@ -218,10 +224,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_ahead_stops_no_retry() {
+        let target = target();
+        let retry_at = at(900);
+        let failed = outcome(&target, Status::Failed, 3, Some(retry_at));
+        for (now, expected) in [
+            (0, TargetStep::Wait(retry_at)),
+            (-1, TargetStep::Apply { attempt: 4 }),
+            (-86_400, TargetStep::Apply { attempt: 4 }),
+            (-5 * 31_536_000, TargetStep::Apply { attempt: 4 }),
+        ] {
+            assert_eq!(next_step(&target, Some(&failed), at(now)), expected, "{now}");
+        }
+    }
+
+    #[test]
     fn retries_back_off_to_a_quarter_of_an_hour() {
         let seconds: Vec<u64> = (1..=5).map(|attempt| retry_after(attempt, 0).as_secs()).collect();
         assert_eq!(seconds, [60, 300, 900, 900, 900]);
         assert_eq!(retry_after(1, 255), Duration::from_secs(48));
+        assert_eq!(SignedDuration::try_from(retry_after(9, 0)).unwrap(), RETRY_MAX, "a wait is never longer");
     }
 
     #[test]
