@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status as CallStatus;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::client::{Client, call, is_transient, refusal};
 use super::deployment::{Change, Deployer, Job, Progress};
 use super::http01::Listeners;
 use super::jitter;
-use super::report::{Observed, report};
+use super::report::{Observed, is_too_large, report};
 use super::session::Link;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
@@ -525,7 +525,7 @@ impl Reconciler {
     }
 
     fn picture(&self) -> wire::ReportRequest {
-        report(&Observed {
+        let picture = report(&Observed {
             desired: self.desired.as_ref(),
             outcomes: Some(&self.outcomes),
             doing: self.doing.clone(),
@@ -534,7 +534,12 @@ impl Reconciler {
             serving: self.serving.clone(),
             challenge_problems: self.challenge_problems.clone(),
             ignored: self.ignored.clone(),
-        })
+        });
+        if is_too_large(&picture) {
+            let (targets, tokens) = (picture.targets.len(), picture.challenges.len());
+            error!(targets, tokens, "the report is too large for the controller: this server has too many targets");
+        }
+        picture
     }
 
     fn want_pull(&mut self) {

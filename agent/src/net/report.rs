@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use proto::agent::v1 as wire;
 use proto::clock::to_wire;
+use proto::text::{many_lines, one_line};
 use proto::types::v1 as types;
 
 use crate::plan::{Outcome, Step};
@@ -121,24 +122,58 @@ fn challenges(observed: &Observed<'_>, desired: &Desired) -> Vec<wire::Challenge
     tokens.into_iter().map(report).collect()
 }
 
-/// Drops the output of what went well first, then every output, then the steps.
-fn shrink(report: &mut wire::ReportRequest) {
-    let too_large = |report: &wire::ReportRequest| report.encoded_len() > REPORT_BYTES_MAX;
-    if too_large(report) {
-        for step in report.targets.iter_mut().flat_map(|target| &mut target.steps).filter(|step| step.ok) {
-            step.output.clear();
+/// What is given up of a report that is too large, one after the other. Which items there are, their status and the reason
+/// of what went wrong always stay.
+const STAGES: [fn(&mut wire::ReportRequest); 6] = [
+    |report| steps(report).filter(|step| step.ok).for_each(|step| step.output.clear()),
+    |report| steps(report).for_each(|step| step.output = many_lines(&step.output, 200)),
+    |report| report.targets.iter_mut().for_each(|target| target.steps.clear()),
+    |report| {
+        for problem in problems(report) {
+            [&mut problem.message, &mut problem.cause, &mut problem.hint].into_iter().for_each(shorten);
         }
-    }
-    if too_large(report) {
-        for step in report.targets.iter_mut().flat_map(|target| &mut target.steps) {
-            step.output = proto::text::many_lines(&step.output, 200);
+    },
+    |report| {
+        for problem in problems(report) {
+            [&mut problem.cause, &mut problem.hint].into_iter().for_each(String::clear);
         }
-    }
-    if too_large(report) {
+    },
+    |report| {
+        problems(report).for_each(|problem| problem.message.clear());
         for target in &mut report.targets {
-            target.steps.clear();
+            target.served_fingerprint_sha256.clear();
+            (target.started_at, target.finished_at) = (0, 0);
         }
+    },
+];
+
+fn shrink(report: &mut wire::ReportRequest) {
+    for stage in STAGES {
+        if !is_too_large(report) {
+            return;
+        }
+        stage(report);
     }
+}
+
+/// Whether the controller will refuse it: only when thousands of items are left.
+pub(crate) fn is_too_large(report: &wire::ReportRequest) -> bool {
+    report.encoded_len() > REPORT_BYTES_MAX
+}
+
+fn steps(report: &mut wire::ReportRequest) -> impl Iterator<Item = &mut types::StepReport> {
+    report.targets.iter_mut().flat_map(|target| &mut target.steps)
+}
+
+fn problems(report: &mut wire::ReportRequest) -> impl Iterator<Item = &mut types::Problem> {
+    let of_targets = report.targets.iter_mut().filter_map(|target| target.problem.as_mut());
+    let of_challenges = report.challenges.iter_mut().filter_map(|challenge| challenge.problem.as_mut());
+    let of_keys = report.key_problems.iter_mut().filter_map(|key| key.problem.as_mut());
+    of_targets.chain(of_challenges).chain(of_keys)
+}
+
+fn shorten(text: &mut String) {
+    *text = one_line(text, 80);
 }
 
 #[cfg(test)]
@@ -177,5 +212,58 @@ mod tests {
         assert!(report.encoded_len() <= REPORT_BYTES_MAX);
         assert_eq!(report.targets.len(), 100);
         assert_eq!(report.targets[0].steps.len(), 4);
+    }
+
+    /// So many targets that all fail for a reason of the longest kind.
+    fn all_failing(targets: usize) -> wire::ReportRequest {
+        let long = "\u{20ac}".repeat(500);
+        let problem = Some(Problem::new("POLICY_INVALID", &long, &long, &long).into());
+        let at = to_wire(Some(jiff::Timestamp::from_second(1_800_000_000).unwrap()));
+        let target = wire::TargetReport {
+            target_id: "01jd5mz0v3x8y6q2k4t7w9b1nc".into(),
+            version_id: "01jd5mz0v3x8y6q2k4t7w9b1nc".into(),
+            deploy_wish: 3,
+            status: types::TargetStatus::Failed.into(),
+            served_fingerprint_sha256: vec![7; 32],
+            problem: problem.clone(),
+            started_at: at,
+            finished_at: at,
+            retry_at: at,
+            attempt: 30,
+            ..wire::TargetReport::default()
+        };
+        let key_problem = wire::KeyProblem { key_slot_id: "slot-1".into(), problem: problem.clone() };
+        let challenge = wire::ChallengeReport { token: "t".into(), serving: false, problem };
+        wire::ReportRequest {
+            targets: vec![target; targets],
+            challenges: vec![challenge; 20],
+            key_slots_held: vec!["slot-1".into()],
+            key_problems: vec![key_problem; 20],
+            ..wire::ReportRequest::default()
+        }
+    }
+
+    #[test]
+    fn a_report_fits_also_when_every_target_of_a_large_server_fails() {
+        for targets in [100, 300, 600, 1_200, 2_000] {
+            let mut report = all_failing(targets);
+            shrink(&mut report);
+            assert!(!is_too_large(&report), "{targets}: {} bytes", report.encoded_len());
+            assert_eq!((report.targets.len(), report.challenges.len(), report.key_problems.len()), (targets, 20, 20));
+            assert!(report.targets.iter().all(|target| target.status() == types::TargetStatus::Failed));
+            assert!(problems(&mut report).all(|problem| problem.reason == "POLICY_INVALID"));
+        }
+    }
+
+    #[test]
+    fn a_report_gives_up_no_more_than_it_must() {
+        let mut report = all_failing(100);
+        shrink(&mut report);
+        let problem = report.targets[0].problem.as_ref().unwrap();
+        assert!(!problem.message.is_empty() && !problem.hint.is_empty(), "{problem:?}");
+        let mut report = all_failing(1);
+        let whole = report.clone();
+        shrink(&mut report);
+        assert!(report == whole, "it fits as it is");
     }
 }
