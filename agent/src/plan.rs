@@ -22,6 +22,8 @@ pub(crate) mod slots;
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
 const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
 
+/// Reloads that end well and change nothing, before only a new write or a new wish reloads again.
+pub(crate) const RELOADS_MAX: u32 = 3;
 /// The longest of [`RETRY_SECONDS`].
 const RETRY_MAX: SignedDuration = SignedDuration::from_secs(900);
 
@@ -44,6 +46,9 @@ pub(crate) struct Outcome {
     pub(crate) finished_at: Timestamp,
     pub(crate) retry_at: Option<Timestamp>,
     pub(crate) attempt: u32,
+    /// Reloads of this wish that ended well since its files were written last.
+    #[serde(default)]
+    pub(crate) reloads: u32,
     pub(crate) purged: bool,
     /// Where files were written, so that a name no longer listed can be removed.
     pub(crate) dir: String,
@@ -118,6 +123,25 @@ pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp)
     }
 }
 
+/// How an attempt goes on once the files are in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadStep {
+    Reload,
+    /// Reload only if an endpoint does not show the leaf yet.
+    LookFirst,
+    LookOnly,
+}
+
+/// Decides whether an attempt reloads: `reloads` ended well since the files were written, and did not make the leaf
+/// live. Doing it for ever would drain the workers of a service whose verify endpoint is merely wrong.
+pub(crate) fn reload_step(reloads: u32) -> ReloadStep {
+    match reloads {
+        0 => ReloadStep::Reload,
+        1..RELOADS_MAX => ReloadStep::LookFirst,
+        RELOADS_MAX.. => ReloadStep::LookOnly,
+    }
+}
+
 /// What to do with an offered desired state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
@@ -186,6 +210,7 @@ pub(crate) mod tests {
             finished_at: at(0),
             retry_at,
             attempt,
+            reloads: 0,
             purged: false,
             dir: target.dir.clone(),
             names: vec![],
@@ -236,6 +261,13 @@ pub(crate) mod tests {
         ] {
             assert_eq!(next_step(&target, Some(&failed), at(now)), expected, "{now}");
         }
+    }
+
+    #[test]
+    fn a_reload_that_changes_nothing_is_not_repeated_for_ever() {
+        let steps: Vec<ReloadStep> = (0..5).map(reload_step).collect();
+        let (reload, first, only) = (ReloadStep::Reload, ReloadStep::LookFirst, ReloadStep::LookOnly);
+        assert_eq!(steps, [reload, first, first, only, only]);
     }
 
     #[test]

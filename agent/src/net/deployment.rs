@@ -21,7 +21,7 @@ use super::session::Link;
 use super::verify::{VerifyError, prove, served};
 use crate::apply::request::{ApplyRequest, Handle, Install};
 use crate::host::{CommandExit, CommandOutcome, Host};
-use crate::plan::{Outcome, Status, Step, retry_after};
+use crate::plan::{Outcome, RELOADS_MAX, ReloadStep, Status, Step, reload_step, retry_after};
 use crate::problem::Problem;
 use crate::target::{Endpoint, Target};
 
@@ -51,6 +51,8 @@ pub(crate) struct Progress {
 pub(crate) struct Job {
     pub(crate) target: Target,
     pub(crate) attempt: u32,
+    /// Reloads of this wish that ended well since its files were written last.
+    pub(crate) reloads: u32,
     /// Names that this target wrote earlier in the same directory.
     pub(crate) names_before: Vec<String>,
 }
@@ -72,13 +74,21 @@ struct Attempt {
     steps: Vec<Step>,
     /// The version's files are in place.
     written: bool,
+    /// As in the job, and carried on.
+    reloads: u32,
 }
 
 /// Each distinct command of a pass, run by whoever needs it first.
 type Runs = HashMap<Vec<String>, OnceCell<Result<CommandOutcome, Problem>>>;
 
+/// What each verify endpoint showed, in the target's order.
+type Seen = Vec<Result<[u8; 32], VerifyError>>;
+
 enum Written {
-    Yes,
+    /// The files are in place; `changed` when this attempt put them there.
+    Yes {
+        changed: bool,
+    },
     Later,
     Failed(Problem),
 }
@@ -101,7 +111,8 @@ impl Deployer {
 
     /// Writes the files; `None` when the attempt ends here.
     async fn begin(&self, job: Job) -> Option<Attempt> {
-        let mut attempt = Attempt { job, started_at: self.clock.now(), steps: Vec::new(), written: false };
+        let (started_at, reloads) = (self.clock.now(), job.reloads);
+        let mut attempt = Attempt { job, started_at, steps: Vec::new(), written: false, reloads };
         if attempt.job.target.purge {
             let outcome = self.purge(&mut attempt).await;
             self.tell(&attempt, Change::Done(Box::new(outcome))).await;
@@ -114,7 +125,12 @@ impl Deployer {
                 self.tell(&attempt, Change::Later).await;
                 return None;
             }
-            Written::Yes => (None, String::new()),
+            Written::Yes { changed } => {
+                if changed {
+                    attempt.reloads = 0;
+                }
+                (None, String::new())
+            }
             Written::Failed(problem) => (Some(problem.clone()), problem.cause),
         };
         attempt.written = problem.is_none();
@@ -133,12 +149,12 @@ impl Deployer {
     }
 
     async fn try_write(&self, job: &Job) -> Result<Written, Problem> {
-        let Job { target, attempt, names_before } = job;
+        let Job { target, attempt, names_before, .. } = job;
         // Refused before a secret travels; `apply` enforces the policy again.
         self.apply.policy().await?.permit(target)?;
         let client = self.link.borrow().client.clone();
         if (*attempt > 1 || client.is_none()) && self.apply.inspect(target).await?.in_place {
-            return Ok(Written::Yes);
+            return Ok(Written::Yes { changed: false });
         }
         let (Some(mut client), Some(version)) = (client, target.version.as_ref()) else { return Ok(Written::Later) };
         let request = wire::FetchRequest { target_id: target.id.clone(), version_id: version.id.clone() };
@@ -157,16 +173,35 @@ impl Deployer {
             key_pem: has_key.then_some(key_pem),
             dropped: names_before.iter().filter(|name| !names.contains(name)).cloned().collect(),
         };
-        self.apply.install(install).await?;
-        Ok(Written::Yes)
+        let changed = self.apply.install(install).await?;
+        Ok(Written::Yes { changed })
     }
 
     async fn finish(&self, mut attempt: Attempt, runs: &Runs) {
-        let outcome = match self.reload(&mut attempt, runs).await {
-            Err(problem) => self.outcome(&attempt, Status::Failed, Some(problem), None),
-            Ok(()) => self.verify(&mut attempt).await,
+        let outcome = match self.already_live(&mut attempt).await {
+            Some(outcome) => outcome,
+            None => match self.reload(&mut attempt, runs).await {
+                Err(problem) => self.outcome(&attempt, Status::Failed, Some(problem), None),
+                Ok(()) => self.verify(&mut attempt).await,
+            },
         };
         self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+    }
+
+    /// Looks at what is served before a reload is repeated; `None` when the attempt goes on with it.
+    async fn already_live(&self, attempt: &mut Attempt) -> Option<Outcome> {
+        let step = reload_step(attempt.reloads);
+        let target = attempt.job.target.clone();
+        let wanted = target.version.as_ref().filter(|_| !target.verify.is_empty())?.fingerprint_sha256;
+        if step == ReloadStep::Reload {
+            return None;
+        }
+        self.tell(attempt, Change::Doing("verifying")).await;
+        let started = Instant::now();
+        let looks = target.verify.iter().map(|endpoint| served(self.host.as_ref(), endpoint, &self.clock));
+        let seen = join_all(looks).await;
+        let is_live = seen.iter().all(|seen| matches!(seen, Ok(fingerprint) if *fingerprint == wanted));
+        (is_live || step == ReloadStep::LookOnly).then(|| self.judged(attempt, seen, wanted, started))
     }
 
     async fn reload(&self, attempt: &mut Attempt, runs: &Runs) -> Result<(), Problem> {
@@ -189,6 +224,7 @@ impl Deployer {
                 return Err(reload_failed(&subject, &run));
             }
         }
+        attempt.reloads = attempt.reloads.saturating_add(1);
         Ok(())
     }
 
@@ -201,10 +237,17 @@ impl Deployer {
         let wanted = version.fingerprint_sha256;
         let started = Instant::now();
         let proofs = target.verify.iter().map(|endpoint| prove(self.host.as_ref(), endpoint, wanted, &self.clock));
+        let seen = join_all(proofs).await;
+        self.judged(attempt, seen, wanted, started)
+    }
+
+    /// Makes the outcome of what the endpoints showed.
+    fn judged(&self, attempt: &mut Attempt, seen: Seen, wanted: [u8; 32], started: Instant) -> Outcome {
+        let reloads_stopped = reload_step(attempt.reloads) == ReloadStep::LookOnly;
         let mut shown = None;
         let mut problem = None;
-        for (endpoint, seen) in target.verify.iter().zip(join_all(proofs).await) {
-            let failed = not_live(endpoint, &seen, wanted);
+        for (endpoint, seen) in attempt.job.target.verify.clone().iter().zip(seen) {
+            let failed = not_live(endpoint, &seen, wanted, reloads_stopped);
             let note = failed.as_ref().map(|problem| problem.cause.clone()).unwrap_or_default();
             attempt.step("verify", endpoint.to_string(), failed.is_none(), None, &note, started);
             shown = if failed.is_some() || shown.is_none() { seen.ok().or(shown) } else { shown };
@@ -281,6 +324,7 @@ impl Deployer {
             finished_at,
             retry_at,
             attempt: attempt.job.attempt,
+            reloads: attempt.reloads,
             purged: false,
             dir: target.dir.clone(),
             names,
@@ -330,7 +374,13 @@ fn reload_failed(subject: &str, run: &CommandOutcome) -> Problem {
     )
 }
 
-fn not_live(endpoint: &Endpoint, seen: &Result<[u8; 32], VerifyError>, wanted: [u8; 32]) -> Option<Problem> {
+/// `reloads_stopped` when the agent will not run the reload commands again by itself.
+fn not_live(
+    endpoint: &Endpoint,
+    seen: &Result<[u8; 32], VerifyError>,
+    wanted: [u8; 32],
+    reloads_stopped: bool,
+) -> Option<Problem> {
     let (message, cause) = match seen {
         Ok(fingerprint) if *fingerprint == wanted => return None,
         Ok(fingerprint) => (
@@ -339,8 +389,13 @@ fn not_live(endpoint: &Endpoint, seen: &Result<[u8; 32], VerifyError>, wanted: [
         ),
         Err(error) => (format!("{endpoint} shows no certificate"), chain(error)),
     };
-    let hint = "check that the service reads these files, that the reload command is the right one, and address and name \
-                of the verify endpoint";
+    let check = "check that the service reads these files, that the reload command is the right one, and address and \
+                 name of the verify endpoint";
+    let hint = if reloads_stopped {
+        format!("{check}; {RELOADS_MAX} reloads did not help: the agent looks again by itself, deploy now also reloads")
+    } else {
+        check.to_owned()
+    };
     Some(Problem::new("NOT_LIVE", message, cause, hint))
 }
 

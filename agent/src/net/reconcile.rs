@@ -257,7 +257,8 @@ impl Reconciler {
             };
             let before = last.filter(|last| last.dir == target.dir);
             let names_before = before.map(|last| last.names.clone()).unwrap_or_default();
-            jobs.push(Job { target: target.clone(), attempt, names_before });
+            let reloads = last.filter(|last| last.wish == target.digest()).map_or(0, |last| last.reloads);
+            jobs.push(Job { target: target.clone(), attempt, reloads, names_before });
         }
         if jobs.is_empty() {
             return;

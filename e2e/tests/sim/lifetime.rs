@@ -118,6 +118,30 @@ async fn a_service_that_keeps_the_old_leaf_is_not_live_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_stays_not_live_is_not_reloaded_for_ever() {
+    let (mut world, _first) = live_world(Custody::Agent).await;
+    let before = world.agents[0].machine.ran().len();
+    world.agents[0].machine.script(&RELOAD, Script::ReloadInVain);
+    world.operator.renew("web", "again").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+    let reloads = world.agents[0].machine.ran().len() - before;
+    assert!((2..=3).contains(&reloads), "{reloads} reloads in vain");
+    let target = world.operator.certificate("web").await.unwrap().targets.remove(0);
+    assert_eq!(target.status(), TargetStatus::NotLive);
+    assert!(target.problem.as_ref().is_some_and(|problem| problem.hint.contains("deploy now")), "{target:?}");
+
+    world.operator.deploy("web", "now").await.unwrap();
+    let again = async |world: &World| world.agents[0].machine.ran().len() > before + reloads;
+    world.settle("deploy now reloads", SOON, again).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let ran = world.agents[0].machine.ran().len();
+    world.agents[0].machine.reload().unwrap();
+    world.settle_live("web", Duration::from_secs(3600)).await;
+    assert_eq!(world.agents[0].machine.ran().len(), ran, "live is seen without one more reload");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_that_fails_or_hangs_is_told_and_retried_without_a_new_order() {
     for script in [Script::Exit(1, "nginx: [emerg] unknown directive\u{1b}[31m"), Script::Hang] {
         let mut world = World::new(1).await;

@@ -20,14 +20,22 @@ fn a_failed_reload_quotes_the_command_without_its_escapes() {
 #[test]
 fn an_endpoint_is_live_only_with_the_wanted_leaf() {
     let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
-    assert!(not_live(&endpoint, &Ok([1; 32]), [1; 32]).is_none());
-    assert!(not_live(&endpoint, &Ok([2; 32]), [1; 32]).unwrap().cause.contains("0202"));
+    assert!(not_live(&endpoint, &Ok([1; 32]), [1; 32], false).is_none());
+    assert!(not_live(&endpoint, &Ok([2; 32]), [1; 32], false).unwrap().cause.contains("0202"));
     let refused = VerifyError::Connect("127.0.0.1:443".into(), std::io::ErrorKind::ConnectionRefused.into());
-    assert!(not_live(&endpoint, &Err(refused), [1; 32]).unwrap().cause.contains("connection refused"));
+    assert!(not_live(&endpoint, &Err(refused), [1; 32], false).unwrap().cause.contains("connection refused"));
 }
 
 #[test]
 fn output_is_cut_to_its_limit() {
     assert_eq!(clip("ok\n"), "ok\n");
     assert!(clip(&"\u{7}".repeat(9_000)).len() <= OUTPUT_BYTES_MAX);
+}
+
+#[test]
+fn a_problem_says_when_the_agent_stops_to_reload() {
+    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
+    let hint = |stopped| not_live(&endpoint, &Ok([2; 32]), [1; 32], stopped).unwrap().hint;
+    assert!(!hint(false).contains("deploy now"));
+    assert!(hint(true).contains("deploy now also reloads"), "{}", hint(true));
 }
