@@ -186,7 +186,8 @@ async fn survive_after(side: Side, step: Step, nth: u64, act: Act) -> bool {
             let gone =
                 async |world: &World| world.operator.whoami().await && world.operator.certificates().await.is_empty();
             world.settle("the certificate is gone", PURGE, gone).await;
-            assert!(!world.agents[0].dir("web").join("key.pem").exists(), "the files are gone");
+            let key = world.agents[0].dir("web").join("key.pem");
+            assert!(!key.exists(), "{side:?} {step:?} {nth}: {} is gone", key.display());
             assert_eq!(world.ca.orders().len(), 1);
         }
     }

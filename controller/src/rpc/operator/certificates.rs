@@ -34,7 +34,7 @@ pub(crate) async fn update(
         return Err(Refusal::changed("certificate", &request.name));
     }
     let before = &bundle.certificate.value;
-    let after = changed(hub, &bundle, &request).await?;
+    let mut after = changed(hub, &bundle, &request).await?;
     if after == *before {
         let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
         return Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() });
@@ -43,6 +43,10 @@ pub(crate) async fn update(
         || after.specification.issuer_id != before.specification.issuer_id
         || after.specification.key_type != before.specification.key_type
         || after.specification.custody != before.specification.custody;
+    if new_version || wishes::is_stuck(&bundle) {
+        // A corrected wish does not wait for the next try of the old one.
+        after.renew_asked_at = Some(hub.now());
+    }
     let message = if new_version { "changed; a new version is ordered" } else { "changed" };
     let event = hub.event("certificate.changed", message).of_certificate(&before.name).by(&caller.name);
     let fresh =

@@ -9,6 +9,9 @@ use proto::types::v1 as types;
 use super::{agents, certificates, create, issuers, lists, targets};
 use crate::lifecycle::agent::{Agent, Hello, Policy, PolicyDir, Standing};
 use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::order::Order;
+use crate::lifecycle::problem::Problem;
+use crate::lifecycle::renewal::Reason;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::roles::OperatorRole;
 use crate::rpc::status::Refusal;
@@ -155,6 +158,36 @@ async fn a_change_is_not_refused_for_what_it_does_not_touch() {
     scene.change_record(|record| record.specification.custody = Custody::Controller).await;
     let custody = wire::UpdateCertificateRequest { custody: Some(types::Custody::Agent.into()), ..Default::default() };
     assert_eq!(fields(scene.set(custody).await), ["custody"]);
+}
+
+#[tokio::test]
+async fn a_corrected_wish_does_not_wait_for_the_next_try_of_the_old_one() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80, 8080]).await;
+    let id = scene.web_on("h1").await.id;
+    let record = async || scene.hub.store.bundle(&id).await.unwrap().unwrap();
+    let port = |port| types::Http01 { mode: Some(types::http01::Mode::StandalonePort(port)) };
+    let ask = |port_wanted| wire::UpdateCertificateRequest { http01: Some(port(port_wanted)), ..Default::default() };
+    scene.set(ask(8080)).await.unwrap();
+    assert_eq!(record().await.certificate.value.renew_asked_at, None, "nothing waits");
+    let now = scene.hub.now();
+    let mut order = Order::begin(&record().await.certificate.value, Reason::NoVersion, None, now);
+    order.fail(Problem::new("X", "m", "c", "h"), None, now);
+    scene.hub.store.commit(Changes::new().insert(&order)).await.unwrap();
+    scene.set(ask(80)).await.unwrap();
+    assert!(record().await.certificate.value.renew_asked_at.is_some(), "a failed order begins again");
+}
+
+#[tokio::test]
+async fn changed_names_are_ordered_at_once() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80]).await;
+    let id = scene.web_on("h1").await.id;
+    let names = vec!["www.example.test".to_owned(), "api.example.test".to_owned()];
+    let accepted =
+        scene.set(wire::UpdateCertificateRequest { identifiers: names, ..Default::default() }).await.unwrap();
+    assert!(!accepted.job_id.is_empty());
+    assert!(scene.hub.store.bundle(&id).await.unwrap().unwrap().certificate.value.renew_asked_at.is_some());
 }
 
 #[tokio::test]
