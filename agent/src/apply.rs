@@ -135,6 +135,7 @@ impl Room {
             (None, key) => key,
         };
         let pair = files::pair::check(&install.target, &install.leaf_pem, &install.chain_pem, key)?;
+        policy.permit_leaf(root, &install.target, &pair.leaf)?;
         let _writing = self.turn();
         files::install(&install.target, root, &pair, &install.dropped)
     }

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use proto::text::one_line;
 use proto::types::v1 as wire;
+use proto::x509::LeafFacts;
 use serde::Deserialize;
 
 use crate::problem::Problem;
@@ -97,11 +99,8 @@ impl Policy {
     }
 
     fn permit_in(&self, dir: &Dir, target: &Target) -> Result<(), Problem> {
-        let place = format!("[[dir]] path = \"{}\"", dir.path);
-        if let Some(name) = target.identifiers.iter().find(|name| !dir.permits_name(name)) {
-            let message = format!("the policy does not allow {name} in {}", target.dir);
-            return Err(self.refusal("POLICY_NAME", message, &place, &format!("names = [\"{name}\"]")));
-        }
+        let place = dir.place();
+        self.permit_names(dir, target, &target.identifiers)?;
         for file in &target.files {
             let path = format!("{}/{}", target.dir, file.name);
             if !dir.permits_file(&file.name) {
@@ -119,6 +118,25 @@ impl Policy {
             }
         }
         Ok(())
+    }
+
+    /// Checks the leaf itself: a target's identifiers are only the controller's word. `dir` is what `permit` returned.
+    ///
+    /// # Errors
+    /// A refusal that says what to add.
+    pub(crate) fn permit_leaf(&self, dir: &Dir, target: &Target, leaf: &LeafFacts) -> Result<(), Problem> {
+        self.permit_names(dir, target, &leaf.identifiers)?;
+        // `names` are DNS names and addresses: where there is a list, no other kind of name is on it.
+        let uris: &[String] = if dir.names.is_empty() { &[] } else { &leaf.uris };
+        self.permit_names(dir, target, uris)
+    }
+
+    fn permit_names(&self, dir: &Dir, target: &Target, names: &[String]) -> Result<(), Problem> {
+        let Some(name) = names.iter().find(|name| !dir.permits_name(name)) else { return Ok(()) };
+        // A leaf's URI may hold anything.
+        let name = one_line(name, 253);
+        let message = format!("the policy does not allow {name} in {}", target.dir);
+        Err(self.refusal("POLICY_NAME", message, &dir.place(), &format!("names = [\"{name}\"]")))
     }
 
     /// Checks an argv and returns its time limit.
@@ -182,6 +200,11 @@ impl Policy {
 }
 
 impl Dir {
+    /// Where its lines stand in the file, for hints.
+    fn place(&self) -> String {
+        format!("[[dir]] path = \"{}\"", self.path)
+    }
+
     fn permits_name(&self, identifier: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|pattern| name_matches(pattern, identifier))
     }
@@ -478,6 +501,31 @@ mod tests {
         check(|target| target.files[0].owner = Some(Owner { user: "x".into(), group: "x".into() }), "POLICY_OWNER");
         check(|target| target.reload[0].push("--now".into()), "POLICY_COMMAND");
         check(|target| target.key_slot_id = None, "POLICY_CUSTODY");
+    }
+
+    #[test]
+    fn a_leaf_may_not_say_more_than_the_policy_allows() {
+        let of = |names: &[&str], text: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params =
+                rcgen::CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+            if names.is_empty() {
+                let uri = "spiffe://bank.internal/x".try_into().unwrap();
+                params.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+            }
+            let leaf = LeafFacts::parse(params.self_signed(&key).unwrap().der()).unwrap();
+            let policy = Policy::parse("/p.toml", text).unwrap();
+            policy
+                .permit_leaf(&policy.dirs[0], &target(), &leaf)
+                .map_or_else(|problem| problem.message, |()| "ok".into())
+        };
+        assert_eq!(of(&["www.example.com", "example.com"], TEXT), "ok");
+        assert!(of(&["www.example.com", "bank.internal"], TEXT).contains("bank.internal"));
+        assert!(of(&["www.example.com", "*.corp"], TEXT).contains("*.corp"));
+        assert!(of(&["www.example.com", "192.0.2.1"], TEXT).contains("192.0.2.1"));
+        assert!(of(&[], TEXT).contains("spiffe://bank.internal/x"));
+        let any = "[[dir]]\npath = \"/etc/nginx/ssl\"";
+        assert_eq!((of(&["bank.internal"], any), of(&[], any)), ("ok".to_owned(), "ok".to_owned()));
     }
 
     #[test]

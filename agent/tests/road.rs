@@ -150,6 +150,26 @@ async fn what_the_policy_does_not_allow_is_refused_and_never_fetched() {
     assert!(!uses.contains("slot-1"), "a key that was never written is pending: {uses}");
 }
 
+#[tokio::test]
+async fn a_leaf_with_names_beyond_the_policy_is_never_written() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let policy = fs::read_to_string(site.policy_path()).unwrap();
+    let names = format!("names = [\"{NAME}\"]\n[[command]]");
+    fs::write(site.policy_path(), policy.replace("[[command]]", &names)).unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue_with("v1", &csr, &["bank.internal"]);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
+    let problem = controller.wait(|seen| seen.target(TargetStatus::Failed)).await.problem.unwrap();
+    assert_eq!(problem.reason, "POLICY_NAME");
+    assert!(problem.message.contains("bank.internal"), "{}", problem.message);
+    assert!(!site.dir().join("key.pem").exists() && site.reloads() == 0);
+    agent.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_is_widened_counts_without_a_restart() {
     let controller = Controller::new();
