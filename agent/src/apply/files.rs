@@ -43,7 +43,7 @@ pub(super) fn inspect(target: &Target, root: &Dir) -> Result<Inspected, Problem>
     }
 }
 
-/// Removes the target's links, and the generations once no link needs them.
+/// Removes the target's links and then its files from every generation. May be cut and repeated at any step.
 pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(), Problem> {
     let tree = match Tree::open(&root.path, &target.dir, false) {
         Ok(tree) => tree,
@@ -53,7 +53,7 @@ pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(),
     for name in names {
         tree.unlink_ours(name).map_err(|error| error.problem())?;
     }
-    tree.remove_base().map_err(|error| error.problem())
+    tree.forget(names).map_err(|error| error.problem())
 }
 
 fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {

@@ -35,7 +35,16 @@ pub(super) struct Observed {
     pub(super) current_files: Vec<String>,
     /// Left by a crash.
     pub(super) leftovers: Vec<String>,
+    /// Of every name to write and every current file.
     pub(super) live: BTreeMap<String, Live>,
+}
+
+impl Observed {
+    /// The current files that somebody can see. What no link leads to is a purged target's, maybe its key: it must not
+    /// live on in the next generation.
+    fn linked(&self) -> impl Iterator<Item = &String> {
+        self.current_files.iter().filter(|name| self.live.get(*name) == Some(&Live::Ours))
+    }
 }
 
 /// One step; each is atomic to whoever reads the visible files.
@@ -79,8 +88,8 @@ pub(super) fn steps(
     names: &[String],
     dropped: &[String],
 ) -> Result<Vec<Step>, Problem> {
-    for (name, live) in &observed.live {
-        if let Live::Foreign(what) = live {
+    for name in names {
+        if let Some(Live::Foreign(what)) = observed.live.get(name) {
             return Err(foreign(dir, name, what));
         }
     }
@@ -91,7 +100,7 @@ pub(super) fn steps(
     steps.extend(observed.leftovers.iter().cloned().map(Step::Clear));
     let mut generations = observed.generations.clone();
     let mut base = observed.current;
-    let mut kept: BTreeSet<String> = observed.current_files.iter().cloned().collect();
+    let mut kept: BTreeSet<String> = observed.linked().cloned().collect();
 
     let regular: Vec<&String> = names.iter().filter(|name| observed.live.get(*name) == Some(&Live::Regular)).collect();
     if !regular.is_empty() {
@@ -130,7 +139,7 @@ fn absorb(steps: &mut Vec<Step>, observed: &Observed, generation: u64, regular: 
         steps.push(Step::CopyLive { stage: stage.clone(), name: (*name).clone() });
     }
     if let Some(current) = observed.current {
-        for name in observed.current_files.iter().filter(|name| !regular.contains(name)) {
+        for name in observed.linked().filter(|name| !regular.contains(name)) {
             steps.push(Step::CopyKept { stage: stage.clone(), generation: current, name: name.clone() });
         }
     }
@@ -183,14 +192,16 @@ mod tests {
             has_base: true,
             generations: BTreeSet::from([4, 5, 6]),
             current: Some(6),
-            current_files: names(&["cert.pem", "other.pem", "old.pem"]),
-            live: BTreeMap::from([("cert.pem".to_owned(), Live::Ours)]),
+            current_files: names(&["cert.pem", "other.pem", "old.pem", "purged.pem"]),
+            live: ["cert.pem", "other.pem", "old.pem"].map(|name| (name.to_owned(), Live::Ours)).into(),
             ..Observed::default()
         };
         let steps = steps(&observed, "/d", &names(&["cert.pem"]), &names(&["old.pem"])).unwrap();
         let carried = Step::CopyKept { stage: ".7.new".into(), generation: 6, name: "other.pem".into() };
         assert!(steps.contains(&carried) && steps.contains(&Step::Switch(7)));
         assert!(steps.contains(&Step::Unlink("old.pem".into())));
+        let copies = steps.iter().filter(|step| matches!(step, Step::CopyKept { .. })).count();
+        assert_eq!(copies, 1, "only what a link leads to is carried over");
         let pruned: Vec<&Step> = steps.iter().filter(|step| matches!(step, Step::Prune(_))).collect();
         assert_eq!(pruned, [&Step::Prune(4)]);
     }

@@ -227,6 +227,69 @@ fn two_targets_may_share_a_directory() {
     assert!(site.path().join("other.key").exists());
 }
 
+/// A second target in the same directory, with a leaf and a key only.
+fn neighbour(site: &Site, issued: &Issued) -> Target {
+    let mut target = site.target(issued);
+    target.id = "t2".into();
+    target.files.retain(|file| matches!(file.content, Content::Leaf | Content::Key));
+    target.files[0].name = "other.crt".into();
+    target.files[1].name = "other.key".into();
+    target
+}
+
+/// Whether any file below holds the text.
+fn holds(path: &Path, text: &str) -> bool {
+    let files = tree_of(path);
+    files.iter().any(|path| fs::read_to_string(path).is_ok_and(|found| found.contains(text)))
+}
+
+#[test]
+fn a_purge_takes_the_key_out_of_a_shared_directory() {
+    let site = Site::new();
+    let (ours, other) = (issue(0), issue(1));
+    let target = neighbour(&site, &other);
+    let install_other = |issued: &Issued| {
+        let target = neighbour(&site, issued);
+        install(&target, &site.root(), &pair_of(&target, issued), &[]).unwrap();
+    };
+    install_other(&other);
+    site.install(&ours).unwrap();
+    let key = spki_line(&other);
+    assert!(holds(&site.path(), &key));
+    fs::create_dir(site.path().join(".certwright/.9.new")).unwrap();
+    fs::write(site.path().join(".certwright/.9.new/other.key"), &other.key_pem).unwrap();
+    purge(&target, &site.root(), &target.names()).unwrap();
+    assert!(!holds(&site.path(), &key), "{:?}", tree_of(&site.path()));
+    assert_eq!(visible(&site.path()), Some(ours.fingerprint_sha256));
+
+    // A purge that was cut after the links: the next generation does not carry the key on, a second purge ends it.
+    install_other(&other);
+    for name in target.names() {
+        fs::remove_file(site.path().join(name)).unwrap();
+    }
+    site.install(&issue(2)).unwrap();
+    let current = fs::canonicalize(site.path().join(".certwright/current")).unwrap();
+    assert!(!holds(&current, &key) && holds(&site.path(), &key));
+    purge(&target, &site.root(), &target.names()).unwrap();
+    assert!(!holds(&site.path(), &key));
+}
+
+/// A line that only this key's file has.
+fn spki_line(issued: &Issued) -> String {
+    issued.key_pem.lines().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_link_that_leads_nowhere_keeps_no_key() {
+    let site = Site::new();
+    let issued = issue(0);
+    site.install(&issued).unwrap();
+    symlink(".certwright/current/old.pem", site.path().join("old.pem")).unwrap();
+    let target = site.target(&issued);
+    purge(&target, &site.root(), &target.names()).unwrap();
+    assert!(list_dir(&site.path()).is_empty());
+}
+
 #[test]
 fn a_name_no_longer_listed_goes_with_the_switch() {
     let site = Site::new();

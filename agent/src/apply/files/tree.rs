@@ -109,6 +109,9 @@ impl Tree {
             let generation = self.generation(&base, &current.to_string())?;
             observed.current_files = list(&generation).map_err(|source| at("list", &self.path, source))?;
         }
+        for name in &observed.current_files {
+            observed.live.insert(name.clone(), self.live(name)?);
+        }
         Ok(observed)
     }
 
@@ -201,20 +204,54 @@ impl Tree {
         self.sync(&self.dir)
     }
 
-    /// Removes all generations, if no link leads into them any more.
-    pub(super) fn remove_base(&self) -> Result<(), TreeError> {
-        let names = list(&self.dir).map_err(|source| at("list", &self.path, source))?;
-        for name in names {
-            if self.live(&name)? == Live::Ours {
-                return Ok(());
-            }
-        }
+    /// Removes names from every generation, and all generations if no link leads into them any more. The names' links
+    /// must be gone.
+    pub(super) fn forget(&self, names: &[String]) -> Result<(), TreeError> {
         let base = match self.base() {
             Ok(base) => base,
             Err(TreeError { source: Errno::NOENT, .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for name in list(&base).map_err(|source| at("list", &self.base_path(""), source))? {
+        if !self.has_links()? {
+            return self.remove_base(&base);
+        }
+        for inside in list(&base).map_err(|source| at("list", &self.base_path(""), source))? {
+            if inside.parse::<u64>().is_ok() {
+                self.remove_from(&self.generation(&base, &inside)?, &inside, names)?;
+            } else if inside != CURRENT {
+                self.remove_inside(&inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_from(&self, generation: &OwnedFd, number: &str, names: &[String]) -> Result<(), TreeError> {
+        for name in names {
+            match unlinkat(generation, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(source) => return Err(at("remove", &self.base_path(&format!("{number}/{name}")), source)),
+            }
+        }
+        self.sync(generation)
+    }
+
+    /// Whether a link of ours leads to a file. One that leads nowhere was left by a crash and is removed.
+    fn has_links(&self) -> Result<bool, TreeError> {
+        let mut found = false;
+        for name in list(&self.dir).map_err(|source| at("list", &self.path, source))? {
+            if self.live(&name)? != Live::Ours {
+                continue;
+            }
+            match statat(&self.dir, &name, AtFlags::empty()) {
+                Err(Errno::NOENT) => self.unlink_ours(&name)?,
+                Ok(_) | Err(_) => found = true,
+            }
+        }
+        Ok(found)
+    }
+
+    fn remove_base(&self, base: &OwnedFd) -> Result<(), TreeError> {
+        for name in list(base).map_err(|source| at("list", &self.base_path(""), source))? {
             self.remove_inside(&name)?;
         }
         unlinkat(&self.dir, BASE, AtFlags::REMOVEDIR).map_err(|source| at("remove", &self.base_path(""), source))?;
