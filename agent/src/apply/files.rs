@@ -23,7 +23,8 @@ pub(super) fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[Strin
     let tree = open(target, root, true)?;
     refuse_older(target, &tree, pair)?;
     if is_written(&tree, &files).map_err(|error| error.problem())? {
-        return Ok(false);
+        // An attempt that was cut after the switch had no time for these.
+        return unlink(&tree, dropped);
     }
     let steps = plan(target, &tree, dropped)?;
     for (done, step) in steps.iter().enumerate() {
@@ -50,10 +51,17 @@ pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(),
         Err(error) if error.problem().reason == "PARENT_MISSING" => return Ok(()),
         Err(error) => return Err(error.problem()),
     };
-    for name in names {
-        tree.unlink_ours(name).map_err(|error| error.problem())?;
-    }
+    unlink(&tree, names)?;
     tree.forget(names).map_err(|error| error.problem())
+}
+
+/// Removes the links of ours under these names; returns whether there were any.
+fn unlink(tree: &Tree, names: &[String]) -> Result<bool, Problem> {
+    let mut changed = false;
+    for name in names {
+        changed |= tree.unlink_ours(name).map_err(|error| error.problem())?;
+    }
+    Ok(changed)
 }
 
 fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {

@@ -153,7 +153,11 @@ impl Deployer {
         // Refused before a secret travels; `apply` enforces the policy again.
         self.apply.policy().await?.permit(target)?;
         let client = self.link.borrow().client.clone();
-        if (*attempt > 1 || client.is_none()) && self.apply.inspect(target).await?.in_place {
+        let names = target.names();
+        let dropped: Vec<String> = names_before.iter().filter(|name| !names.contains(name)).cloned().collect();
+        // `inspect` does not see names that are no longer listed: only `install` removes them.
+        let may_be_done = dropped.is_empty() && (*attempt > 1 || client.is_none());
+        if may_be_done && self.apply.inspect(target).await?.in_place {
             return Ok(Written::Yes { changed: false });
         }
         let (Some(mut client), Some(version)) = (client, target.version.as_ref()) else { return Ok(Written::Later) };
@@ -165,13 +169,12 @@ impl Deployer {
         };
         let key_pem = SecretString::from(fetched.key_pem);
         let has_key = !secrecy::ExposeSecret::expose_secret(&key_pem).is_empty();
-        let names = target.names();
         let install = Install {
             target: target.clone(),
             leaf_pem: fetched.leaf_pem,
             chain_pem: fetched.chain_pem,
             key_pem: has_key.then_some(key_pem),
-            dropped: names_before.iter().filter(|name| !names.contains(name)).cloned().collect(),
+            dropped,
         };
         let changed = self.apply.install(install).await?;
         Ok(Written::Yes { changed })
@@ -307,7 +310,8 @@ impl Deployer {
             }
         };
         let mut names = target.names();
-        if status == Status::Failed {
+        // Until this version is written, or a purge is done, what was written earlier may still be there.
+        if !attempt.written {
             names.extend(attempt.job.names_before.iter().filter(|name| !target.names().contains(name)).cloned());
         }
         Outcome {

@@ -280,6 +280,33 @@ fn spki_line(issued: &Issued) -> String {
 }
 
 #[test]
+fn any_instant_of_dropping_a_name_may_be_the_last() {
+    let (old, new) = (issue(0), issue(1));
+    for killed_after in 0.. {
+        let site = Site::new();
+        site.install(&old).unwrap();
+        let mut target = site.target(&new);
+        target.files.retain(|file| file.content != Content::Chain);
+        let dropped = ["chain.pem".to_owned()];
+        let pair = pair_of(&target, &new);
+        let files = new_files(&target, &pair).unwrap();
+        let tree = open(&target, &site.root(), true).unwrap();
+        let steps = plan(&target, &tree, &dropped).unwrap();
+        for step in steps.iter().take(killed_after) {
+            tree.perform(step, &files).unwrap();
+        }
+        install(&target, &site.root(), &pair, &dropped).unwrap();
+        assert_eq!(visible(&site.path()), Some(new.fingerprint_sha256));
+        assert!(fs::symlink_metadata(site.path().join("chain.pem")).is_err(), "left after {killed_after} steps");
+        purge(&target, &site.root(), &target.names()).unwrap();
+        assert!(list_dir(&site.path()).is_empty(), "left after {killed_after} steps");
+        if killed_after >= steps.len() {
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_link_that_leads_nowhere_keeps_no_key() {
     let site = Site::new();
     let issued = issue(0);

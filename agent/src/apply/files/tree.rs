@@ -178,7 +178,7 @@ impl Tree {
             Step::Commit { stage, generation } => self.commit(stage, *generation),
             Step::Link(name) => self.replace_link(&self.dir, name, &link(name)),
             Step::Switch(generation) => self.replace_link(&self.base()?, CURRENT, &generation.to_string()),
-            Step::Unlink(name) => self.unlink_ours(name),
+            Step::Unlink(name) => self.unlink_ours(name).map(drop),
             Step::Prune(generation) => self.remove_inside(&generation.to_string()),
         }
     }
@@ -195,13 +195,14 @@ impl Tree {
         }
     }
 
-    /// Removes our link, and nothing else, under a name.
-    pub(super) fn unlink_ours(&self, name: &str) -> Result<(), TreeError> {
+    /// Removes our link, and nothing else, under a name; returns whether there was one.
+    pub(super) fn unlink_ours(&self, name: &str) -> Result<bool, TreeError> {
         if self.live(name)? != Live::Ours {
-            return Ok(());
+            return Ok(false);
         }
         unlinkat(&self.dir, name, AtFlags::empty()).map_err(|source| at("remove", &self.file_path(name), source))?;
-        self.sync(&self.dir)
+        self.sync(&self.dir)?;
+        Ok(true)
     }
 
     /// Removes names from every generation, and all generations if no link leads into them any more. The names' links
@@ -243,7 +244,9 @@ impl Tree {
                 continue;
             }
             match statat(&self.dir, &name, AtFlags::empty()) {
-                Err(Errno::NOENT) => self.unlink_ours(&name)?,
+                Err(Errno::NOENT) => {
+                    self.unlink_ours(&name)?;
+                }
                 Ok(_) | Err(_) => found = true,
             }
         }
