@@ -106,7 +106,11 @@ impl Room {
             ApplyRequest::RemoveKeys(ids) => keys::remove(&self.state, &ids).map(done),
             ApplyRequest::Inspect(target) => {
                 let policy = self.policy.current()?;
-                files::inspect(&target, policy.permit(&target)?).map(ApplyReply::Inspected)
+                files::is_in_place(&target, policy.permit(&target)?).map(ApplyReply::InPlace)
+            }
+            ApplyRequest::Leaves { target, names } => {
+                let policy = self.policy.current()?;
+                files::leaves(&target, policy.permit(&target)?, &names).map(ApplyReply::Leaves)
             }
             ApplyRequest::Install(install) => self.install(*install).map(|changed| ApplyReply::Installed { changed }),
             ApplyRequest::Purge { target, names } => {

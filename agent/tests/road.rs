@@ -191,6 +191,49 @@ async fn a_policy_that_is_widened_counts_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_name_no_longer_listed_is_not_forgotten() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let fingerprint = controller.issue("v1", &csr);
+    let chain =
+        types::FileSpec { content: types::FileContent::Chain.into(), name: "chain.pem".into(), ..Default::default() };
+    controller.publish(|desired| {
+        let mut target = site.target("v1", &fingerprint);
+        target.files.push(types::FileSpec { mode: 0o644, ..chain });
+        desired.targets.push(target);
+    });
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    agent.stop().await.unwrap();
+
+    // As after an attempt that switched and then failed to remove `old.pem`.
+    let outcomes = site.state().join("outcomes.json");
+    let mut ledger: serde_json::Value = serde_json::from_slice(&fs::read(&outcomes).unwrap()).unwrap();
+    ledger[0]["status"] = "failed".into();
+    ledger[0]["names"].as_array_mut().unwrap().push("old.pem".into());
+    fs::write(&outcomes, serde_json::to_vec(&ledger).unwrap()).unwrap();
+    std::os::unix::fs::symlink(".certwright/current/old.pem", site.dir().join("old.pem")).unwrap();
+    let agent = site.start();
+    let is_gone = || fs::symlink_metadata(site.dir().join("old.pem")).is_err();
+    controller.wait(|seen| seen.target(TargetStatus::Applied).filter(|_| is_gone())).await;
+
+    // A purge that has to wait still knows of `chain.pem`, which its target no longer lists.
+    controller.publish(|desired| {
+        desired.targets[0].files.truncate(2);
+        desired.targets[0].purge = true;
+    });
+    controller.wait(|seen| seen.target(TargetStatus::Pending).filter(|report| report.problem.is_some())).await;
+    controller.publish(|desired| desired.targets[0].verify.clear());
+    let report = controller.wait(|seen| seen.target(TargetStatus::Applied).filter(|report| report.purged)).await;
+    assert_eq!(fs::read_dir(site.dir()).unwrap().count(), 0);
+    assert!(report.steps[0].output.contains("no endpoint"), "{:?}", report.steps);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_reload_is_quoted_and_the_files_stay() {
     let controller = Controller::new();
     let site = Site::new(&controller);
@@ -227,6 +270,13 @@ async fn a_service_that_keeps_the_old_leaf_is_not_live() {
     assert_eq!(report.served_fingerprint_sha256, old);
     assert_eq!(report.problem.unwrap().reason, "NOT_LIVE");
     assert!(report.finished_at - report.started_at < 60_000 && report.retry_at > report.finished_at);
+
+    // What it still serves is no longer current, but its configuration names these files.
+    controller.publish(|desired| desired.targets[0].purge = true);
+    let report =
+        controller.wait(|seen| seen.target(TargetStatus::Pending).filter(|report| report.problem.is_some())).await;
+    assert_eq!(report.problem.unwrap().reason, "STILL_SERVED");
+    assert!(site.dir().join("key.pem").exists());
     agent.stop().await.unwrap();
 }
 

@@ -12,7 +12,6 @@ pub(super) mod pair;
 mod steps;
 pub(crate) mod tree;
 
-use super::request::Inspected;
 use pair::Pair;
 use steps::{Live, Step};
 use tree::{NewFile, Tree, TreeError};
@@ -36,23 +35,41 @@ pub(super) fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[Strin
     Ok(true)
 }
 
-/// Looks at what is there, without the version at hand.
-pub(super) fn inspect(target: &Target, root: &Dir) -> Result<Inspected, Problem> {
+/// Whether the desired version's files are all there, judged without the version at hand.
+pub(super) fn is_in_place(target: &Target, root: &Dir) -> Result<bool, Problem> {
     match Tree::open(&root.path, &target.dir, false) {
-        Ok(tree) => inspect_tree(target, &tree),
-        Err(_) => Ok(Inspected::default()),
+        Ok(tree) => inspect(target, &tree),
+        Err(_) => Ok(false),
     }
+}
+
+/// Returns the leaves that are visible under these names or were in a generation that is kept: a service that was not
+/// reloaded may hold any of them.
+pub(super) fn leaves(target: &Target, root: &Dir, names: &[String]) -> Result<Vec<[u8; 32]>, Problem> {
+    let mut leaves = Vec::new();
+    let Some(tree) = open_if_there(target, root)? else { return Ok(leaves) };
+    for name in names {
+        let visible = tree.read(name).map_err(|error| error.problem())?.map(|(bytes, _)| bytes);
+        let kept = tree.read_kept(name).map_err(|error| error.problem())?;
+        let found = visible.into_iter().chain(kept).filter_map(|bytes| pair::leaf_of(&bytes));
+        leaves.extend(found.map(|leaf| leaf.fingerprint_sha256));
+    }
+    Ok(leaves)
 }
 
 /// Removes the target's links and then its files from every generation. May be cut and repeated at any step.
 pub(super) fn purge(target: &Target, root: &Dir, names: &[String]) -> Result<(), Problem> {
-    let tree = match Tree::open(&root.path, &target.dir, false) {
-        Ok(tree) => tree,
-        Err(error) if error.problem().reason == "PARENT_MISSING" => return Ok(()),
-        Err(error) => return Err(error.problem()),
-    };
+    let Some(tree) = open_if_there(target, root)? else { return Ok(()) };
     unlink(&tree, names)?;
     tree.forget(names).map_err(|error| error.problem())
+}
+
+fn open_if_there(target: &Target, root: &Dir) -> Result<Option<Tree>, Problem> {
+    match Tree::open(&root.path, &target.dir, false) {
+        Ok(tree) => Ok(Some(tree)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.problem()),
+    }
 }
 
 /// Removes the links of ours under these names; returns whether there were any.
@@ -150,8 +167,8 @@ fn has(stat: &Stat, mode: u32, owner: Option<(u32, u32)>) -> bool {
     stat.st_mode & 0o777 == mode && owner.is_none_or(|owner| owner == (stat.st_uid, stat.st_gid))
 }
 
-fn inspect_tree(target: &Target, tree: &Tree) -> Result<Inspected, Problem> {
-    let Some(leaf) = current_leaf(target, tree)? else { return Ok(Inspected::default()) };
+fn inspect(target: &Target, tree: &Tree) -> Result<bool, Problem> {
+    let Some(leaf) = current_leaf(target, tree)? else { return Ok(false) };
     let wanted = target.version.as_ref().map(|version| version.fingerprint_sha256);
     let mut in_place = wanted == Some(leaf.fingerprint_sha256);
     for file in &target.files {
@@ -171,7 +188,7 @@ fn inspect_tree(target: &Target, tree: &Tree) -> Result<Inspected, Problem> {
                 fits && has(&stat, file.mode, owner)
             });
     }
-    Ok(Inspected { in_place, fingerprint_sha256: Some(leaf.fingerprint_sha256) })
+    Ok(in_place)
 }
 
 #[cfg(test)]

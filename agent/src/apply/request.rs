@@ -32,6 +32,11 @@ pub(crate) enum ApplyRequest {
     /// Only ids that `plan::slots` calls expendable.
     RemoveKeys(BTreeSet<String>),
     Inspect(Box<Target>),
+    /// The leaves that a service may have read from the target's files under these names.
+    Leaves {
+        target: Box<Target>,
+        names: Vec<String>,
+    },
     Install(Box<Install>),
     Run(Vec<String>),
     Purge {
@@ -68,18 +73,10 @@ pub(crate) enum ApplyReply {
     Loaded(Box<Loaded>),
     Slots(Vec<String>),
     Csr(Vec<u8>),
-    Inspected(Inspected),
+    InPlace(bool),
+    Leaves(Vec<[u8; 32]>),
     Installed { changed: bool },
     Ran(CommandOutcome),
-}
-
-/// What is in a target's directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Inspected {
-    /// The desired version's files are all there, with their links, modes and owners.
-    pub(crate) in_place: bool,
-    /// The leaf that is there now.
-    pub(crate) fingerprint_sha256: Option<[u8; 32]>,
 }
 
 /// The one door to `apply`.
@@ -122,9 +119,18 @@ impl Handle {
         }
     }
 
-    pub(crate) async fn inspect(&self, target: &Target) -> Result<Inspected, Problem> {
+    /// Returns whether the desired version's files are all there, with their links, modes and owners.
+    pub(crate) async fn is_in_place(&self, target: &Target) -> Result<bool, Problem> {
         match self.call(ApplyRequest::Inspect(Box::new(target.clone()))).await? {
-            ApplyReply::Inspected(inspected) => Ok(inspected),
+            ApplyReply::InPlace(in_place) => Ok(in_place),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns the fingerprints of the leaves in all generations that are kept.
+    pub(crate) async fn leaves(&self, target: &Target, names: Vec<String>) -> Result<Vec<[u8; 32]>, Problem> {
+        match self.call(ApplyRequest::Leaves { target: Box::new(target.clone()), names }).await? {
+            ApplyReply::Leaves(leaves) => Ok(leaves),
             other => Err(unexpected(&other)),
         }
     }

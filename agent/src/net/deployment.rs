@@ -29,6 +29,8 @@ use crate::target::{Endpoint, Target};
 const AT_ONCE: usize = 4;
 /// Output kept of a step.
 const OUTPUT_BYTES_MAX: usize = 4096;
+/// Said of a purge that had no endpoint to look at.
+const UNPROVEN: &str = "the target names no endpoint: nothing proved that no service uses the files any more";
 
 /// What became of a target so far.
 #[derive(Debug)]
@@ -155,9 +157,9 @@ impl Deployer {
         let client = self.link.borrow().client.clone();
         let names = target.names();
         let dropped: Vec<String> = names_before.iter().filter(|name| !names.contains(name)).cloned().collect();
-        // `inspect` does not see names that are no longer listed: only `install` removes them.
+        // A look does not see names that are no longer listed: only `install` removes them.
         let may_be_done = dropped.is_empty() && (*attempt > 1 || client.is_none());
-        if may_be_done && self.apply.inspect(target).await?.in_place {
+        if may_be_done && self.apply.is_in_place(target).await? {
             return Ok(Written::Yes { changed: false });
         }
         let (Some(mut client), Some(version)) = (client, target.version.as_ref()) else { return Ok(Written::Later) };
@@ -265,7 +267,11 @@ impl Deployer {
         self.tell(attempt, Change::Doing("verifying")).await;
         let started = Instant::now();
         let removed = self.try_purge(&attempt.job).await;
-        let note = removed.as_ref().err().map(|problem| problem.cause.clone()).unwrap_or_default();
+        let note = match &removed {
+            Err(problem) => problem.cause.clone(),
+            Ok(()) if attempt.job.target.verify.is_empty() => UNPROVEN.to_owned(),
+            Ok(()) => String::new(),
+        };
         attempt.step("purge", attempt.job.target.dir.clone(), removed.is_ok(), None, &note, started);
         match removed {
             Ok(()) => Outcome { purged: true, names: vec![], ..self.outcome(attempt, Status::Applied, None, None) },
@@ -275,11 +281,15 @@ impl Deployer {
 
     async fn try_purge(&self, job: &Job) -> Result<(), Problem> {
         let target = &job.target;
-        let there = self.apply.inspect(target).await?.fingerprint_sha256;
-        let ours = there.or_else(|| target.version.as_ref().map(|version| version.fingerprint_sha256));
+        let mut names = target.names();
+        names.extend(job.names_before.iter().cloned());
+        let mut ours = self.apply.leaves(target, names.clone()).await?;
+        if ours.is_empty() {
+            ours.extend(target.version.as_ref().map(|version| version.fingerprint_sha256));
+        }
         for endpoint in &target.verify {
             match served(self.host.as_ref(), endpoint, &self.clock).await {
-                Ok(fingerprint) if Some(fingerprint) == ours => {
+                Ok(fingerprint) if ours.contains(&fingerprint) => {
                     let message = format!("{endpoint} still serves the certificate; its files were not removed");
                     let hint =
                         "point the service at another certificate and reload it; the agent looks again by itself";
@@ -294,8 +304,6 @@ impl Deployer {
                 }
             }
         }
-        let mut names = target.names();
-        names.extend(job.names_before.iter().cloned());
         self.apply.perform(ApplyRequest::Purge { target: Box::new(target.clone()), names }).await
     }
 

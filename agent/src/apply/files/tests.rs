@@ -474,12 +474,25 @@ fn purge_removes_our_links_and_nothing_else() {
 fn looks_at_what_is_there_without_the_version_at_hand() {
     let site = Site::new();
     let (one, two) = (issue(0), issue(1));
-    assert_eq!(inspect(&site.target(&one), &site.root()).unwrap(), Inspected::default());
+    let look = |issued| is_in_place(&site.target(issued), &site.root()).unwrap();
+    assert!(!look(&one));
     site.install(&one).unwrap();
-    let there = Some(one.fingerprint_sha256);
-    let look = |issued| inspect(&site.target(issued), &site.root()).unwrap();
-    assert_eq!(look(&one), Inspected { in_place: true, fingerprint_sha256: there });
-    assert_eq!(look(&two), Inspected { in_place: false, fingerprint_sha256: there });
+    assert!(look(&one) && !look(&two));
     fs::set_permissions(site.path().join("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(!look(&one).in_place);
+    assert!(!look(&one));
+}
+
+#[test]
+fn knows_the_leaves_of_all_generations_that_are_kept() {
+    let site = Site::new();
+    let issued = [issue(0), issue(1), issue(2), issue(3)];
+    let target = site.target(&issued[0]);
+    let look = |names: &[String]| {
+        let leaves = leaves(&target, &site.root(), names).unwrap();
+        issued.each_ref().map(|issued| leaves.contains(&issued.fingerprint_sha256))
+    };
+    assert_eq!(look(&target.names()), [false; 4]);
+    issued.iter().for_each(|issued| assert!(site.install(issued).unwrap()));
+    assert_eq!(look(&target.names()), [false, true, true, true]);
+    assert_eq!(look(&["other.pem".to_owned()]), [false; 4], "a neighbour's");
 }

@@ -88,11 +88,7 @@ impl Tree {
         for name in names {
             observed.live.insert(name.clone(), self.live(name)?);
         }
-        let base = match self.base() {
-            Ok(base) => base,
-            Err(TreeError { source: Errno::NOENT, .. }) => return Ok(observed),
-            Err(error) => return Err(error),
-        };
+        let Some(base) = self.base_if_there()? else { return Ok(observed) };
         observed.has_base = true;
         for name in list(&base).map_err(|source| at("list", &self.base_path(""), source))? {
             match name.parse::<u64>() {
@@ -145,12 +141,29 @@ impl Tree {
                 let Some(current) = link_target(&base, CURRENT) else { return Ok(None) };
                 match read_file(&self.generation(&base, &current)?, name, &path) {
                     Ok(read) => Ok(Some(read)),
-                    Err(TreeError { source: Errno::NOENT, .. }) => Ok(None),
+                    Err(error) if error.is_missing() => Ok(None),
                     Err(error) => Err(error),
                 }
             }
             Live::Missing | Live::Foreign(_) => Ok(None),
         }
+    }
+
+    /// Reads a name's file in every generation that is kept.
+    pub(super) fn read_kept(&self, name: &str) -> Result<Vec<Vec<u8>>, TreeError> {
+        let mut kept = Vec::new();
+        let Some(base) = self.base_if_there()? else { return Ok(kept) };
+        for inside in list(&base).map_err(|source| at("list", &self.base_path(""), source))? {
+            if inside.parse::<u64>().is_err() {
+                continue;
+            }
+            match read_file(&self.generation(&base, &inside)?, name, &self.base_path(&format!("{inside}/{name}"))) {
+                Ok((bytes, _)) => kept.push(bytes),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(kept)
     }
 
     /// Performs one step; it may have been performed before.
@@ -208,11 +221,7 @@ impl Tree {
     /// Removes names from every generation, and all generations if no link leads into them any more. The names' links
     /// must be gone.
     pub(super) fn forget(&self, names: &[String]) -> Result<(), TreeError> {
-        let base = match self.base() {
-            Ok(base) => base,
-            Err(TreeError { source: Errno::NOENT, .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let Some(base) = self.base_if_there()? else { return Ok(()) };
         if !self.has_links()? {
             return self.remove_base(&base);
         }
@@ -328,6 +337,14 @@ impl Tree {
             .map_err(|source| at("open", &self.base_path(""), source))
     }
 
+    fn base_if_there(&self) -> Result<Option<OwnedFd>, TreeError> {
+        match self.base() {
+            Ok(base) => Ok(Some(base)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn generation(&self, base: &OwnedFd, name: &str) -> Result<OwnedFd, TreeError> {
         openat2(base, name, DIRECTORY, Mode::empty(), RESOLVE)
             .map_err(|source| at("open", &self.base_path(name), source))
@@ -347,6 +364,11 @@ impl Tree {
 }
 
 impl TreeError {
+    /// Whether the path, or a part of it, is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.source == Errno::NOENT
+    }
+
     /// Says it to people.
     pub(crate) fn problem(&self) -> Problem {
         let (reason, hint) = match self.source {
