@@ -22,6 +22,8 @@ pub(crate) mod slots;
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
 const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
 
+/// Longest rest of what is not a target (reliability.md FS3 asks for at most 15 min).
+const REST_MAX: Duration = Duration::from_secs(300);
 /// Reloads that end well and change nothing, before only a new write or a new wish reloads again.
 pub(crate) const RELOADS_MAX: u32 = 3;
 /// The longest of [`RETRY_SECONDS`].
@@ -169,6 +171,13 @@ pub(crate) fn retry_after(attempt: u32, jitter: u8) -> Duration {
     Duration::from_millis(seconds * 1000 - seconds * 200 * u64::from(jitter) / 255)
 }
 
+/// Returns how long a call, a key or a write of the agent's own rests after its n-th failure: `first` doubling to 5 min;
+/// `jitter` is in 0..=255 and takes up to a fifth away.
+pub(crate) fn rest_after(first: Duration, failures: u32, jitter: u8) -> Duration {
+    let rest = first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(REST_MAX);
+    rest - rest * u32::from(jitter) / 255 / 5
+}
+
 /// Returns the limit of the wait before the n-th reconnect: 0.5 s doubling to 60 s. The caller draws below it.
 pub(crate) fn reconnect_ceiling(attempt: u32) -> Duration {
     Duration::from_millis(500_u64.saturating_mul(1 << attempt.min(7))).min(Duration::from_secs(60))
@@ -276,6 +285,13 @@ pub(crate) mod tests {
         assert_eq!(seconds, [60, 300, 900, 900, 900]);
         assert_eq!(retry_after(1, 255), Duration::from_secs(48));
         assert_eq!(SignedDuration::try_from(retry_after(9, 0)).unwrap(), RETRY_MAX, "a wait is never longer");
+    }
+
+    #[test]
+    fn rests_grow_to_five_minutes() {
+        let seconds = |failures| rest_after(Duration::from_secs(3), failures, 0).as_secs();
+        assert_eq!([0, 1, 2, 3, 7, 8, 99].map(seconds), [3, 3, 6, 12, 192, 300, 300]);
+        assert_eq!(rest_after(Duration::from_secs(5), 1, 255), Duration::from_secs(4));
     }
 
     #[test]

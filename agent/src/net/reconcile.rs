@@ -24,17 +24,17 @@ use super::session::Link;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
-use crate::plan::{Offer, Outcome, TargetStep, judge, next_step};
+use crate::plan::{Offer, Outcome, TargetStep, judge, next_step, rest_after};
 use crate::problem::Problem;
 use crate::target::{Challenge, Desired, KeySlot, Place, StateName};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
-/// Rest after a call that failed on a connection that is still there.
+/// First rest after a call that failed on a connection that is still there; it grows.
 const CALL_RETRY: Duration = Duration::from_secs(5);
 /// Rest before a port that was taken is tried again; a challenge is short-lived.
 const CHALLENGE_RETRY: Duration = Duration::from_secs(3);
-/// Rest before a key or CSR that failed is tried again.
+/// First rest before a key or CSR that failed is tried again; it grows.
 const KEY_RETRY: Duration = Duration::from_secs(3);
 const KEYS_AT_ONCE: usize = 4;
 const PASSES_AT_ONCE: usize = 8;
@@ -48,6 +48,8 @@ struct Duty {
     wanted: bool,
     busy: bool,
     not_before: Option<Instant>,
+    /// In a row.
+    failures: u32,
 }
 
 impl Duty {
@@ -56,11 +58,23 @@ impl Duty {
     }
 
     fn begin(&mut self) {
-        *self = Self { wanted: false, busy: true, not_before: None };
+        *self = Self { wanted: false, busy: true, not_before: None, failures: self.failures };
+    }
+
+    fn succeed(&mut self) {
+        self.busy = false;
+        self.failures = 0;
     }
 
     fn retry(&mut self, after: Duration) {
-        *self = Self { wanted: true, busy: false, not_before: Some(Instant::now() + after) };
+        let not_before = Some(Instant::now() + after);
+        *self = Self { wanted: true, busy: false, not_before, failures: self.failures };
+    }
+
+    /// Tries again after a rest that grows with every failure.
+    fn back_off(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.retry(rest_after(CALL_RETRY, self.failures, jitter()));
     }
 
     fn wakes_at(&self) -> Option<Instant> {
@@ -106,6 +120,8 @@ pub(crate) struct Reconciler {
     keys_to_sift: bool,
     keys_busy: BTreeSet<String>,
     keys_rest: BTreeMap<String, Instant>,
+    /// In a row, by slot.
+    key_failures: BTreeMap<String, u32>,
     key_problems: BTreeMap<String, Problem>,
     /// CSRs of held keys that the controller may want.
     csrs: BTreeMap<String, Vec<u8>>,
@@ -164,6 +180,7 @@ impl Reconciler {
             keys_to_sift: true,
             keys_busy: BTreeSet::new(),
             keys_rest: BTreeMap::new(),
+            key_failures: BTreeMap::new(),
             key_problems: BTreeMap::new(),
             csrs: BTreeMap::new(),
             csr_sent: BTreeSet::new(),
@@ -310,6 +327,9 @@ impl Reconciler {
             self.link_number = link.number;
             self.later.clear();
             self.keys_rest.clear();
+            self.key_failures.clear();
+            self.pull.failures = 0;
+            self.report.failures = 0;
             // A changed policy makes a new connection: what it refused is looked at again.
             let refused = |outcome: &&mut Outcome| {
                 outcome.problem.as_ref().is_some_and(|problem| problem.reason.starts_with("POLICY_"))
@@ -350,30 +370,38 @@ impl Reconciler {
     async fn see_done(&mut self, done: Done) {
         match done {
             Done::Passed => self.passes = self.passes.saturating_sub(1),
-            Done::Reported(Ok(())) => self.report.busy = false,
+            Done::Reported(Ok(())) => self.report.succeed(),
             Done::Reported(Err(status)) => {
                 warn!(code = ?status.code(), "report not taken");
-                self.report.retry(CALL_RETRY);
+                self.report.back_off();
             }
             Done::Pulled(Ok(response)) => {
                 self.pull.busy = false;
-                self.take(response).await;
+                match self.take(response).await {
+                    Ok(()) => self.pull.succeed(),
+                    Err(problem) => {
+                        let Problem { reason, message, cause, hint } = problem;
+                        warn!(reason, cause, hint, "{message}");
+                        self.pull.back_off();
+                    }
+                }
             }
             Done::Pulled(Err(status)) => {
                 warn!(reason = refusal(&status).reason, "desired state not pulled");
-                self.pull.retry(CALL_RETRY);
+                self.pull.back_off();
             }
             Done::Made { id, csr_der } => self.see_key(id, csr_der).await,
             Done::Sent { id, taken } => {
                 self.keys_busy.remove(&id);
                 match taken {
                     Ok(()) => {
+                        self.key_failures.remove(&id);
                         self.csr_sent.insert(id);
                     }
                     // Nobody looked at the CSR: no problem of the key, and told to nobody.
                     Err(status) if is_transient(&status) => {
                         warn!(key_slot_id = id, code = ?status.code(), "CSR not taken");
-                        self.keys_rest.insert(id, Instant::now() + CALL_RETRY);
+                        self.rest_key(id);
                     }
                     Err(status) => self.see_key_problem(id, refusal(&status)),
                 }
@@ -395,9 +423,16 @@ impl Reconciler {
 
     fn see_key_problem(&mut self, id: String, problem: Problem) {
         warn!(key_slot_id = id, reason = problem.reason, cause = problem.cause, "{}", problem.message);
-        self.keys_rest.insert(id.clone(), Instant::now() + KEY_RETRY);
-        self.key_problems.insert(id, problem);
-        self.want_report();
+        self.rest_key(id.clone());
+        if self.key_problems.insert(id, problem.clone()).as_ref() != Some(&problem) {
+            self.want_report();
+        }
+    }
+
+    fn rest_key(&mut self, id: String) {
+        let failures = self.key_failures.entry(id.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        self.keys_rest.insert(id, Instant::now() + rest_after(KEY_RETRY, *failures, jitter()));
     }
 
     async fn see_key(&mut self, id: String, csr_der: Result<Vec<u8>, Problem>) {
@@ -406,11 +441,11 @@ impl Reconciler {
             Ok(csr_der) => {
                 self.key_problems.remove(&id);
                 self.csrs.insert(id, csr_der);
+                self.want_report();
             }
             Err(problem) => self.see_key_problem(id, problem),
         }
         self.see_keys_held().await;
-        self.want_report();
     }
 
     /// Looks which keys are on the disk: one may be gone without our doing.
@@ -427,7 +462,7 @@ impl Reconciler {
     }
 
     /// Takes an offered desired state: judged, on the disk, and only then acted on.
-    async fn take(&mut self, response: wire::GetDesiredResponse) {
+    async fn take(&mut self, response: wire::GetDesiredResponse) -> Result<(), Problem> {
         let offered: StateName = response.name.clone().unwrap_or_default().into();
         match judge(self.desired.as_ref().map(|desired| &desired.name), &offered) {
             Offer::Same => {}
@@ -435,14 +470,10 @@ impl Reconciler {
                 warn!(epoch = offered.epoch, generation = offered.generation, "older desired state ignored");
                 self.ignored = Some(offered);
                 self.want_report();
-                return;
+                return Ok(());
             }
             Offer::Newer => {
-                if let Err(problem) = self.apply.perform(ApplyRequest::SaveDesired(Box::new(response.clone()))).await {
-                    warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
-                    self.pull.retry(CALL_RETRY * 6);
-                    return;
-                }
+                self.apply.perform(ApplyRequest::SaveDesired(Box::new(response.clone()))).await?;
                 info!(epoch = offered.epoch, generation = offered.generation, "desired state taken");
                 self.hold(Desired::from_wire(&response));
             }
@@ -456,11 +487,14 @@ impl Reconciler {
         if announced.is_none_or(|announced| announced == offered) {
             self.pull.wanted = false;
         }
+        Ok(())
     }
 
     fn hold(&mut self, desired: Desired) {
         self.ignored = None;
         self.csr_sent.clear();
+        self.keys_rest.clear();
+        self.key_failures.clear();
         let slots: BTreeSet<&String> = desired.key_slots.iter().map(|slot| &slot.id).collect();
         self.key_problems.retain(|id, _| slots.contains(id));
         self.csrs.retain(|id, _| slots.contains(id));

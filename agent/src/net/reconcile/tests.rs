@@ -62,10 +62,45 @@ async fn a_lost_key_is_reported_and_never_made_again() {
     std::fs::remove_dir_all(bench.state.path().join("keys/slot-1")).unwrap();
     bench.reconciler.report = Duty::default();
     // The pull of every quarter of an hour, with nothing new.
-    bench.reconciler.take(wire::GetDesiredResponse::default()).await;
+    bench.reconciler.take(wire::GetDesiredResponse::default()).await.unwrap();
     assert!(bench.reconciler.report.wanted, "the controller hears of it");
     bench.look().await;
     bench.look().await;
     assert!(bench.held().is_empty(), "a key in its place would hide the loss");
     assert!(!bench.state.path().join("keys/slot-1").exists());
+}
+
+#[test]
+fn what_fails_again_and_again_rests_longer_and_longer() {
+    let mut duty = Duty::default();
+    let rest = |duty: &Duty| duty.not_before.unwrap() - Instant::now();
+    duty.back_off();
+    assert!(rest(&duty) <= CALL_RETRY);
+    for _ in 0..9 {
+        duty.begin();
+        duty.back_off();
+    }
+    assert!(rest(&duty) > CALL_RETRY * 40 && duty.wanted, "{:?}", rest(&duty));
+    duty.begin();
+    duty.succeed();
+    duty.back_off();
+    assert!(rest(&duty) <= CALL_RETRY);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_made_rests_longer_and_is_told_once() {
+    let mut bench = Bench::new().await;
+    std::fs::write(bench.state.path().join("keys"), "no directory").unwrap();
+    bench.reconciler.hold(desired(slot(true)));
+    for failures in 1..=8 {
+        bench.reconciler.keys_rest.clear();
+        bench.reconciler.report = Duty::default();
+        bench.look().await;
+        assert_eq!(bench.reconciler.report.wanted, failures == 1, "nothing new after the first");
+    }
+    let rest = |bench: &Bench| *bench.reconciler.keys_rest.get("slot-1").unwrap() - Instant::now();
+    assert!(rest(&bench) > Duration::from_secs(200), "{:?}", rest(&bench));
+    bench.reconciler.hold(desired(slot(true)));
+    bench.look().await;
+    assert!(rest(&bench) <= KEY_RETRY, "another state is another chance");
 }
