@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use proto::agent::v1 as wire;
 use proto::clock::Clock;
 use tokio::sync::{mpsc, watch};
@@ -115,6 +116,8 @@ pub(crate) struct Reconciler {
     doing: BTreeMap<String, &'static str>,
     later: BTreeMap<String, Instant>,
     passes: usize,
+    /// When the first of the targets that wait is due, as the last look saw it.
+    retry_at: Option<Timestamp>,
     keys_held: Vec<String>,
     /// Something happened since the last look for keys that nobody needs.
     keys_to_sift: bool,
@@ -176,6 +179,7 @@ impl Reconciler {
             doing: BTreeMap::new(),
             later: BTreeMap::new(),
             passes: 0,
+            retry_at: None,
             keys_held,
             keys_to_sift: true,
             keys_busy: BTreeSet::new(),
@@ -258,6 +262,7 @@ impl Reconciler {
     }
 
     fn start_passes(&mut self) {
+        self.retry_at = None;
         let Some(desired) = &self.desired else { return };
         if self.passes >= PASSES_AT_ONCE {
             return;
@@ -269,8 +274,13 @@ impl Reconciler {
                 continue;
             }
             let last = self.outcomes.get(&target.id);
-            let (TargetStep::Apply { attempt } | TargetStep::Purge { attempt }) = next_step(target, last, now) else {
-                continue;
+            let attempt = match next_step(target, last, now) {
+                TargetStep::Apply { attempt } | TargetStep::Purge { attempt } => attempt,
+                TargetStep::Wait(at) => {
+                    self.retry_at = Some(self.retry_at.map_or(at, |first| first.min(at)));
+                    continue;
+                }
+                TargetStep::Nothing | TargetStep::Keep => continue,
             };
             let before = last.filter(|last| last.dir == target.dir);
             let names_before = before.map(|last| last.names.clone()).unwrap_or_default();
@@ -589,16 +599,16 @@ impl Reconciler {
 
     /// Returns when there is something to do again.
     fn wakes_at(&self) -> Instant {
-        let now = self.clock.now();
-        let retries = self.outcomes.values().filter_map(|outcome| outcome.retry_at).filter(|at| *at > now);
-        let retries = retries.map(|at| Instant::now() + Duration::try_from(now.duration_until(at)).unwrap_or_default());
+        // A time that was reached since the look is now: it must not be lost.
+        let wait = |at| Duration::try_from(self.clock.now().duration_until(at)).unwrap_or_default();
+        let retry_at = self.retry_at.map(|at| Instant::now() + wait(at));
         // Without a link there is nobody to pull from or report to: the link itself wakes the loop.
         let linked = self.link.borrow().client.is_some();
         let calls = [&self.pull, &self.report].into_iter().filter(|_| linked);
         let duties = calls.chain([&self.challenges]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
-        duties.chain(rests).chain(retries).fold(pull_at, Instant::min)
+        duties.chain(rests).chain(retry_at).fold(pull_at, Instant::min)
     }
 }
 

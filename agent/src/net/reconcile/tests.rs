@@ -1,17 +1,32 @@
 //! What the loop does with what it sees, on a real state directory and without a controller.
 
+use std::sync::Mutex;
+
 use tokio::time::timeout;
 
 use super::*;
 use crate::apply::request::tests::room;
 use crate::host::RealHost;
+use crate::plan::Status;
+use crate::plan::tests::{outcome, target};
 use crate::state::StateDir;
 use crate::target::KeyType;
+
+/// Shows what it is set to.
+#[derive(Debug)]
+struct Hand(Mutex<Timestamp>);
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
 
 /// A loop that nobody runs, and the room it asks.
 struct Bench {
     _dir: tempfile::TempDir,
     state: StateDir,
+    clock: Arc<Hand>,
     reconciler: Reconciler,
     _link: watch::Sender<Link>,
     _room: JoinSet<()>,
@@ -24,9 +39,9 @@ impl Bench {
         let host: Arc<dyn Host> = Arc::new(RealHost);
         let (handle, room) = room(state.clone(), dir.path().join("policy.toml"), Arc::clone(&host));
         let (link_sender, link) = watch::channel(Link::default());
-        let clock = Arc::new(proto::clock::SystemClock);
-        let reconciler = Reconciler::load(handle, host, clock, link).await.unwrap();
-        Self { _dir: dir, state, reconciler, _link: link_sender, _room: room }
+        let clock = Arc::new(Hand(Mutex::new(at(0))));
+        let reconciler = Reconciler::load(handle, host, Arc::<Hand>::clone(&clock), link).await.unwrap();
+        Self { _dir: dir, state, clock, reconciler, _link: link_sender, _room: room }
     }
 
     /// One look, and everything that it started.
@@ -41,6 +56,10 @@ impl Bench {
     fn held(&self) -> Vec<String> {
         self.reconciler.picture().key_slots_held
     }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
 fn slot(csr_wanted: bool) -> KeySlot {
@@ -103,4 +122,18 @@ async fn a_key_that_cannot_be_made_rests_longer_and_is_told_once() {
     bench.reconciler.hold(desired(slot(true)));
     bench.look().await;
     assert!(rest(&bench) <= KEY_RETRY, "another state is another chance");
+}
+
+#[tokio::test]
+async fn a_retry_that_falls_due_during_a_look_wakes_the_loop() {
+    let mut bench = Bench::new().await;
+    let target = target();
+    let failed = outcome(&target, Status::Failed, 1, Some(at(60)));
+    bench.reconciler.outcomes.insert(target.id.clone(), failed);
+    bench.reconciler.hold(Desired { targets: vec![target], ..Desired::default() });
+    bench.look().await;
+    let wakes_in = |bench: &Bench| bench.reconciler.wakes_at().saturating_duration_since(Instant::now());
+    assert!((50..=60).contains(&wakes_in(&bench).as_secs()), "{:?}", wakes_in(&bench));
+    *bench.clock.0.lock().unwrap() = at(61);
+    assert_eq!(wakes_in(&bench), Duration::ZERO);
 }
