@@ -111,8 +111,8 @@ pub(crate) struct Reconciler {
     outcomes: BTreeMap<String, Outcome>,
     /// Which keys each target used, by target id.
     key_uses: BTreeMap<String, KeyUse>,
-    /// The outcomes or the uses of keys are not on the disk as they are here.
-    outcomes_changed: bool,
+    /// Wanted while the outcomes or the uses of keys are not on the disk as they are here.
+    save: Duty,
     doing: BTreeMap<String, &'static str>,
     later: BTreeMap<String, Instant>,
     passes: usize,
@@ -175,7 +175,7 @@ impl Reconciler {
             ignored: None,
             outcomes,
             key_uses: loaded.key_uses,
-            outcomes_changed: false,
+            save: Duty::default(),
             doing: BTreeMap::new(),
             later: BTreeMap::new(),
             passes: 0,
@@ -370,7 +370,7 @@ impl Reconciler {
                 info!(target_id = outcome.target_id, status = ?outcome.status, attempt = outcome.attempt, "target done");
                 self.key_uses.entry(progress.target_id.clone()).or_default().record(&outcome);
                 self.outcomes.insert(progress.target_id, *outcome);
-                self.outcomes_changed = true;
+                self.save.wanted = true;
                 self.keys_to_sift = true;
             }
         }
@@ -512,7 +512,7 @@ impl Reconciler {
         let refused: BTreeSet<&String> = desired.refused.targets.iter().map(|(id, ..)| id).collect();
         let count = self.outcomes.len();
         self.outcomes.retain(|id, _| targets.contains(id) || refused.contains(id));
-        self.outcomes_changed |= self.outcomes.len() != count;
+        self.save.wanted |= self.outcomes.len() != count;
         self.desired = Some(desired);
         self.keys_to_sift = true;
         self.challenges.wanted = true;
@@ -521,14 +521,19 @@ impl Reconciler {
     }
 
     async fn save_outcomes(&mut self) {
-        if !std::mem::take(&mut self.outcomes_changed) {
+        if !self.save.is_due(Instant::now()) {
             return;
         }
+        self.save.begin();
         let outcomes = self.outcomes.values().cloned().collect();
         let save = ApplyRequest::SaveOutcomes { outcomes, key_uses: self.key_uses.clone() };
-        if let Err(problem) = self.apply.perform(save).await {
-            // Forgetting an outcome costs one more reload after a restart, nothing else; a use forgotten keeps a key.
-            warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+        match self.apply.perform(save).await {
+            Ok(()) => self.save.succeed(),
+            // An outcome that a restart forgets costs one more reload and the names written before; a use keeps a key.
+            Err(problem) => {
+                warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+                self.save.back_off();
+            }
         }
     }
 
@@ -551,7 +556,7 @@ impl Reconciler {
         self.see_keys_held().await;
         if self.keys_held.len() != before {
             self.key_uses.values_mut().for_each(|uses| uses.forget(&self.keys_held));
-            self.outcomes_changed = true;
+            self.save.wanted = true;
         }
         self.key_uses.retain(|_, uses| !uses.is_empty());
     }
@@ -565,6 +570,7 @@ impl Reconciler {
                 Ok(None) | Err(_) => break,
             }
         }
+        self.save.not_before = None;
         self.save_outcomes().await;
         self.work.shutdown().await;
     }
@@ -605,7 +611,7 @@ impl Reconciler {
         // Without a link there is nobody to pull from or report to: the link itself wakes the loop.
         let linked = self.link.borrow().client.is_some();
         let calls = [&self.pull, &self.report].into_iter().filter(|_| linked);
-        let duties = calls.chain([&self.challenges]).filter_map(Duty::wakes_at);
+        let duties = calls.chain([&self.challenges, &self.save]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
         duties.chain(rests).chain(retry_at).fold(pull_at, Instant::min)

@@ -137,3 +137,23 @@ async fn a_retry_that_falls_due_during_a_look_wakes_the_loop() {
     *bench.clock.0.lock().unwrap() = at(61);
     assert_eq!(wakes_in(&bench), Duration::ZERO);
 }
+
+#[tokio::test]
+async fn an_outcome_that_could_not_be_saved_is_saved_later() {
+    let mut bench = Bench::new().await;
+    let target = target();
+    let done = outcome(&target, Status::Applied, 1, None);
+    let in_the_way = bench.state.path().join("key_uses.json");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let change = Change::Done(Box::new(done));
+    bench.reconciler.see_progress(Progress { target_id: target.id.clone(), change });
+    bench.look().await;
+    assert!(!bench.state.path().join("outcomes.json").exists());
+    assert!(bench.reconciler.wakes_at() <= Instant::now() + CALL_RETRY, "it is tried again");
+
+    std::fs::remove_dir(&in_the_way).unwrap();
+    bench.reconciler.save.not_before = None;
+    bench.look().await;
+    let saved = bench.reconciler.apply.load().await.unwrap().outcomes;
+    assert_eq!(saved.iter().map(|one| &one.target_id).collect::<Vec<_>>(), [&target.id]);
+}
