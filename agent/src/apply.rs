@@ -96,7 +96,7 @@ impl Room {
         let done = |()| ApplyReply::Done;
         match request {
             ApplyRequest::Policy => self.policy.current().map(ApplyReply::Policy),
-            ApplyRequest::Load => ledger::load(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
+            ApplyRequest::Load => ledger::recover(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
             ApplyRequest::SaveDesired(response) => ledger::save_desired(&self.state, &response).map(done),
             ApplyRequest::SaveOutcomes { outcomes, key_uses } => {
                 ledger::save_outcomes(&self.state, &outcomes, &key_uses).map(done)

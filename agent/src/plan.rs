@@ -30,7 +30,8 @@ pub(crate) const RELOADS_MAX: u32 = 3;
 const RETRY_MAX: SignedDuration = SignedDuration::from_secs(900);
 
 /// What came of a target's last attempt; kept in the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Outcome {
     pub(crate) target_id: String,
     /// Digest of the wish that was tried.
@@ -49,7 +50,6 @@ pub(crate) struct Outcome {
     pub(crate) retry_at: Option<Timestamp>,
     pub(crate) attempt: u32,
     /// Reloads of this wish that ended well since its files were written last.
-    #[serde(default)]
     pub(crate) reloads: u32,
     pub(crate) purged: bool,
     /// Where files were written, so that a name no longer listed can be removed.
@@ -58,9 +58,10 @@ pub(crate) struct Outcome {
 }
 
 /// Outcome of the latest attempt, in the ledger's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
+    #[default]
     Pending,
     Applied,
     Unproven,

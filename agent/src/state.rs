@@ -98,6 +98,14 @@ impl StateDir {
         replace(&path, bytes).map_err(|error| problem(&path, "write", &error))
     }
 
+    /// Renames a file to `NAME.broken`, in place of an earlier one.
+    pub(crate) fn set_aside(&self, name: &str) -> Result<(), Problem> {
+        let path = self.path.join(name);
+        let aside = self.path.join(format!("{name}.broken"));
+        let renamed = fs::rename(&path, aside).and_then(|()| sync_dir(&self.path));
+        renamed.map_err(|error| problem(&path, "rename", &error))
+    }
+
     /// Makes a private directory below, if it is not there yet.
     pub(crate) fn make_dir(&self, name: &str) -> Result<PathBuf, Problem> {
         let path = self.path.join(name);

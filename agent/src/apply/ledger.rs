@@ -9,6 +9,7 @@ use prost::Message as _;
 use proto::agent::v1 as wire;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::plan::Outcome;
 use crate::plan::slots::KeyUse;
@@ -19,6 +20,8 @@ use crate::target::StateName;
 const DESIRED: &str = "desired.json";
 const OUTCOMES: &str = "outcomes.json";
 const KEY_USES: &str = "key_uses.json";
+/// Reason of a file that was read and not understood.
+const BROKEN: &str = "LEDGER_BROKEN";
 
 /// What was on the disk.
 #[derive(Clone, Debug, Default)]
@@ -36,16 +39,45 @@ struct StoredDesired {
     response: String,
 }
 
+/// Reads everything and changes nothing; a file that cannot be understood is an error.
 pub(crate) fn load(state: &StateDir) -> Result<Loaded, Problem> {
-    let desired = match read::<StoredDesired>(state, DESIRED)? {
-        None => None,
-        Some(stored) => {
-            let bytes = STANDARD.decode(stored.response).map_err(|error| broken(DESIRED, &error))?;
-            Some(wire::GetDesiredResponse::decode(bytes.as_slice()).map_err(|error| broken(DESIRED, &error))?)
+    Ok(Loaded {
+        desired: desired(state)?,
+        outcomes: read(state, OUTCOMES)?.unwrap_or_default(),
+        key_uses: read(state, KEY_USES)?.unwrap_or_default(),
+    })
+}
+
+/// Reads everything; a file that cannot be understood is set aside, because all of it can be found out again: the
+/// controller is asked, every target is looked at and reloaded once more, and keys in doubt stay.
+pub(super) fn recover(state: &StateDir) -> Result<Loaded, Problem> {
+    Ok(Loaded {
+        desired: or_set_aside(state, DESIRED, desired(state))?.unwrap_or_default(),
+        outcomes: or_set_aside(state, OUTCOMES, read(state, OUTCOMES))?.flatten().unwrap_or_default(),
+        key_uses: or_set_aside(state, KEY_USES, read(state, KEY_USES))?.flatten().unwrap_or_default(),
+    })
+}
+
+fn desired(state: &StateDir) -> Result<Option<wire::GetDesiredResponse>, Problem> {
+    let Some(stored) = read::<StoredDesired>(state, DESIRED)? else { return Ok(None) };
+    let bytes = STANDARD.decode(stored.response).map_err(|error| broken(DESIRED, &error))?;
+    wire::GetDesiredResponse::decode(bytes.as_slice()).map(Some).map_err(|error| broken(DESIRED, &error))
+}
+
+/// A disk that cannot be read stays an error: what is on it may be whole.
+fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Problem>) -> Result<Option<T>, Problem> {
+    match part {
+        Err(problem) if problem.reason == BROKEN => {
+            state.set_aside(name)?;
+            warn!(
+                reason = problem.reason,
+                cause = problem.cause,
+                "{name} cannot be understood: set aside as {name}.broken"
+            );
+            Ok(None)
         }
-    };
-    let outcomes = read(state, OUTCOMES)?.unwrap_or_default();
-    Ok(Loaded { desired, outcomes, key_uses: read(state, KEY_USES)?.unwrap_or_default() })
+        part => part.map(Some),
+    }
 }
 
 pub(crate) fn save_desired(state: &StateDir, response: &wire::GetDesiredResponse) -> Result<(), Problem> {
@@ -75,8 +107,8 @@ pub(super) fn write<T: Serialize + ?Sized>(state: &StateDir, name: &str, value: 
 
 fn broken(name: &str, error: &dyn std::error::Error) -> Problem {
     Problem::new(
-        "LEDGER_BROKEN",
-        format!("{name} in the state directory cannot be read"),
+        BROKEN,
+        format!("{name} in the state directory cannot be understood"),
         error.to_string(),
         format!("remove {name}: the agent then asks the controller again and checks every target"),
     )
@@ -85,6 +117,8 @@ fn broken(name: &str, error: &dyn std::error::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Status;
+    use crate::plan::tests::{outcome, target};
 
     #[test]
     fn remembers_the_desired_state() {
@@ -102,5 +136,34 @@ mod tests {
         assert_eq!(load(&state).unwrap().key_uses, key_uses);
         state.write(OUTCOMES, b"{").unwrap();
         assert_eq!(load(&state).unwrap_err().reason, "LEDGER_BROKEN");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_set_aside_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        let target = target();
+        let done = outcome(&target, Status::Applied, 1, None);
+        save_outcomes(&state, std::slice::from_ref(&done), &BTreeMap::new()).unwrap();
+        state.write(DESIRED, b"{\"name\": 1}").unwrap();
+        let loaded = recover(&state).unwrap();
+        assert_eq!((loaded.desired, loaded.outcomes), (None, vec![done]));
+        assert_eq!(state.read("desired.json.broken").unwrap().unwrap(), b"{\"name\": 1}");
+
+        // Written by a later release with a status that this one does not know.
+        let stored = String::from_utf8(state.read(OUTCOMES).unwrap().unwrap()).unwrap();
+        state.write(OUTCOMES, stored.replace("applied", "sublimated").as_bytes()).unwrap();
+        assert!(recover(&state).unwrap().outcomes.is_empty());
+        assert!(state.read("outcomes.json.broken").unwrap().is_some());
+        assert!(load(&state).unwrap().outcomes.is_empty(), "the next start finds nothing broken");
+    }
+
+    #[test]
+    fn an_outcome_of_an_earlier_release_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        state.write(OUTCOMES, br#"[{"target_id": "t", "wish": "w", "status": "applied"}]"#).unwrap();
+        let outcomes = load(&state).unwrap().outcomes;
+        assert_eq!((outcomes[0].wish.as_str(), outcomes[0].status), ("w", Status::Applied));
     }
 }

@@ -27,10 +27,12 @@ use crate::target::{Endpoint, Target};
 
 /// Targets that are worked on at the same time.
 const AT_ONCE: usize = 4;
-/// Output kept of a step.
+/// Output kept of a step that failed.
 const OUTPUT_BYTES_MAX: usize = 4096;
 /// Said of a purge that had no endpoint to look at.
 const UNPROVEN: &str = "the target names no endpoint: nothing proved that no service uses the files any more";
+/// Output kept of a step that went well: with it the ledger of a thousand full targets stays readable.
+const OUTPUT_OK_BYTES_MAX: usize = 1024;
 
 /// What became of a target so far.
 #[derive(Debug)]
@@ -365,7 +367,7 @@ impl Attempt {
             subject,
             ok,
             exit_status,
-            output: clip(output),
+            output: clip(output, if ok { OUTPUT_OK_BYTES_MAX } else { OUTPUT_BYTES_MAX }),
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
     }
@@ -416,10 +418,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     format!("{error}{source}")
 }
 
-/// Sanitises output and cuts it to [`OUTPUT_BYTES_MAX`].
-fn clip(output: &str) -> String {
-    let mut text = many_lines(output, OUTPUT_BYTES_MAX);
-    while text.len() > OUTPUT_BYTES_MAX {
+/// Sanitises output and cuts it.
+fn clip(output: &str, bytes_max: usize) -> String {
+    let mut text = many_lines(output, bytes_max);
+    while text.len() > bytes_max {
         text.pop();
     }
     text
