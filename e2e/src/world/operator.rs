@@ -77,9 +77,14 @@ impl Operator {
 
     /// Returns all certificates.
     pub async fn certificates(&self) -> Vec<api::Certificate> {
+        self.certificates_told().await.unwrap_or_default()
+    }
+
+    /// Returns all certificates, or `None` when the controller did not answer: then nothing is known of them.
+    pub async fn certificates_told(&self) -> Option<Vec<api::Certificate>> {
         let request = api::ListCertificatesRequest { page_size: 1000, ..Default::default() };
         let answer = timeout(PATIENCE, self.client().list_certificates(request)).await;
-        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items).unwrap_or_default()
+        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items)
     }
 
     /// Returns all agents.

@@ -170,7 +170,7 @@ async fn a_reload_that_fails_or_hangs_is_told_and_retried_without_a_new_order() 
 async fn delete_stops_managing_and_leaves_the_files() {
     let (mut world, _first) = live_world(Custody::Agent).await;
     world.operator.delete("web", false).await.unwrap();
-    let gone = async |world: &World| world.operator.certificates().await.is_empty();
+    let gone = async |world: &World| world.operator.certificates_told().await.is_some_and(|all| all.is_empty());
     world.settle("the certificate is gone", SOON, gone).await;
     tokio::time::sleep(DAY * 4 / 5).await;
     assert!(world.agents[0].dir("web").join("key.pem").exists(), "files stay");
@@ -188,7 +188,7 @@ async fn purge_removes_the_files_only_once_nothing_serves_them() {
     assert!(world.operator.certificate("web").await.unwrap().deleting);
     world.agents[0].machine.service().remove_site("web.example.test");
     world.agents[0].machine.reload().unwrap();
-    let gone = async |world: &World| world.operator.certificates().await.is_empty();
+    let gone = async |world: &World| world.operator.certificates_told().await.is_some_and(|all| all.is_empty());
     world.settle("the certificate is gone", DAY, gone).await;
     assert!(!world.agents[0].dir("web").join("key.pem").exists());
     assert!(!world.agents[0].dir("web").join("fullchain.pem").exists());
@@ -199,7 +199,7 @@ async fn purge_removes_the_files_only_once_nothing_serves_them() {
 async fn a_name_can_be_used_again_after_delete() {
     let (mut world, _first) = live_world(Custody::Agent).await;
     world.operator.delete("web", false).await.unwrap();
-    let gone = async |world: &World| world.operator.certificates().await.is_empty();
+    let gone = async |world: &World| world.operator.certificates_told().await.is_some_and(|all| all.is_empty());
     world.settle("the certificate is gone", SOON, gone).await;
     let mut wish = wish(&world, "web", Custody::Controller, 0);
     wish.identifiers = vec!["web.example.test".to_owned()];
