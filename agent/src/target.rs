@@ -16,6 +16,8 @@ use crate::problem::Problem;
 pub(crate) const FEATURES: &[&str] = &["http01-standalone", "http01-webroot", "verify-tls", "purge"];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
+/// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
+const MODE_BITS: u32 = 0o644;
 const FILES_MAX: usize = 16;
 const COMMANDS_MAX: usize = 8;
 const ENDPOINTS_MAX: usize = 16;
@@ -321,8 +323,8 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
         }
         Some(_) | None => return Err(malformed("an owner (expected user:group)", &spec.owner)),
     };
-    if spec.mode & !0o777 != 0 || spec.mode & 0o400 == 0 {
-        return Err(malformed("a file mode (expected 0400 to 0777)", &format!("{:04o}", spec.mode)));
+    if spec.mode & !MODE_BITS != 0 || spec.mode & 0o400 == 0 {
+        return Err(malformed("a file mode (expected 0400 to 0644)", &format!("{:04o}", spec.mode)));
     }
     Ok(TargetFile { content, name: spec.name.clone(), owner, mode: spec.mode })
 }
@@ -528,7 +530,12 @@ mod tests {
 
     #[test]
     fn refuses_hostile_modes_and_owners() {
-        assert_eq!(refusal(|item| item.files[0].mode = 0o4755), "DESIRED_INVALID");
+        for mode in [0, 0o4644, 0o666, 0o664, 0o646, 0o744, 0o654, 0o645, 0o244] {
+            assert_eq!(refusal(|item| item.files[0].mode = mode), "DESIRED_INVALID", "{mode:o}");
+        }
+        for mode in [0o400, 0o444, 0o600, 0o640, 0o644] {
+            assert_eq!(refusal(|item| item.files[0].mode = mode), "accepted", "{mode:o}");
+        }
         assert_eq!(refusal(|item| item.files[0].owner = "root".into()), "DESIRED_INVALID");
         assert_eq!(refusal(|item| item.files[0].owner = "a b:c".into()), "DESIRED_INVALID");
         assert_eq!(refusal(|item| item.fingerprint_sha256 = vec![1]), "DESIRED_INVALID");
