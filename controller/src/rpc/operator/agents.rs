@@ -29,6 +29,8 @@ use super::targets::{BATCH_RECORDS, concerned};
 
 /// Stands where an address is not known.
 const PLACEHOLDER: &str = "CONTROLLER:7443";
+/// Most tokens voided at once: since a new token voids the earlier ones, there is one.
+const TOKENS_VOIDED_MAX: usize = 20;
 /// Most unused join tokens listed.
 const PENDING_MAX: usize = 100;
 
@@ -117,7 +119,9 @@ pub(crate) async fn enroll(
         .event("agent.enrollment_offered", format!("a join token for {name}, valid until {expires_at}"))
         .of_agent(&name)
         .by(&caller.name);
-    hub.store.commit(Changes::new().insert(&record).event(&event)).await?;
+    // One token a name: a new one makes the earlier ones worthless.
+    let changes = void_tokens(hub, &name, Changes::new()).await?;
+    hub.store.commit(changes.insert(&record).event(&event)).await?;
     let address = server.installation.advertise.clone();
     let hint = if address.is_some() {
         String::new()
@@ -148,7 +152,9 @@ pub(crate) async fn revoke(hub: &Hub, caller: &OperatorCaller, name: &str) -> Re
         agent.value.standing = Standing::Revoked;
         let event =
             hub.event("agent.revoked", format!("{name} is refused from now on")).of_agent(name).by(&caller.name);
-        match hub.store.commit(Changes::new().update(&agent).event(&event)).await {
+        // Nor may a token that is still about bring it back.
+        let changes = void_tokens(hub, name, Changes::new()).await?;
+        match hub.store.commit(changes.update(&agent).event(&event)).await {
             Ok(_) => {}
             // The agent's own calls write the same record: they must not be able to put its revocation off.
             Err(CommitError::Conflict { .. }) => continue,
@@ -167,7 +173,7 @@ pub(crate) async fn forget(
     caller: &OperatorCaller,
     name: &str,
 ) -> Result<wire::ForgetAgentResponse, Refusal> {
-    let agent = named(hub, name).await?;
+    let Some(agent) = hub.store.agent_by_name(name).await? else { return cancel_enrollment(hub, caller, name).await };
     let bundles = hub.store.bundles_of_agent(&agent.value.id).await?;
     // A link too many may have stayed behind: only what the certificate says counts.
     let needing = bundles.iter().filter(|bundle| concerned(bundle).contains(&agent.value.id));
@@ -182,7 +188,8 @@ pub(crate) async fn forget(
         return Err(Refusal::new(Code::FailedPrecondition, problem));
     }
     let event = hub.event("agent.forgotten", format!("{name} is forgotten")).of_agent(name).by(&caller.name);
-    let changes = Changes::new()
+    let changes = void_tokens(hub, name, Changes::new())
+        .await?
         .remove(&agent)
         .delete_raw(Table::AgentName, name)
         .delete_raw(Table::Desired, &agent.value.id)
@@ -195,4 +202,29 @@ pub(crate) async fn forget(
         hub.store.commit(bundles.iter().fold(Changes::new(), unlink)).await?;
     }
     Ok(wire::ForgetAgentResponse {})
+}
+
+/// A name that only has a join token: the token is cancelled.
+async fn cancel_enrollment(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    name: &str,
+) -> Result<wire::ForgetAgentResponse, Refusal> {
+    let tokens = hub.store.list::<JoinToken>("", usize::MAX).await?;
+    if !tokens.iter().any(|token| token.value.agent_name == name && token.value.used.is_none()) {
+        return Err(Refusal::not_found("agent", &one_line(name, 80)));
+    }
+    let event = hub
+        .event("agent.enrollment_cancelled", format!("the join token for {name} is cancelled"))
+        .of_agent(name)
+        .by(&caller.name);
+    hub.store.commit(void_tokens(hub, name, Changes::new()).await?.event(&event)).await?;
+    Ok(wire::ForgetAgentResponse {})
+}
+
+/// Removes the unused join tokens of a name.
+async fn void_tokens(hub: &Hub, name: &str, changes: Changes) -> Result<Changes, Refusal> {
+    let tokens = hub.store.list::<JoinToken>("", usize::MAX).await?;
+    let open = tokens.iter().filter(|token| token.value.agent_name == name && token.value.used.is_none());
+    Ok(open.take(TOKENS_VOIDED_MAX).fold(changes, Changes::remove))
 }

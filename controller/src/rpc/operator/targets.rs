@@ -35,8 +35,8 @@ const AGENTS_OWN: &str = ".certwright";
 const ARGUMENT_BYTES_MAX: usize = 4_096;
 /// Records written in one batch beside a job and its event (a batch holds at most 64 keys).
 pub(super) const BATCH_RECORDS: usize = 40;
-/// Permission bits without set-id and sticky.
-const MODE_MAX: u32 = 0o777;
+/// Bits that a mode may have; the agent refuses any other: who may write a file may swap what a service reads.
+const MODE_BITS: u32 = 0o644;
 /// A file that its owner cannot read serves nobody.
 const MODE_MIN: u32 = 0o400;
 
@@ -287,7 +287,35 @@ pub(super) async fn parse(
         let refusals = refuse_target(&agent.hello.policy, &target, context.identifiers, context.custody);
         errors.extend(refusals.iter().map(|refusal| policy_error(&agent.name, refusal)));
     }
+    errors.extend(taken(hub, &agent.name, &target).await?);
     Ok(Some(target).filter(|_| errors.len() == before))
+}
+
+/// Two certificates that write the same file would take turns in taking each other's service down.
+async fn taken(hub: &Hub, agent: &str, target: &Target) -> Result<Option<types::FieldError>, Refusal> {
+    for bundle in hub.store.bundles_of_agent(&target.agent_id).await? {
+        let other = &bundle.certificate.value;
+        if other.id == target.certificate_id {
+            continue;
+        }
+        let mut same = bundle.targets.iter().map(|(other, _)| &other.value);
+        let same = same.find(|other| {
+            other.id != target.id
+                && other.agent_id == target.agent_id
+                && other.dir == target.dir
+                && other.files.iter().any(|file| target.files.iter().any(|mine| mine.name == file.name))
+        });
+        if same.is_some() {
+            let message =
+                format!("certificate {} already writes files of these names to {} on {agent}", other.name, target.dir);
+            let hint = format!(
+                "choose another --dir, or other file names with --file; certwright targets ls {} shows them",
+                other.name
+            );
+            return Ok(Some(field_error("dir", message, hint)));
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses a responder whose policy does not let it answer.
@@ -372,12 +400,12 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
             ));
             continue;
         };
-        let readable = spec.mode <= MODE_MAX && spec.mode & MODE_MIN != 0;
-        if !readable || (content == Content::Key && spec.mode & 0o007 != 0) {
+        let permitted = spec.mode & !MODE_BITS == 0 && spec.mode & MODE_MIN != 0;
+        if !permitted || (content == Content::Key && spec.mode & 0o007 != 0) {
             let hint = if content == Content::Key {
                 "a key is for owner and group at most: 0600 or 0640"
             } else {
-                "use permission bits such as 0644"
+                "others may read at most, and nobody may execute it: 0644, 0640 or 0600"
             };
             errors.push(field_error("mode", format!("{:04o} is not a mode for \"{shown}\"", spec.mode), hint));
         }

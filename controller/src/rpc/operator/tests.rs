@@ -7,7 +7,7 @@ use proto::operator::v1 as wire;
 use proto::types::v1 as types;
 
 use super::{agents, certificates, create, issuers, lists, targets};
-use crate::lifecycle::agent::{Agent, Hello, Policy, PolicyDir, Standing};
+use crate::lifecycle::agent::{Agent, Hello, JoinToken, Policy, PolicyDir, Standing};
 use crate::lifecycle::certificate::Custody;
 use crate::lifecycle::order::Order;
 use crate::lifecycle::problem::Problem;
@@ -179,6 +179,45 @@ async fn a_corrected_wish_does_not_wait_for_the_next_try_of_the_old_one() {
 }
 
 #[tokio::test]
+async fn two_certificates_do_not_write_the_same_files() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80]).await;
+    scene.web_on("h1").await;
+    let other = |target| wire::CreateCertificateRequest {
+        name: "other".into(),
+        identifiers: vec!["other.example.test".into()],
+        issuer: "lab".into(),
+        target: Some(target),
+        ..Default::default()
+    };
+    let create = async |target| create::create(&scene.hub, &scene.caller, other(target)).await;
+    assert_eq!(fields(create(spec("h1")).await), ["dir"]);
+    let elsewhere = wire::TargetSpec { dir: "/etc/ssl/other".into(), ..spec("h1") };
+    create(elsewhere).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_token_can_be_cancelled_and_a_revocation_voids_it() {
+    let scene = Scene::new().await;
+    let token = |name: &str| JoinToken {
+        hash: format!("hash-{name}"),
+        agent_name: name.into(),
+        replace: true,
+        expires_at: scene.hub.now(),
+        actor: "local:root".into(),
+        used: None,
+    };
+    let left = async || scene.hub.store.list::<JoinToken>("", 100).await.unwrap().len();
+    scene.agent("h1", &[80]).await;
+    scene.hub.store.commit(Changes::new().insert(&token("h1")).insert(&token("new"))).await.unwrap();
+    agents::revoke(&scene.hub, &scene.caller, "h1").await.unwrap();
+    assert_eq!(left().await, 1);
+    agents::forget(&scene.hub, &scene.caller, "new").await.unwrap();
+    assert_eq!(left().await, 0);
+    assert!(agents::forget(&scene.hub, &scene.caller, "new").await.is_err());
+}
+
+#[tokio::test]
 async fn changed_names_are_ordered_at_once() {
     let scene = Scene::new().await;
     scene.agent("h1", &[80]).await;
@@ -260,6 +299,8 @@ async fn what_every_agent_refuses_is_refused_here() {
     check(wire::TargetSpec { files: vec![file(&"a".repeat(201), 0o644)], ..base() }, &["file"]).await;
     check(wire::TargetSpec { files: vec![file("a.pem", 0)], ..base() }, &["mode"]).await;
     check(wire::TargetSpec { files: vec![file("a.pem", 0o244)], ..base() }, &["mode"]).await;
+    check(wire::TargetSpec { files: vec![file("a.pem", 0o664)], ..base() }, &["mode"]).await;
+    check(wire::TargetSpec { files: vec![file("a.pem", 0o646)], ..base() }, &["mode"]).await;
     check(wire::TargetSpec { verify: vec![endpoint("www.example.test"), endpoint("")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("*.example.test")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("www example")], ..base() }, &["verify"]).await;
