@@ -58,3 +58,16 @@ pub fn file_content(value: i32) -> &'static str {
         Err(_) => UNKNOWN,
     }
 }
+
+/// Why a version is ordered, in people's words; a reason that this program does not know stays as it is.
+#[must_use]
+pub fn reason(word: &str) -> &str {
+    match word {
+        "no_version" => "first version",
+        "specification_changed" => "its specification changed",
+        "key_lost" => "its key was lost",
+        "operator_asked" => "an operator asked",
+        "lifetime_fraction" => "its lifetime runs out",
+        other => other,
+    }
+}

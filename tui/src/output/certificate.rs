@@ -12,7 +12,7 @@ use super::table::Table;
 use super::target::{self, TargetView};
 use super::version::VersionView;
 use super::{each, safe, some, time};
-use crate::client::{custody, key_type};
+use crate::client::{custody, key_type, reason};
 
 /// A certificate in JSON.
 #[derive(Debug, Serialize)]
@@ -261,7 +261,7 @@ fn renewal(certificate: &Certificate, now: Timestamp) -> String {
     match (from_wire(certificate.renew_at), certificate.renew_reason.as_str()) {
         (None, _) => String::new(),
         (Some(_), "") => time::both(now, certificate.renew_at),
-        (Some(_), reason) => format!("{}, {reason}", time::both(now, certificate.renew_at)),
+        (Some(_), word) => format!("{}, because {}", time::both(now, certificate.renew_at), reason(word)),
     }
 }
 
@@ -310,8 +310,8 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
         block.line(&format!("it renews {renewal}"));
     }
     if let Some(order) = certificate.order.as_ref().filter(|order| order.phase != "completed") {
-        let reason = if order.reason.is_empty() { String::new() } else { format!(" because of {}", order.reason) };
-        block.line(&format!("an order is in phase {}{reason}", order.phase));
+        let why = if order.reason.is_empty() { String::new() } else { format!(": {}", reason(&order.reason)) };
+        block.line(&format!("an order is in phase {}{why}", order.phase));
         if let Some(step) = order.phases.iter().find(|step| step.state == "running" || step.state == "waiting") {
             block.below(&format!("{} is {}: {}", step.name, step.state, step.detail));
         }

@@ -18,7 +18,7 @@ use ratatui::text::{Line, Span};
 
 use crate::app::Model;
 use crate::app::call::Call;
-use crate::client::{custody, file_content, key_type};
+use crate::client::{custody, file_content, key_type, reason};
 use crate::screens::words::{
     badge, certificate_state, certificate_word, event_lines, is_running, pair, phase_state, problem_lines, renews,
     target_state, target_word, title,
@@ -254,8 +254,11 @@ fn issuance(model: &Model, order: &Order, area: Rect, buf: &mut Buffer) {
         String::new()
     };
     let remark = format!("attempt {}, started {}Z{retry}", order.attempt, clock(order.started_at));
-    let heading =
-        if order.reason.is_empty() { "Issuance".to_owned() } else { format!("Issuance: {}", title(&order.reason)) };
+    let heading = if order.reason.is_empty() {
+        "Issuance".to_owned()
+    } else {
+        format!("Issuance: {}", title(reason(&order.reason)))
+    };
     let inner = panel(buf, area, model.theme, &heading, &remark);
     let width = usize::from(inner.width);
     let mut lines = phase_lines(order, model, width);
