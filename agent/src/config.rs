@@ -1,7 +1,7 @@
 //! The command line of `certwright-agent` (design §7), and what the agent tells of its machine. No environment
 //! variables, no configuration file but the policy.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -126,7 +126,7 @@ impl TokenSource {
         let mut text = String::new();
         let (place, read) = match self {
             Self::Given(token) => return Ok(token),
-            Self::Stdin => ("stdin".to_owned(), std::io::stdin().take(TOKEN_BYTES_MAX).read_to_string(&mut text)),
+            Self::Stdin => ("stdin".to_owned(), from_stdin(&mut text)),
             Self::File(path) => {
                 let read =
                     std::fs::File::open(&path).and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text));
@@ -143,6 +143,16 @@ impl TokenSource {
             )),
         }
     }
+}
+
+/// Reads all of stdin; from a terminal one line, and asks for it: a person does not think of ending the file.
+fn from_stdin(text: &mut String) -> std::io::Result<usize> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return stdin.take(TOKEN_BYTES_MAX).read_to_string(text);
+    }
+    std::io::stderr().write_all(b"Paste the join token that `certwright agents enroll` printed, then Enter: ")?;
+    stdin.lock().take(TOKEN_BYTES_MAX).read_line(text)
 }
 
 /// Returns this machine's name, sanitised.

@@ -116,12 +116,13 @@ impl JoinToken {
         Self { secret: URL_SAFE_NO_PAD.encode(bytes).into(), pin }
     }
 
-    /// Reads `SECRET.PIN`, ignoring white space around it.
+    /// Reads `SECRET.PIN`, ignoring white space anywhere: a terminal may have wrapped it.
     ///
     /// # Errors
     /// When the text has another form.
     pub fn parse(text: &str) -> Result<Self, NotAJoinToken> {
-        let (secret, pin) = text.trim().split_once('.').ok_or(NotAJoinToken)?;
+        let text: String = text.split_whitespace().collect();
+        let (secret, pin) = text.split_once('.').ok_or(NotAJoinToken)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         decode(secret).ok_or(NotAJoinToken)?;
         Ok(Self { secret: secret.to_owned().into(), pin: decode(pin).ok_or(NotAJoinToken)? })
@@ -160,7 +161,9 @@ mod tests {
     #[test]
     fn a_join_token_survives_the_clipboard_and_hides_its_secret() {
         let token = JoinToken::random([7; 32]);
-        let text = format!("  {}\n", token.expose().expose_secret());
+        let exposed = token.expose();
+        let (head, tail) = exposed.expose_secret().split_at(60);
+        let text = format!("  {head}\n{tail}\n");
         let read = JoinToken::parse(&text).unwrap();
         assert_eq!(read.secret.expose_secret(), token.secret.expose_secret());
         assert_eq!(read.pin, [7; 32]);

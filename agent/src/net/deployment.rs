@@ -384,7 +384,7 @@ fn reload_failed(subject: &str, run: &CommandOutcome) -> Problem {
         "RELOAD_FAILED",
         format!("`{subject}` {how}; the new files are in place"),
         one_line(&run.output, 600),
-        "correct the service on this server; the agent tries again by itself, or deploy now",
+        "correct the service on this server; the agent tries again by itself, or at once with: certwright targets deploy NAME",
     )
 }
 
@@ -406,7 +406,9 @@ fn not_live(
     let check = "check that the service reads these files, that the reload command is the right one, and address and \
                  name of the verify endpoint";
     let hint = if reloads_stopped {
-        format!("{check}; {RELOADS_MAX} reloads did not help: the agent looks again by itself, deploy now also reloads")
+        format!(
+            "{check}; {RELOADS_MAX} reloads did not help: the agent looks again by itself; certwright targets deploy NAME also reloads"
+        )
     } else {
         check.to_owned()
     };

@@ -446,7 +446,7 @@ const KNOWN: &[Known] = &[
     row("dns", "ACME_DNS", Backoff, "The CA could not resolve the name. Check its A/AAAA records, its name servers and DNSSEC"),
     row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Daily, "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer"),
     row("incorrectResponse", "ACME_INCORRECT_RESPONSE", Backoff, "Something else answered the challenge. Check which server answers port 80 for the name, its redirects, and whether every address of the name is a responder"),
-    row("invalidContact", "ACME_INVALID_CONTACT", Daily, "The CA does not accept the contact address: add the issuer with another one, `issuers add NAME --email ADDRESS`"),
+    row("invalidContact", "ACME_INVALID_CONTACT", Daily, "The CA does not accept the contact address: add it once more under another name, `certwright issuers add OTHER --email ADDRESS`, and move certificates with `certwright certs set NAME --issuer OTHER`"),
     row("invalidProfile", "ACME_INVALID_PROFILE", Daily, "The CA does not offer this profile: choose one that its directory lists"),
     row("malformed", "ACME_MALFORMED", Slow, "The CA did not understand the request. If the cause names an identifier, correct it; else report it with this text"),
     row("orderNotReady", "ACME_ORDER_NOT_READY", Backoff, "The order is not ready to be finalised yet; its state is read again"),
@@ -455,7 +455,7 @@ const KNOWN: &[Known] = &[
     row("serverInternal", "ACME_SERVER_INTERNAL", Backoff, "The CA has a fault of its own; it is tried again. Look at the CA's status page if it lasts"),
     row("tls", "ACME_TLS", Backoff, "The CA met a TLS error while validating. Check what answers on port 443 of the name, and whether port 80 redirects there"),
     row("unauthorized", "ACME_UNAUTHORIZED", Backoff, "The CA got a wrong answer or may not use the account. Check which server answers port 80 for the name, and that no rule hides /.well-known/acme-challenge/"),
-    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Daily, "The CA does not accept this kind of contact: add the issuer with a plain address, `issuers add NAME --email ADDRESS`"),
+    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Daily, "The CA does not accept this kind of contact: add it once more under another name with a plain address, `certwright issuers add OTHER --email ADDRESS`"),
     row("unsupportedIdentifier", "ACME_UNSUPPORTED_IDENTIFIER", Daily, "The CA issues no certificates for this kind of name (IP address, single label): choose another issuer"),
     row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: the cause says what and where. Then `certs renew NAME`"),
 ];
@@ -487,7 +487,7 @@ const TERMS: Known = row(
     "",
     "ACME_TERMS_NOT_ACCEPTED",
     Operator,
-    "Read the terms at the address in the cause, then add the issuer with `issuers add NAME --accept-terms`",
+    "Read the terms at the address in the cause, then add the issuer once more under another name with `--accept-terms` (certwright issuers rm NAME removes this one while nothing uses it)",
 );
 const EXTERNAL: Known = row(
     "",
@@ -507,7 +507,7 @@ const ROOTS: Known = row(
     "",
     "CA_ROOTS_UNUSABLE",
     Operator,
-    "Give the CA certificate in PEM with `issuers add NAME --root FILE`; without --root the host needs the package ca-certificates",
+    "Add the issuer once more under another name with `--root FILE`, its CA certificate in PEM (certwright issuers rm NAME removes this one while nothing uses it); without --root the host needs the package ca-certificates",
 );
 
 #[rustfmt::skip]
@@ -515,10 +515,10 @@ fn http_row(error: &HttpError) -> &'static Known {
     const TIMEOUT: Known = row("", "CA_TIMEOUT", Backoff, "The CA accepts connections but does not finish its answers; it is tried again. If it is your own CA, look at its load or restart it");
     const NAME: Known = row("", "CA_NAME_UNKNOWN", Backoff, "Check the host in the directory URL and the controller's DNS (/etc/resolv.conf)");
     const UNREACHABLE: Known = row("", "CA_UNREACHABLE", Backoff, "Check that the controller may reach the CA (firewall, proxy, port) and that the CA runs; it is tried again");
-    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own, give it with `issuers add NAME --root FILE`. Otherwise check the clock, and whether a proxy breaks TLS open");
+    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own, add the issuer once more under another name with `--root FILE`. Otherwise check the clock, and whether a proxy breaks TLS open");
     const TLS: Known = row("", "CA_TLS_FAILED", Slow, "The server does not speak TLS 1.2 or 1.3 as expected: check the port in the directory URL");
     const LARGE: Known = row("", "CA_ANSWER_TOO_LARGE", Slow, "An ACME answer is small: check the directory URL of the issuer");
-    const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: give the final URL with `issuers add NAME --directory URL`");
+    const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: add the issuer once more under another name with the final URL");
     const FOREIGN: Known = row("", "CA_FOREIGN_URL", Slow, "The CA is broken or hostile: it sends us to a host that its directory does not name");
     const BUSY: Known = row("", "CA_SERVER_ERROR", Backoff, "The CA or a proxy before it has a fault; it is tried again. Look at the CA's status page if it lasts");
     const LIMITED: Known = row("", "CA_RATE_LIMITED", Slow, "The CA or a proxy before it limits how much may be asked; it is tried again later");

@@ -63,7 +63,7 @@ pub fn refuse_http01(policy: &Policy, http01: &Http01) -> Option<Refusal> {
         Http01::Standalone(port) => Some(refusal(
             "http01",
             format!("a listener on port {port} is not allowed"),
-            format!("[http01] ports = [{port}]"),
+            format!("add {port} to ports of [http01]"),
         )),
         Http01::Webroot(dir) if policy.webroots.contains(dir) => None,
         Http01::Webroot(dir) => {

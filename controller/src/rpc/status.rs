@@ -59,7 +59,7 @@ impl Refusal {
     }
 
     fn changed_meanwhile(what: &str) -> Self {
-        let hint = "look at it again, then repeat";
+        let hint = "see what it is now (certwright certs get NAME), then repeat";
         let message = format!("{what} was changed by someone else");
         Self::new(Code::Aborted, Problem::new("CHANGED_MEANWHILE", message, "", hint))
     }

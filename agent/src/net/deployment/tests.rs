@@ -38,6 +38,6 @@ fn output_is_cut_to_its_limit() {
 fn a_problem_says_when_the_agent_stops_to_reload() {
     let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
     let hint = |stopped| not_live(&endpoint, &Ok([2; 32]), [1; 32], stopped).unwrap().hint;
-    assert!(!hint(false).contains("deploy now"));
-    assert!(hint(true).contains("deploy now also reloads"), "{}", hint(true));
+    assert!(!hint(false).contains("also reloads"));
+    assert!(hint(true).contains("targets deploy NAME also reloads"), "{}", hint(true));
 }

@@ -331,8 +331,10 @@ pub(super) async fn check_responder(
 }
 
 pub(super) fn policy_error(agent: &str, refusal: &policy::Refusal) -> types::FieldError {
-    let hint =
-        format!("on {agent}, in the agent's policy file: {} — then: systemctl restart certwright-agent", refusal.line);
+    let hint = format!(
+        "on {agent}, let the agent's policy file (/etc/certwright/policy.toml) allow it: {} — the agent notices within half a minute",
+        refusal.line
+    );
     field_error(refusal.field, format!("the policy of agent {agent}: {}", refusal.message), hint)
 }
 
