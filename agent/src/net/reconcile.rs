@@ -159,6 +159,7 @@ impl Reconciler {
             clock: Arc::clone(&clock),
             link: link.clone(),
             progress: sender,
+            turns: Arc::default(),
         };
         let outcomes = loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
         Ok(Self {
