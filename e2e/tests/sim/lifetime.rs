@@ -128,7 +128,7 @@ async fn a_service_that_stays_not_live_is_not_reloaded_for_ever() {
     assert!((2..=3).contains(&reloads), "{reloads} reloads in vain");
     let target = world.operator.certificate("web").await.unwrap().targets.remove(0);
     assert_eq!(target.status(), TargetStatus::NotLive);
-    assert!(target.problem.as_ref().is_some_and(|problem| problem.hint.contains("deploy now")), "{target:?}");
+    assert!(target.problem.as_ref().is_some_and(|problem| problem.hint.contains("targets deploy NAME")), "{target:?}");
 
     world.operator.deploy("web", "now").await.unwrap();
     let again = async |world: &World| world.agents[0].machine.ran().len() > before + reloads;

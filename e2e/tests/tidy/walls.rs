@@ -68,6 +68,7 @@ const FACE: &[&str] = &[
     "client::custody",
     "client::file_content",
     "client::key_type",
+    "client::reason",
     "client::target_status",
 ];
 
