@@ -67,7 +67,7 @@ impl CaError {
             Self::Seal(_) | Self::Damaged(_) => ("IDENTITY_CA_DAMAGED", "restore the database from a backup"),
             Self::Build(_) => ("CERTIFICATE_NOT_MADE", "this is a bug: report it with the controller's log"),
         };
-        Problem::new(reason, self.to_string(), crate::store::causes(self), hint)
+        Problem::new(reason, self.to_string(), crate::lifecycle::problem::causes(self), hint)
     }
 }
 

@@ -14,7 +14,6 @@ pub mod records;
 pub mod seal;
 pub mod tables;
 
-use std::error::Error;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use self::master_key::{MasterKey, MasterKeyError};
 use self::migrate::{SCHEMA_VERSION, Schema};
 use self::records::{Changes, Record, Versioned};
 use self::seal::{Keyring, KeyringRecord, SealError};
-use crate::lifecycle::problem::Problem;
+use crate::lifecycle::problem::{Problem, causes};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,12 +201,6 @@ impl Store {
         let failed = |source| StoreError::Commit { path: self.path.clone(), source };
         self.commit(Changes::new().update(&record)).await.map_err(failed)
     }
-}
-
-/// Returns what lies below an error, outermost first: `Display` never prints its source.
-pub(crate) fn causes(error: &dyn Error) -> String {
-    let below = std::iter::successors(error.source(), |&error| error.source());
-    below.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Writes the first records of a new database.

@@ -34,10 +34,17 @@ impl Problem {
     }
 }
 
-/// Returns an error with everything below it, outermost first, for a log: `Display` alone never prints its source.
+/// Returns what lies below an error, outermost first: `Display` alone never prints its source.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |&error| error.source());
+    below.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Returns an error with everything below it, for a log.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let below = std::iter::successors(error.source(), |&error| error.source());
-    let all = std::iter::once(error.to_string()).chain(below.map(ToString::to_string));
-    one_line(&all.collect::<Vec<_>>().join(": "), CAUSE_CHARS_MAX)
+    let below = causes(error);
+    let all = if below.is_empty() { error.to_string() } else { format!("{error}: {below}") };
+    one_line(&all, CAUSE_CHARS_MAX)
 }

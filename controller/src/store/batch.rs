@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::causes;
 use super::engine::EngineError;
 use super::tables::Table;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::problem::causes;
 
 /// Most keys that one batch may name (design §3: what every distributed store can do at once).
 pub const BATCH_KEYS_MAX: usize = 64;

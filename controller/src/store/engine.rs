@@ -145,7 +145,7 @@ impl EngineError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         const RESTORE: &str = "nothing was changed; restore the database from a backup, or name the right one";
-        let cause = super::causes(self);
+        let cause = crate::lifecycle::problem::causes(self);
         let (reason, hint) = match self {
             Self::Missing { .. } => {
                 ("DATABASE_MISSING", "name the directory that holds it with --state DIR".to_owned())

@@ -42,8 +42,6 @@ pub enum Table {
     EventByCertificate,
     /// Index: events of an agent.
     EventByAgent,
-    /// Who did what, by time and id.
-    Audit,
     /// What each agent must hold, by agent id.
     Desired,
     /// Operators' requests already answered, by request id.
@@ -77,7 +75,6 @@ impl Table {
             Self::Event => "event",
             Self::EventByCertificate => "event_by_certificate",
             Self::EventByAgent => "event_by_agent",
-            Self::Audit => "audit",
             Self::Desired => "desired",
             Self::Request => "request",
             Self::Setting => "setting",

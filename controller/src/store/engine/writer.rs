@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::batch::{Batch, CommitError};
-use super::super::causes;
 use super::{ENGINE, EngineError, REVISION, Stored, blocking, definition, storage};
+use crate::lifecycle::problem::causes;
 
 /// Batches that may wait; more make their callers wait.
 const QUEUE_MAX: usize = 1024;
