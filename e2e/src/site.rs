@@ -14,6 +14,9 @@ use crate::pebble::Pebble;
 const AGENTS_PORT: u16 = 7443;
 /// Longest wait for a program to be ready or a server to answer.
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long old workers of nginx may answer beside the new ones: its master lets both accept for 100 ms after a reload, so
+/// the agent's proof may be followed by a handshake that an old worker answers.
+const OLD_WORKERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// Folders that nginx writes to: each server gets its own.
 const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
 
@@ -117,9 +120,12 @@ impl Site {
     pub async fn proven(&self, server: &Server, certificate: &str, name: &str) -> anyhow::Result<()> {
         let record = self.control.certificate(certificate).await?;
         ensure!(record["status"] == "active" && record["deployment"] == "ok", "not done: {record:#}");
-        let served = self.served(server, name).await?;
-        ensure!(record["current"]["fingerprint_sha256"] == served.as_str(), "{name} serves {served}: {record:#}");
-        Ok(())
+        eventually("the old workers of nginx to leave", OLD_WORKERS_TIME_MAX, async || {
+            let served = self.served(server, name).await?;
+            ensure!(record["current"]["fingerprint_sha256"] == served.as_str(), "{name} serves {served}: {record:#}");
+            Ok(Some(()))
+        })
+        .await
     }
 }
 

@@ -131,6 +131,7 @@ async fn delete_leaves_the_files_and_purge_removes_them_once_no_longer_served() 
     let (name, dir) = (server.identifier(), server.dir(&server.identifier()));
     let key = format!("{dir}/key.pem");
     site.create(&server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    site.proven(&server, "web", &name).await?;
     let served = site.served(&server, &name).await?;
     site.control.ok(&["certs", "delete", "web", "--confirm=web"], &[]).await?;
     assert_ne!(site.control.certwright(&["certs", "get", "web"]).await?.status, Some(0), "it is no longer managed");
