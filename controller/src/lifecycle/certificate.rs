@@ -110,6 +110,12 @@ pub struct CurrentVersion {
     pub issuer_id: String,
     /// The key is gone: the version cannot be deployed again.
     pub key_lost: bool,
+    /// When it was revoked at the CA, by whomever; what is revoked is replaced at once.
+    #[serde(default)]
+    pub revoked_at: Option<Timestamp>,
+    /// Why, as the CA or the operator said it (RFC 5280 §5.3.1); sanitised.
+    #[serde(default)]
+    pub revoked_reason: Option<String>,
 }
 
 /// One issued leaf and chain. Key in the store: `certificate_id/id`.

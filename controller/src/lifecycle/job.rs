@@ -208,6 +208,8 @@ mod tests {
             key_type: KeyType::P256,
             issuer_id: "i1".into(),
             key_lost: false,
+            revoked_at: None,
+            revoked_reason: None,
         };
         let specification = Specification {
             identifiers,

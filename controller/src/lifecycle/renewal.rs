@@ -21,12 +21,14 @@ pub enum Reason {
     NoVersion,
     /// Names, issuer, key type or custody changed.
     SpecificationChanged,
+    /// The current version was revoked.
+    Revoked,
     /// The agent lost the key.
     KeyLost,
-    /// An operator asked.
-    OperatorAsked,
     /// Enough of the lifetime has passed.
     LifetimeFraction,
+    /// An operator asked.
+    OperatorAsked,
 }
 
 impl Reason {
@@ -36,9 +38,10 @@ impl Reason {
         match self {
             Self::NoVersion => "no_version",
             Self::SpecificationChanged => "specification_changed",
+            Self::Revoked => "revoked",
             Self::KeyLost => "key_lost",
-            Self::OperatorAsked => "operator_asked",
             Self::LifetimeFraction => "lifetime_fraction",
+            Self::OperatorAsked => "operator_asked",
         }
     }
 }
@@ -64,9 +67,10 @@ pub fn due(certificate: &Certificate, now: Timestamp) -> Due {
     let renew_at = renew_at(current);
     let reasons = [
         (differs(certificate, current), Reason::SpecificationChanged),
+        (current.revoked_at.is_some(), Reason::Revoked),
         (current.key_lost, Reason::KeyLost),
-        (certificate.renew_asked_at.is_some(), Reason::OperatorAsked),
         (certificate.auto_renew && renew_at <= now, Reason::LifetimeFraction),
+        (certificate.renew_asked_at.is_some(), Reason::OperatorAsked),
     ];
     match reasons.into_iter().find(|(holds, _)| *holds) {
         Some((_, reason)) => Due::Now(reason),
@@ -134,6 +138,8 @@ mod tests {
                 key_type: KeyType::P256,
                 issuer_id: "i".into(),
                 key_lost: false,
+                revoked_at: None,
+                revoked_reason: None,
             }),
             renew_asked_at: None,
             purging: false,
@@ -156,8 +162,11 @@ mod tests {
         let mut one = certificate(90 * 24);
         one.renew_asked_at = Some(one.created_at);
         assert_eq!(due(&one, one.created_at), Due::Now(Reason::OperatorAsked));
+        assert_eq!(due(&one, Timestamp::MAX), Due::Now(Reason::LifetimeFraction));
         one.current.as_mut().unwrap().key_lost = true;
         assert_eq!(due(&one, one.created_at), Due::Now(Reason::KeyLost));
+        one.current.as_mut().unwrap().revoked_at = Some(one.created_at);
+        assert_eq!(due(&one, one.created_at), Due::Now(Reason::Revoked));
         one.specification.identifiers.push("b.test".into());
         assert_eq!(due(&one, one.created_at), Due::Now(Reason::SpecificationChanged));
         one.current = None;

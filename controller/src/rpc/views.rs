@@ -231,6 +231,15 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
             None,
         );
     }
+    if let Some((at, current)) = record.current.as_ref().and_then(|one| one.revoked_at.map(|at| (at, one))) {
+        let why = current.revoked_reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        add(
+            "revoked",
+            format!("the current version was revoked{why}"),
+            "nothing: a new version is ordered".to_owned(),
+            Some(at),
+        );
+    }
     if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.failures > 0) {
         let kind = if record.current.is_some() { "renewal_failing" } else { "issuance_failing" };
         let (cause, action) =

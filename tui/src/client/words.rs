@@ -65,9 +65,10 @@ pub fn reason(word: &str) -> &str {
     match word {
         "no_version" => "first version",
         "specification_changed" => "its specification changed",
+        "revoked" => "it was revoked",
         "key_lost" => "its key was lost",
-        "operator_asked" => "an operator asked",
         "lifetime_fraction" => "its lifetime runs out",
+        "operator_asked" => "an operator asked",
         other => other,
     }
 }

@@ -329,6 +329,8 @@ fn a_completed_order_sleeps_until_renewal_and_a_purge_for_ever() {
         key_type: KeyType::P256,
         issuer_id: "ca".into(),
         key_lost: false,
+        revoked_at: None,
+        revoked_reason: None,
     });
     assert_eq!(scene.next(hours(1)), Step::Sleep(Some(hours(60 * 24))));
     assert_eq!(scene.next(hours(60 * 24)), Step::Begin(Reason::LifetimeFraction));

@@ -93,6 +93,8 @@ impl Attempt<'_> {
                 key_type: slot.key_type,
                 issuer_id: order.issuer_id,
                 key_lost: false,
+                revoked_at: None,
+                revoked_reason: None,
             },
             leaf_pem: certificates.first().cloned().unwrap_or_default(),
             chain_pem: certificates.iter().skip(1).cloned().collect(),
