@@ -30,6 +30,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use self::book::{Answer, Book, Content, Policy, Refusal, Validation, problem};
+pub use self::book::{RenewalInfo, Window};
 use self::fault::{Fault, Faults, LATENCY, Mischief, RequestKind, When};
 use self::jws::Jws;
 use crate::power::{PowerSwitch, Step};
@@ -96,6 +97,8 @@ pub struct OrderView {
     pub identifiers: Vec<String>,
     /// pending, ready, processing, valid or invalid.
     pub status: &'static str,
+    /// The certificate it replaces (RFC 9773 §5).
+    pub replaces: Option<String>,
 }
 
 /// The CA. Clones share it.
@@ -178,6 +181,11 @@ impl FakeCa {
         self.0.book().policy.lifetime_seconds = seconds;
     }
 
+    /// Changes what is said of renewals (RFC 9773); `None` takes it out of the directory.
+    pub fn offer_renewal_info(&self, info: Option<RenewalInfo>) {
+        self.0.book().renewal_info = info;
+    }
+
     /// Returns how many faults of this kind have struck.
     #[must_use]
     pub fn struck(&self, kind: RequestKind) -> u64 {
@@ -209,6 +217,7 @@ impl FakeCa {
             account: order.account,
             identifiers: order.identifiers.clone(),
             status: book.status(order, now),
+            replaces: order.replaces.clone(),
         };
         book.orders.iter().map(view).collect()
     }
@@ -270,6 +279,10 @@ impl Inner {
         let answered = match (kind, request.method()) {
             (RequestKind::Directory, &Method::GET) => Ok(Answer::json(200, book.directory())),
             (RequestKind::NewNonce, &Method::HEAD | &Method::GET) => Ok(Answer::json(200, Value::Null)),
+            (RequestKind::RenewalInfo, &Method::GET) => {
+                let path = request.uri().path();
+                book.renewal_info(path.rsplit('/').next().unwrap_or_default())
+            }
             (RequestKind::Unknown, _) => Err(Refusal(404, "malformed", "no such resource".to_owned())),
             (_, &Method::POST) => act(&mut book, kind, request, self.clock.now()),
             _ => Err(Refusal(405, "malformed", "use POST".to_owned())),
@@ -381,6 +394,7 @@ fn kind(path: &str) -> RequestKind {
         "challenge" => RequestKind::Challenge,
         "finalize" => RequestKind::Finalize,
         "certificate" => RequestKind::Certificate,
+        "renewal-info" => RequestKind::RenewalInfo,
         _ => RequestKind::Unknown,
     }
 }
@@ -395,6 +409,9 @@ fn render(answer: Answer) -> Response<Body> {
     };
     if let Some(location) = answer.location {
         response.headers_mut().insert("Location", location.parse().expect("our URLs are ASCII"));
+    }
+    if let Some(retry_after) = answer.retry_after {
+        response.headers_mut().insert("Retry-After", retry_after.parse().expect("scripted in ASCII"));
     }
     response
 }

@@ -64,6 +64,8 @@ pub struct LeafFacts {
     pub spki_der: Vec<u8>,
     /// basicConstraints CA.
     pub is_ca: bool,
+    /// What the CA's renewal information calls it (RFC 9773 §4.1); none without an authority key identifier.
+    pub renewal_id: Option<String>,
 }
 
 /// A parsed PEM chain, leaf first.
@@ -124,6 +126,7 @@ impl LeafFacts {
             issuer_cn,
             spki_der: certificate.public_key().raw.to_vec(),
             is_ca: certificate.is_ca(),
+            renewal_id: renewal_id(&certificate),
         })
     }
 
@@ -257,6 +260,17 @@ fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, X509Error> {
     if rest.is_empty() { Ok(certificate) } else { Err(BAD) }
 }
 
+/// RFC 9773 §4.1: base64url of the authority key identifier, a dot, base64url of the serial number's DER content.
+fn renewal_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let issuer_key = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref(),
+        _ => None,
+    })?;
+    Some(format!("{}.{}", engine.encode(issuer_key.0), engine.encode(certificate.raw_serial())))
+}
+
 fn names<'a>(extensions: impl Iterator<Item = &'a ParsedExtension<'a>>) -> (Vec<String>, Vec<String>) {
     let (mut identifiers, mut uris) = (Vec::new(), Vec::new());
     for extension in extensions {
@@ -311,6 +325,24 @@ mod tests {
         assert!(!facts.has_exactly(&["a.example.test".into()]));
         assert_eq!(facts.spki_der, spki_of_key(&key.serialize_pem().into()).unwrap());
         assert_eq!(to_pem(certificate.der()).replace('\n', ""), certificate.pem().replace(['\r', '\n'], ""));
+    }
+
+    #[test]
+    fn names_a_leaf_as_rfc_9773_does() {
+        let issuer_key = [0x69, 0x88, 0x5B, 0x6B, 0x87, 0x46, 0x40, 0x41, 0xE1, 0xB3];
+        let issuer_key = [&issuer_key[..], &[0x7B, 0x84, 0x7B, 0xA0, 0xAE, 0x2C, 0xDE, 0x01, 0xC8, 0xD4]].concat();
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        authority.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(issuer_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertifiedIssuer::self_signed(authority, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let mut leaf = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        leaf.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x87, 0x65, 0x43, 0x21]));
+        leaf.use_authority_key_identifier_extension = true;
+        let leaf = LeafFacts::parse(leaf.signed_by(&key, &authority).unwrap().der()).unwrap();
+        // The example of RFC 9773 §4.1.
+        assert_eq!(leaf.renewal_id.unwrap(), "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE");
+        assert_eq!(LeafFacts::parse(issue(&["a.test"]).0.der()).unwrap().renewal_id, None);
     }
 
     #[test]

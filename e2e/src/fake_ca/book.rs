@@ -2,6 +2,7 @@
 //! Synchronous and without faults; `fake_ca` verifies requests before and spoils answers after.
 
 mod order;
+mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(super) use order::{Order, Validation};
+pub use renewal::{RenewalInfo, Window};
 
 use super::authority::Authority;
 use super::fault::Mischief;
@@ -26,6 +28,8 @@ pub(super) struct Answer {
     pub(super) body: Content,
     /// Set when a challenge was answered: the server has to look now.
     pub(super) validate: Option<Validation>,
+    /// Retry-After, as it is written.
+    pub(super) retry_after: Option<String>,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,16 @@ pub(super) enum State {
     Invalid(Value),
 }
 
+/// A certificate that was issued.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) pem: String,
+    /// RFC 9773 §4.1.
+    pub(super) renewal_id: String,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+}
+
 /// Everything the CA knows.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -66,10 +80,12 @@ pub(super) struct Book {
     pub(super) accounts: Vec<Account>,
     pub(super) orders: Vec<Order>,
     pub(super) authorizations: Vec<Authorization>,
-    pub(super) certificates: Vec<String>,
+    pub(super) certificates: Vec<Issued>,
     pub(super) authority: Authority,
     pub(super) policy: Policy,
     pub(super) mischief: Mischief,
+    /// What is said of renewals (RFC 9773); nothing: the directory does not offer it.
+    pub(super) renewal_info: Option<RenewalInfo>,
     /// Accounts below this number are forgotten.
     forgotten: usize,
     nonces: BTreeSet<String>,
@@ -100,6 +116,7 @@ impl Book {
             authority: Authority::new(now),
             policy,
             mischief: Mischief::default(),
+            renewal_info: None,
             forgotten: 0,
             nonces: BTreeSet::new(),
             nonces_given: 0,
@@ -114,14 +131,18 @@ impl Book {
 
     pub(super) fn directory(&self) -> Value {
         let base = &self.base;
-        json!({
+        let mut directory = json!({
             "newNonce": format!("{base}/new-nonce"),
             "newAccount": format!("{base}/new-account"),
             "newOrder": format!("{base}/new-order"),
             "revokeCert": format!("{base}/revoke-cert"),
             "keyChange": format!("{base}/key-change"),
             "meta": { "termsOfService": format!("{base}/terms"), "caaIdentities": ["ca.test"] },
-        })
+        });
+        if self.renewal_info.is_some() {
+            directory["renewalInfo"] = format!("{base}/renewal-info").into();
+        }
+        directory
     }
 
     pub(super) fn nonce(&mut self) -> String {
@@ -206,7 +227,7 @@ impl Book {
 
 impl Answer {
     pub(super) fn json(status: u16, value: Value) -> Self {
-        Self { status, location: None, body: Content::Json(value), validate: None }
+        Self { status, location: None, body: Content::Json(value), validate: None, retry_after: None }
     }
 }
 

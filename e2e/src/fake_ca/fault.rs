@@ -29,6 +29,8 @@ pub enum RequestKind {
     Finalize,
     /// POST-as-GET of a certificate (§7.4.2).
     Certificate,
+    /// GET of renewal information (RFC 9773 §4.1).
+    RenewalInfo,
     /// Any other path.
     Unknown,
 }

@@ -1,6 +1,6 @@
 //! The fake CA against instant-acme itself: what passes here is ACME.
 
-use instant_acme::{Account, ChallengeType, Identifier, Key, NewOrder, OrderStatus};
+use instant_acme::{Account, CertificateIdentifier, ChallengeType, Identifier, Key, NewOrder, OrderStatus};
 use proto::x509::{Chain, spki_of_key};
 use rcgen::{CertificateParams, KeyPair};
 
@@ -154,4 +154,35 @@ async fn bad_nonces_are_survived_by_instant_acmes_own_retries() {
     bench.ca.fail(RequestKind::NewOrder, When::First(2), fault);
     bench.order(&account).await.unwrap();
     assert_eq!(bench.ca.struck(RequestKind::NewOrder), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_information_is_told_and_a_certificate_is_replaced_once() {
+    let bench = bench(Options { reuse_orders: false, ..Options::default() });
+    bench.ca.offer_renewal_info(Some(RenewalInfo::default()));
+    let account = bench.account().await;
+    let mut order = bench.order(&account).await.unwrap();
+    bench.validate(&mut order).await.unwrap();
+    order.finalize_csr(&csr(&["a.test"]).1).await.unwrap();
+    let pem = order.certificate().await.unwrap().unwrap();
+    let leaf = Chain::parse_pem(pem.as_bytes()).unwrap().leaf;
+    let id = leaf.renewal_id.unwrap();
+    let (issuer_key, serial) = id.split_once('.').unwrap();
+    let id = CertificateIdentifier { authority_key_identifier: issuer_key.into(), serial: serial.into() };
+    let (info, _wait) = account.renewal_info(&id).await.unwrap();
+    assert_eq!((info.suggested_window.end - info.suggested_window.start).whole_seconds(), 90 * 86_400 / 50);
+
+    let names = [Identifier::Dns("a.test".to_owned())];
+    let replace = async |account: &Account| account.new_order(&NewOrder::new(&names).replaces(id.clone())).await;
+    let kind = |refused: Result<instant_acme::Order, Error>| match refused {
+        Err(Error::Api(problem)) => problem.r#type.unwrap_or_default().rsplit(':').next().unwrap().to_owned(),
+        other => panic!("{:?}", other.map(|order| order.url().to_owned())),
+    };
+    assert_eq!(kind(replace(&bench.account().await).await), "unauthorized", "another account's certificate");
+    replace(&account).await.unwrap();
+    assert_eq!(kind(replace(&account).await), "alreadyReplaced");
+    assert_eq!(bench.ca.orders().iter().filter(|order| order.replaces.is_some()).count(), 1);
+    bench.ca.offer_renewal_info(Some(RenewalInfo { retry_after: None, ..RenewalInfo::default() }));
+    account.renewal_info(&id).await.expect_err("instant-acme wants a Retry-After; the RFC only recommends it");
+    assert_eq!(bench.ca.violations(), Vec::<String>::new());
 }

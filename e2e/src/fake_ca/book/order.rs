@@ -1,10 +1,10 @@
 //! Orders and their authorizations (RFC 8555 §7.4, §7.5). Part of the books; nothing here waits.
 
 use jiff::{SignedDuration, Timestamp};
-use proto::x509::CsrFacts;
+use proto::x509::{Chain, CsrFacts};
 use serde_json::{Value, json};
 
-use super::{Answer, Authorization, Book, Content, Refusal, State, problem};
+use super::{Answer, Authorization, Book, Content, Issued, Refusal, State, problem};
 use crate::fake_ca::authority::LeafPlan;
 
 /// Life of orders and authorizations: 7 days, as at Let's Encrypt.
@@ -21,8 +21,10 @@ pub(in crate::fake_ca) struct Order {
     expires: Timestamp,
     csr_der: Option<Vec<u8>>,
     polls_left: u32,
-    certificate: Option<usize>,
+    pub(super) certificate: Option<usize>,
     error: Option<Value>,
+    /// The certificate it replaces (RFC 9773 §5).
+    pub(in crate::fake_ca) replaces: Option<String>,
 }
 
 /// Something to look at over HTTP (§8.3).
@@ -43,6 +45,7 @@ impl Book {
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
         let identifiers = identifiers(payload)?;
+        let replaces = payload.get("replaces").and_then(Value::as_str).map(str::to_owned);
         let open = |order: &Order, book: &Self| {
             order.account == account
                 && order.identifiers == identifiers
@@ -52,6 +55,9 @@ impl Book {
         let reusable = same.iter().copied().find(|index| self.status(&self.orders[*index], now) != "processing");
         if let Some(index) = reusable.filter(|_| self.policy.reuse_orders) {
             return Ok(self.order_answer(201, index, now));
+        }
+        if let Some(replaces) = &replaces {
+            self.check_replaces(account, &identifiers, replaces, now)?;
         }
         let authorizations = identifiers.iter().map(|name| self.authorization_for(account, name, now)).collect();
         let crowd = self.crowd.entry((account, identifiers.clone())).or_default();
@@ -65,6 +71,7 @@ impl Book {
             polls_left: 0,
             certificate: None,
             error: None,
+            replaces,
         });
         Ok(self.order_answer(201, self.orders.len() - 1, now))
     }
@@ -124,6 +131,9 @@ impl Book {
         });
         if let Some(error) = &order.error {
             value["error"] = error.clone();
+        }
+        if let Some(replaces) = &order.replaces {
+            value["replaces"] = replaces.as_str().into();
         }
         if let Some(certificate) = order.certificate {
             value["certificate"] = self.url("certificate", certificate).into();
@@ -295,7 +305,13 @@ impl Book {
         };
         match self.authority.issue(&plan) {
             Ok(pem) => {
-                self.certificates.push(pem);
+                let leaf = Chain::parse_pem(pem.as_bytes()).expect("our own chain").leaf;
+                self.certificates.push(Issued {
+                    pem,
+                    renewal_id: leaf.renewal_id.expect("our leaves name their issuer's key"),
+                    not_before: leaf.not_before,
+                    not_after: leaf.not_after,
+                });
                 order.certificate = Some(self.certificates.len() - 1);
             }
             Err(error) => order.error = Some(problem(500, "serverInternal", &error)),
@@ -308,8 +324,8 @@ impl Book {
         if order.ok_or_else(|| missing("certificate"))?.account != account {
             return Err(foreign());
         }
-        let pem = self.certificates[index].clone();
-        Ok(Answer { status: 200, location: None, body: Content::Pem(pem), validate: None })
+        let pem = self.certificates[index].pem.clone();
+        Ok(Answer { body: Content::Pem(pem), ..Answer::json(200, Value::Null) })
     }
 }
 
