@@ -1,9 +1,9 @@
 //! Carries targets through one pass: fetch and write each, then run every distinct reload command once, then prove each
 //! by handshake. One target's failure never stops another. Effects on this server are asked of `apply`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,7 +14,7 @@ use proto::clock::Clock;
 use proto::text::{many_lines, one_line};
 use proto::x509::hex;
 use secrecy::SecretString;
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::client::{call, is_transient, refusal};
@@ -48,11 +48,13 @@ pub(crate) enum Change {
     Later,
 }
 
-/// A target and its change.
+/// What a pass tells while it goes on.
 #[derive(Debug)]
-pub(crate) struct Progress {
-    pub(crate) target_id: String,
-    pub(crate) change: Change,
+pub(crate) enum Progress {
+    /// A target changed.
+    Target { target_id: String, change: Change },
+    /// The services of these reload commands have read their files: other targets may switch theirs.
+    Read(BTreeSet<Vec<String>>),
 }
 
 /// A target to work on.
@@ -74,29 +76,6 @@ pub(crate) struct Deployer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) progress: mpsc::Sender<Progress>,
-    pub(crate) turns: Arc<Turns>,
-}
-
-/// Who may switch files that a reload reads: one pass at a time for each command. A service that reads its whole
-/// configuration must not find another target's pair half switched: `nginx -s reload` then fails for all of them.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<Vec<String>, Arc<AsyncMutex<()>>>>);
-
-impl Turns {
-    /// Waits for the turn at every one of these commands. Taken in one order by everyone, so nobody waits in a ring.
-    async fn take(&self, commands: BTreeSet<Vec<String>>) -> Vec<OwnedMutexGuard<()>> {
-        let mutexes: Vec<_> = {
-            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody holds or awaits these any more.
-            known.retain(|_, mutex| Arc::strong_count(mutex) > 1);
-            commands.into_iter().map(|argv| Arc::clone(known.entry(argv).or_default())).collect()
-        };
-        let mut turns = Vec::with_capacity(mutexes.len());
-        for mutex in mutexes {
-            turns.push(mutex.lock_owned().await);
-        }
-        turns
-    }
 }
 
 /// One attempt at one target.
@@ -126,9 +105,11 @@ enum Written {
 }
 
 impl Deployer {
-    /// Works on all jobs; every one of them ends in `Done` or `Later`.
+    /// Works on all jobs; every one of them ends in `Done` or `Later`. Nobody else may switch files for the same reload
+    /// commands until they are [`Progress::Read`]: a service that reads its whole configuration must not find another
+    /// target's pair half switched (`nginx -s reload` then fails for all of them).
     pub(crate) async fn pass(&self, jobs: Vec<Job>) {
-        let turns = self.turns.take(jobs.iter().flat_map(|job| job.target.reload.iter().cloned()).collect()).await;
+        let commands_held = jobs.iter().flat_map(|job| job.target.reload.iter().cloned()).collect();
         let written: Vec<Attempt> = stream::iter(jobs)
             .map(|job| self.begin(job))
             .buffer_unordered(AT_ONCE)
@@ -142,8 +123,9 @@ impl Deployer {
         let mut proofs = pin!(proofs.collect::<()>());
         // A service has read its files when it proves the new leaf, or soon after the reload; one that never proves it
         // must not hold up the others.
-        if timeout(READING, &mut proofs).await.is_err() {
-            drop(turns);
+        let slow = timeout(READING, &mut proofs).await.is_err();
+        drop(self.progress.send(Progress::Read(commands_held)).await);
+        if slow {
             proofs.await;
         }
     }
@@ -383,7 +365,7 @@ impl Deployer {
     async fn tell(&self, attempt: &Attempt, change: Change) {
         let target_id = attempt.job.target.id.clone();
         // Nobody listens only while the agent stops.
-        drop(self.progress.send(Progress { target_id, change }).await);
+        drop(self.progress.send(Progress::Target { target_id, change }).await);
     }
 }
 

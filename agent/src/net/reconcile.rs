@@ -116,6 +116,9 @@ pub(crate) struct Reconciler {
     doing: BTreeMap<String, &'static str>,
     later: BTreeMap<String, Instant>,
     passes: usize,
+    /// Reload commands whose services may still read files of a pass: targets that name them wait, and then share one
+    /// pass and one reload.
+    reading: BTreeSet<Vec<String>>,
     /// When the first of the targets that wait is due, as the last look saw it.
     retry_at: Option<Timestamp>,
     keys_held: Vec<String>,
@@ -159,7 +162,6 @@ impl Reconciler {
             clock: Arc::clone(&clock),
             link: link.clone(),
             progress: sender,
-            turns: Arc::default(),
         };
         let outcomes = loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
         Ok(Self {
@@ -180,6 +182,7 @@ impl Reconciler {
             doing: BTreeMap::new(),
             later: BTreeMap::new(),
             passes: 0,
+            reading: BTreeSet::new(),
             retry_at: None,
             keys_held,
             keys_to_sift: true,
@@ -271,7 +274,8 @@ impl Reconciler {
         let now = self.clock.now();
         let mut jobs = Vec::new();
         for target in &desired.targets {
-            if self.doing.contains_key(&target.id) || self.later.contains_key(&target.id) {
+            let resting = self.doing.contains_key(&target.id) || self.later.contains_key(&target.id);
+            if resting || target.reload.iter().any(|argv| self.reading.contains(argv)) {
                 continue;
             }
             let last = self.outcomes.get(&target.id);
@@ -293,6 +297,7 @@ impl Reconciler {
         }
         for job in &jobs {
             self.doing.insert(job.target.id.clone(), "writing");
+            self.reading.extend(job.target.reload.iter().cloned());
         }
         self.passes += 1;
         let deployer = Arc::clone(&self.deployer);
@@ -358,19 +363,26 @@ impl Reconciler {
     }
 
     fn see_progress(&mut self, progress: Progress) {
-        match progress.change {
+        let (target_id, change) = match progress {
+            Progress::Read(commands) => {
+                self.reading.retain(|argv| !commands.contains(argv));
+                return;
+            }
+            Progress::Target { target_id, change } => (target_id, change),
+        };
+        match change {
             Change::Doing(what) => {
-                self.doing.insert(progress.target_id, what);
+                self.doing.insert(target_id, what);
             }
             Change::Later => {
-                self.doing.remove(&progress.target_id);
-                self.later.insert(progress.target_id, Instant::now() + CALL_RETRY * 6);
+                self.doing.remove(&target_id);
+                self.later.insert(target_id, Instant::now() + CALL_RETRY * 6);
             }
             Change::Done(outcome) => {
-                self.doing.remove(&progress.target_id);
+                self.doing.remove(&target_id);
                 info!(target_id = outcome.target_id, status = ?outcome.status, attempt = outcome.attempt, "target done");
-                self.key_uses.entry(progress.target_id.clone()).or_default().record(&outcome);
-                self.outcomes.insert(progress.target_id, *outcome);
+                self.key_uses.entry(target_id.clone()).or_default().record(&outcome);
+                self.outcomes.insert(target_id, *outcome);
                 self.save.wanted = true;
                 self.keys_to_sift = true;
             }

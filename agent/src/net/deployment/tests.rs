@@ -39,18 +39,3 @@ fn a_problem_says_when_the_agent_stops_to_reload() {
     assert!(!hint(false).contains("also reloads"));
     assert!(hint(true).contains("targets deploy NAME also reloads"), "{}", hint(true));
 }
-
-#[tokio::test(start_paused = true)]
-async fn targets_that_share_a_reload_take_turns_and_others_do_not_wait() {
-    let turns = Turns::default();
-    let take = |commands: &[&str]| {
-        let commands = commands.iter().map(|command| vec![(*command).to_owned(), "reload".to_owned()]);
-        timeout(Duration::from_secs(1), turns.take(commands.collect()))
-    };
-    let held = take(&["/usr/sbin/nginx"]).await.unwrap();
-    assert!(take(&["/usr/sbin/postfix"]).await.is_ok(), "another service");
-    assert!(take(&[]).await.is_ok(), "no reload at all");
-    assert!(take(&["/usr/sbin/postfix", "/usr/sbin/nginx"]).await.is_err(), "the same service");
-    drop(held);
-    assert!(take(&["/usr/sbin/postfix", "/usr/sbin/nginx"]).await.is_ok());
-}

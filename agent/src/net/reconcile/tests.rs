@@ -10,7 +10,7 @@ use crate::host::RealHost;
 use crate::plan::Status;
 use crate::plan::tests::{outcome, target};
 use crate::state::StateDir;
-use crate::target::KeyType;
+use crate::target::{KeyType, Target};
 
 /// Shows what it is set to.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ async fn an_outcome_that_could_not_be_saved_is_saved_later() {
     let in_the_way = bench.state.path().join("key_uses.json");
     std::fs::create_dir(&in_the_way).unwrap();
     let change = Change::Done(Box::new(done));
-    bench.reconciler.see_progress(Progress { target_id: target.id.clone(), change });
+    bench.reconciler.see_progress(Progress::Target { target_id: target.id.clone(), change });
     bench.look().await;
     assert!(!bench.state.path().join("outcomes.json").exists());
     assert!(bench.reconciler.wakes_at() <= Instant::now() + CALL_RETRY, "it is tried again");
@@ -156,4 +156,33 @@ async fn an_outcome_that_could_not_be_saved_is_saved_later() {
     bench.look().await;
     let saved = bench.reconciler.apply.load().await.unwrap().outcomes;
     assert_eq!(saved.iter().map(|one| &one.target_id).collect::<Vec<_>>(), [&target.id]);
+}
+
+#[tokio::test]
+async fn targets_that_share_a_reload_wait_for_its_reading_and_then_share_one_pass() {
+    let mut bench = Bench::new().await;
+    let reloads = |id: &str, daemon: &str| {
+        let reload = if daemon.is_empty() { vec![] } else { vec![vec![daemon.to_owned(), "reload".to_owned()]] };
+        Target { id: id.into(), dir: format!("/etc/{id}"), reload, ..target() }
+    };
+    let all = [("a", "nginx"), ("b", "nginx"), ("c", "nginx"), ("d", "postfix"), ("e", "")];
+    let all = all.map(|(id, daemon)| reloads(id, daemon));
+    let began = |bench: &Bench| bench.reconciler.doing.keys().cloned().collect::<Vec<_>>();
+
+    bench.reconciler.hold(Desired { targets: all[..1].to_vec(), ..Desired::default() });
+    bench.reconciler.start_passes();
+    bench.reconciler.hold(Desired { targets: all.to_vec(), ..Desired::default() });
+    bench.reconciler.start_passes();
+    assert_eq!(began(&bench), ["a", "d", "e"], "another service does not wait, nor what reloads nothing");
+    let passes = bench.reconciler.passes;
+    bench.reconciler.see_progress(Progress::Read(all[0].reload.iter().cloned().collect()));
+    bench.reconciler.start_passes();
+    assert_eq!((began(&bench).len(), bench.reconciler.passes), (5, passes + 1), "b and c go together");
+    bench.look().await;
+    assert!(matches!(bench.reconciler.progress.recv().await, Some(Progress::Target { .. })));
+    let mut read = false;
+    while let Ok(progress) = bench.reconciler.progress.try_recv() {
+        read |= matches!(progress, Progress::Read(_));
+    }
+    assert!(read, "every pass ends with its commands free");
 }
