@@ -6,6 +6,7 @@ pub mod account;
 mod canned;
 pub mod directory;
 pub mod http;
+pub mod jws;
 pub mod order;
 pub mod problem;
 pub(crate) mod session;

@@ -223,8 +223,9 @@ async fn a_real_ca_issues_and_a_warm_account_costs_seven_requests() {
         assert!(facts.terms_of_service.is_some() && !facts.external_account_required);
         let key = AccountKey::generate().unwrap();
         let contacts = ["mailto:ops@example.test".to_owned()];
-        let account = acme.account(&lab.directory, &key, &contacts, AccountTerms::Accepted, None).await.unwrap();
-        let again = self::acme().account(&lab.directory, &key, &contacts, AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&lab.directory, &key, &contacts, AccountTerms::Accepted, None, None).await.unwrap();
+        let again =
+            self::acme().account(&lab.directory, &key, &contacts, AccountTerms::Accepted, None, None).await.unwrap();
         assert_eq!(account.url(), again.url(), "the same key finds the same account");
         for _certificate in 0..2 {
             let before = acme.requests();
@@ -244,7 +245,7 @@ async fn a_real_ca_says_why_and_a_crash_repeats_nothing() {
         let lab = Lab::start().await;
         let acme = acme();
         let key = AccountKey::generate().unwrap();
-        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
 
         let refused = account.new_order(&["blocked.example.test".to_owned()]).await.unwrap_err();
         assert_eq!(refused.problem().reason, "ACME_REJECTED_IDENTIFIER", "{refused}");
@@ -286,12 +287,12 @@ async fn a_ca_that_forgot_the_account_gets_it_again() {
         let mut lab = Lab::start().await;
         let acme = acme();
         let key = AccountKey::generate().unwrap();
-        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         let order = account.new_order(&[NAME.to_owned()]).await.unwrap();
         lab.restart_pebble().await;
         let gone = account.resume(order.url()).await.unwrap_err();
         assert!(gone.is_account_gone(), "{gone}");
-        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         issue(&lab, &account).await;
     })
     .await;

@@ -176,6 +176,21 @@ impl FakeCa {
         self.0.book().forget_accounts();
     }
 
+    /// Changes the terms: accounts order again only once they agreed (RFC 8555 §7.3.3).
+    pub fn change_terms(&self) {
+        self.0.book().terms += 1;
+    }
+
+    /// Deactivates every account, as an operator of the CA may.
+    pub fn deactivate_accounts(&self) {
+        self.0.book().accounts.iter_mut().for_each(|account| account.deactivated = true);
+    }
+
+    /// Makes new accounts only for this customer: key identifier and MAC key (RFC 8555 §7.3.4).
+    pub fn require_customer(&self, kid: &str, mac: &[u8]) {
+        self.0.book().customer = Some((kid.to_owned(), mac.to_vec()));
+    }
+
     /// Changes the life of the certificates issued from now on.
     pub fn set_lifetime(&self, seconds: i64) {
         self.0.book().policy.lifetime_seconds = seconds;
@@ -372,6 +387,7 @@ fn act(book: &mut Book, kind: RequestKind, request: &Request<Bytes>, now: Timest
     let index = request.uri().path().rsplit('/').next().and_then(|last| last.parse().ok()).unwrap_or(usize::MAX);
     match kind {
         RequestKind::Account if index == account => Ok(book.account(account, &payload)),
+        RequestKind::KeyChange => book.key_change(account, &payload, &request.uri().to_string()),
         RequestKind::NewOrder => book.new_order(account, &payload, now),
         RequestKind::Order => book.order(account, index, now),
         RequestKind::Authorization => book.authorization(account, index),
@@ -395,6 +411,7 @@ fn kind(path: &str) -> RequestKind {
         "finalize" => RequestKind::Finalize,
         "certificate" => RequestKind::Certificate,
         "renewal-info" => RequestKind::RenewalInfo,
+        "key-change" => RequestKind::KeyChange,
         _ => RequestKind::Unknown,
     }
 }

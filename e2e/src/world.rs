@@ -115,6 +115,7 @@ impl World {
             root_pem: self.ca.root_pem(),
             email: "ops@example.test".to_owned(),
             accept_terms: true,
+            ..Default::default()
         };
         self.settle("the issuer is added", Duration::from_secs(60), async |world| {
             match world.operator.client().add_issuer(request.clone()).await {

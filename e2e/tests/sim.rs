@@ -16,6 +16,8 @@ mod bad_input;
 mod crash;
 #[path = "sim/isolation.rs"]
 mod isolation;
+#[path = "sim/issuers.rs"]
+mod issuers;
 #[path = "sim/lifetime.rs"]
 mod lifetime;
 #[path = "sim/partition.rs"]

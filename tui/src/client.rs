@@ -19,7 +19,8 @@ use proto::operator::v1::{
     ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
     ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListVersionsRequest,
     ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest, RenewCertificateRequest,
-    RevokeAgentRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    RevokeAgentRequest, SetIssuerRequest, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -103,6 +104,10 @@ unary! {
     add_issuer(AddIssuerRequest) -> Issuer;
     /// Removes an issuer that no certificate uses.
     remove_issuer(RemoveIssuerRequest) -> RemoveIssuerResponse;
+    /// Changes an issuer; it is tried right after.
+    set_issuer(SetIssuerRequest) -> Issuer;
+    /// Tries an issuer.
+    test_issuer(TestIssuerRequest) -> Issuer;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.

@@ -7,18 +7,24 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use instant_acme::{AccountBuilder, Key};
+use instant_acme::AccountBuilder;
 use proto::clock::Clock;
+use proto::text::one_line;
 use proto::x509;
 use rcgen::KeyPair;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
+use serde_json::{Value, json};
 
 use crate::acme::directory::{Directory, DirectoryFacts};
-use crate::acme::http::{Transport, Wire};
+use crate::acme::http::{Reply, Transport, Wire};
+use crate::acme::jws::{ExternalAccount, Signer, SigningKey};
 use crate::acme::order::AcmeOrder;
-use crate::acme::problem::{AcmeError, Step};
-use crate::acme::session::{Guarded, NonceTurns, Session};
+use crate::acme::problem::{AcmeError, Attempt, Step};
+use crate::acme::session::{Guarded, Session};
+
+/// Longest word for an account's status that is shown.
+const STATUS_CHARS_MAX: usize = 32;
 
 /// An account's private key: PKCS#8 PEM, P-256.
 #[derive(Clone, Debug)]
@@ -34,7 +40,7 @@ impl AccountKey {
         Ok(Self(key.serialize_pem().into()))
     }
 
-    fn read(&self) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
+    pub(crate) fn read(&self) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
         match x509::parse_key(&self.0).map_err(|source| AcmeError::AccountKey { source: source.into() })? {
             PrivateKeyDer::Pkcs8(der) => Ok(der),
             _ => Err(AcmeError::AccountKey { source: "not PKCS#8".into() }),
@@ -49,6 +55,17 @@ pub enum AccountTerms {
     Accepted,
     /// It was not: an account is made only if the CA has no terms.
     NotAccepted,
+}
+
+/// What a server says of the account of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may order; this is its URL.
+    Valid(String),
+    /// The server knows no account of this key.
+    Unknown,
+    /// Deactivated by us or revoked by the CA (RFC 8555 §7.3.6): it never orders again.
+    Closed,
 }
 
 /// All conversations with ACME servers: one per directory and trust, with the accounts in it.
@@ -89,7 +106,8 @@ impl Acme {
     /// Returns the account of `key`. With its URL known (or used before) this costs no request once the directory is
     /// read; otherwise the account is found or made and its contacts are set. `contacts` are URIs (`mailto:`).
     ///
-    /// Without `known_url` it may be repeated after a crash: the same key finds the same account.
+    /// Without `known_url` it may be repeated after a crash: the same key finds the same account. `external` binds a new
+    /// account to a customer of the CA.
     ///
     /// # Errors
     /// When the server refuses, or the terms were not accepted.
@@ -99,6 +117,7 @@ impl Acme {
         key: &AccountKey,
         contacts: &[String],
         terms: AccountTerms,
+        external: Option<&ExternalAccount>,
         known_url: Option<&str>,
     ) -> Result<Account, AcmeError> {
         let session = self.session(directory).await?;
@@ -108,13 +127,61 @@ impl Acme {
         let account = match known {
             Some(url) => Account { session, key: Arc::new(der), url },
             None => {
-                let account = Account::register(session, der, terms).await?;
-                account.update_contacts(contacts).await?;
+                let account = Account::register(session, der, terms, external).await?;
+                if !contacts.is_empty() {
+                    account.update(&json!({"contact": contacts})).await?;
+                }
                 account
             }
         };
         account.session.remember_account(spki, account.url.clone());
         Ok(account)
+    }
+
+    /// Asks whether the server knows an account of this key (RFC 8555 §7.3.1), and makes none.
+    ///
+    /// # Errors
+    /// When the server does not say.
+    pub async fn standing(&self, directory: &Directory, key: &AccountKey) -> Result<Standing, AcmeError> {
+        let session = self.session(directory).await?;
+        let guarded = Guarded::new(Arc::clone(&session));
+        let signing = SigningKey::read(&key.read()?)?;
+        let payload = json!({"onlyReturnExisting": true});
+        let uri = &session.document.new_account;
+        match guarded.post(Step::Account, (&signing, Signer::Key), uri, Some(&payload)).await {
+            Ok(reply) => match account_url(&session, &reply) {
+                Ok(url) => Ok(Standing::Valid(url)),
+                Err(error) if error.is_account_closed() => Ok(Standing::Closed),
+                Err(error) => Err(error),
+            },
+            Err(error) if error.is_account_gone() => Ok(Standing::Unknown),
+            Err(error) if error.is_account_refused() => Ok(Standing::Closed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the account another key (RFC 8555 §7.3.5): one request. After a crash [`Self::standing`] of either key says
+    /// whether it was done.
+    ///
+    /// # Errors
+    /// When the server refuses, or offers no key change.
+    pub async fn change_key(
+        &self,
+        directory: &Directory,
+        account_url: &str,
+        old: &AccountKey,
+        new: &AccountKey,
+    ) -> Result<(), AcmeError> {
+        let session = self.session(directory).await?;
+        let Some(uri) = session.document.key_change.clone() else {
+            return Err(AcmeError::NoKeyChange { ca: session.ca() });
+        };
+        let guarded = Guarded::new(Arc::clone(&session));
+        let (old, new) = (SigningKey::read(&old.read()?)?, SigningKey::read(&new.read()?)?);
+        let inner = new.succeed(&old, account_url, &uri.to_string())?;
+        guarded.post(Step::KeyChange, (&old, Signer::Account(account_url)), &uri, Some(&inner)).await?;
+        session.forget_account(account_url);
+        Ok(())
     }
 
     /// Forgets what is remembered of a directory: its accounts are asked for again.
@@ -163,6 +230,7 @@ impl Account {
         session: Arc<Session>,
         key: PrivatePkcs8KeyDer<'static>,
         terms: AccountTerms,
+        external: Option<&ExternalAccount>,
     ) -> Result<Self, AcmeError> {
         let facts = &session.document.facts;
         match (&facts.terms_of_service, terms) {
@@ -171,22 +239,22 @@ impl Account {
             }
             (Some(_), AccountTerms::Accepted) | (None, _) => {}
         }
-        if facts.external_account_required {
+        if facts.external_account_required && external.is_none() {
             return Err(AcmeError::ExternalAccountRequired { ca: session.ca() });
         }
         let guarded = Guarded::new(Arc::clone(&session));
-        let mut turns = NonceTurns::default();
-        let made = loop {
-            let signer = Key::from_pkcs8_der(key.clone_key());
-            let signer = signer.map_err(|error| guarded.explain(Step::Account, error))?;
-            let pair = (signer, PrivateKeyDer::Pkcs8(key.clone_key()));
-            let result = builder(&guarded).create_from_key(pair, session.document.uri.to_string()).await;
-            if !turns.again(&result) {
-                break result;
+        let signing = SigningKey::read(&key)?;
+        let uri = &session.document.new_account;
+        let payload = match external {
+            Some(external) => {
+                let binding = signing.bind(external, &uri.to_string())?;
+                json!({"termsOfServiceAgreed": true, "externalAccountBinding": binding})
             }
+            None => json!({"termsOfServiceAgreed": true}),
         };
-        let (account, _credentials) = made.map_err(|error| guarded.explain(Step::Account, error))?;
-        Ok(Self { url: account.id().to_owned(), session, key: Arc::new(key) })
+        let reply = guarded.post(Step::Account, (&signing, Signer::Key), uri, Some(&payload)).await;
+        let reply = reply.map_err(|error| guarded.outdated(error).of_external_account(external.is_some()))?;
+        Ok(Self { url: account_url(&session, &reply)?, session, key: Arc::new(key) })
     }
 
     /// Returns the account's URL: its name at the server.
@@ -195,24 +263,30 @@ impl Account {
         &self.url
     }
 
-    /// Replaces the account's contacts; an empty list leaves them alone.
+    /// Changes the account's own facts (RFC 8555 §7.3.2, §7.3.3): `contact` replaces them all, `termsOfServiceAgreed`
+    /// agrees to the terms as they are now.
     ///
     /// # Errors
     /// When the server refuses them.
-    pub async fn update_contacts(&self, contacts: &[String]) -> Result<(), AcmeError> {
-        if contacts.is_empty() {
-            return Ok(());
-        }
-        let (account, guarded) = self.line().await?;
-        let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
-        let mut turns = NonceTurns::default();
-        let updated = loop {
-            let result = account.update_contacts(&contacts).await;
-            if !turns.again(&result) {
-                break result;
+    pub async fn update(&self, facts: &Value) -> Result<(), AcmeError> {
+        let guarded = Guarded::new(Arc::clone(&self.session));
+        let signing = SigningKey::read(&self.key)?;
+        let attempt = Attempt { ca: self.session.ca(), step: Step::Contacts };
+        let uri = self.url.parse::<http::Uri>();
+        let uri = uri.map_err(|source| AcmeError::Protocol { attempt, source: Box::new(source) })?;
+        let reply = guarded.post(Step::Contacts, (&signing, Signer::Account(&self.url)), &uri, Some(facts)).await;
+        let reply = reply.inspect_err(|error| {
+            if error.is_account_gone() {
+                self.session.forget_account(&self.url);
             }
-        };
-        updated.map_err(|error| self.explain(&guarded, Step::Contacts, error))
+        })?;
+        refuse_closed(&self.session, &reply)
+    }
+
+    /// Returns what the directory says about itself, as it was read last.
+    #[must_use]
+    pub fn directory(&self) -> &DirectoryFacts {
+        &self.session.document.facts
     }
 
     /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses.
@@ -258,6 +332,28 @@ impl fmt::Debug for Account {
     }
 }
 
+/// Returns the URL of the account that a newAccount answer is about.
+fn account_url(session: &Session, reply: &Reply) -> Result<String, AcmeError> {
+    refuse_closed(session, reply)?;
+    let url = reply.parts.headers.get(http::header::LOCATION).and_then(|url| url.to_str().ok());
+    url.map(str::to_owned).ok_or_else(|| AcmeError::Protocol {
+        attempt: Attempt { ca: session.ca(), step: Step::Account },
+        source: "the answer names no account".into(),
+    })
+}
+
+/// An answer may be about an account that never orders again.
+fn refuse_closed(session: &Session, reply: &Reply) -> Result<(), AcmeError> {
+    let attempt = || Attempt { ca: session.ca(), step: Step::Account };
+    let account: Value = serde_json::from_slice(&reply.body)
+        .map_err(|source| AcmeError::Protocol { attempt: attempt(), source: Box::new(source) })?;
+    match account.get("status").and_then(Value::as_str) {
+        Some("valid") => Ok(()),
+        Some(status) => Err(AcmeError::AccountClosed { ca: session.ca(), status: one_line(status, STATUS_CHARS_MAX) }),
+        None => Err(AcmeError::Protocol { attempt: attempt(), source: "the answer is about no account".into() }),
+    }
+}
+
 fn builder(guarded: &Guarded) -> AccountBuilder {
     instant_acme::Account::builder_with_http(Box::new(guarded.clone()))
 }
@@ -280,13 +376,13 @@ mod tests {
         let acme = ca.acme();
         let key = AccountKey::generate().unwrap();
         let directory = CannedCa::directory();
-        let account = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None, None).await.unwrap();
         assert_eq!(account.url(), "https://ca.test/account/1");
         let asked = ca.asked();
         assert_eq!(ca.lines(), ["GET /dir", "HEAD /nonce", "POST /account", "POST /account/1"]);
         assert_eq!(asked[2].payload["termsOfServiceAgreed"], json!(true));
         assert_eq!(asked[3].payload, json!({"contact": ["mailto:ops@example.test"]}));
-        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None, None).await.unwrap();
         assert_eq!(ca.lines(), [""; 0], "known now");
         assert_eq!(acme.requests(), 4);
     }
@@ -297,7 +393,7 @@ mod tests {
         let key = AccountKey::generate().unwrap();
         let url = Some("https://ca.test/account/1");
         let directory = CannedCa::directory();
-        ca.acme().account(&directory, &key, &contacts(), AccountTerms::NotAccepted, url).await.unwrap();
+        ca.acme().account(&directory, &key, &contacts(), AccountTerms::NotAccepted, None, url).await.unwrap();
         assert_eq!(ca.lines(), ["GET /dir"]);
     }
 
@@ -306,7 +402,8 @@ mod tests {
         let ca = CannedCa::new();
         let key = AccountKey::generate().unwrap();
         let directory = CannedCa::directory();
-        let refused = ca.acme().account(&directory, &key, &[], AccountTerms::NotAccepted, None).await.unwrap_err();
+        let refused =
+            ca.acme().account(&directory, &key, &[], AccountTerms::NotAccepted, None, None).await.unwrap_err();
         let problem = refused.problem();
         assert_eq!(
             (problem.reason.as_str(), problem.cause.as_str()),
@@ -317,7 +414,10 @@ mod tests {
         let urls = json!({"newNonce": "https://ca.test/nonce", "newAccount": "https://ca.test/account",
             "newOrder": "https://ca.test/order"});
         ca.document("/dir", urls);
-        ca.acme().account(&directory, &key, &[], AccountTerms::NotAccepted, None).await.expect("no terms, no question");
+        ca.acme()
+            .account(&directory, &key, &[], AccountTerms::NotAccepted, None, None)
+            .await
+            .expect("no terms, no question");
     }
 
     #[tokio::test]
@@ -330,7 +430,7 @@ mod tests {
         );
         let key = AccountKey::generate().unwrap();
         let error =
-            ca.acme().account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None).await.unwrap_err();
+            ca.acme().account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None, None).await.unwrap_err();
         assert_eq!(error.problem().reason, "ACME_EXTERNAL_ACCOUNT");
         assert_eq!(ca.lines(), ["GET /dir"]);
     }
@@ -341,13 +441,13 @@ mod tests {
         let acme = ca.acme();
         let key = AccountKey::generate().unwrap();
         let directory = CannedCa::directory();
-        let account = acme.account(&directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         ca.next("/order", Canned::Problem(400, "accountDoesNotExist"));
         let error = account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
         assert!(error.is_account_gone());
         assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ACCOUNT_GONE", Retry::Now));
         ca.lines();
-        acme.account(&directory, &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        acme.account(&directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         assert_eq!(ca.lines(), ["POST /account"]);
     }
 
@@ -358,10 +458,10 @@ mod tests {
         let key = AccountKey::generate().unwrap();
         let directory = CannedCa::directory();
         ca.next("/account/1", Canned::Problem(400, "invalidContact"));
-        let error = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap_err();
+        let error = acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None, None).await.unwrap_err();
         assert_eq!(error.problem().reason, "ACME_INVALID_CONTACT");
         ca.lines();
-        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None).await.unwrap();
+        acme.account(&directory, &key, &contacts(), AccountTerms::Accepted, None, None).await.unwrap();
         assert_eq!(ca.lines(), ["POST /account", "POST /account/1"]);
     }
 
@@ -371,8 +471,11 @@ mod tests {
         for pem in [p384.as_str(), "not a key"] {
             let ca = CannedCa::new();
             let key = AccountKey(pem.into());
-            let error =
-                ca.acme().account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None).await.unwrap_err();
+            let error = ca
+                .acme()
+                .account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, None, None)
+                .await
+                .unwrap_err();
             assert_eq!(error.problem().reason, "ACCOUNT_KEY_UNUSABLE");
             assert!(!format!("{error:?} {key:?}").contains("BEGIN"), "a key is never shown");
         }

@@ -143,7 +143,7 @@ impl CannedCa {
     pub(crate) async fn warm_account(&self) -> Account {
         let key = AccountKey::generate().unwrap();
         let acme = self.acme();
-        let account = acme.account(&Self::directory(), &key, &[], AccountTerms::Accepted, None).await.unwrap();
+        let account = acme.account(&Self::directory(), &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         self.lines();
         account
     }

@@ -66,6 +66,8 @@ pub enum DirectoryError {
 pub(crate) struct DirectoryDocument {
     pub(crate) uri: Uri,
     pub(crate) new_nonce: Uri,
+    pub(crate) new_account: Uri,
+    pub(crate) key_change: Option<Uri>,
     pub(crate) facts: DirectoryFacts,
     origins: BTreeSet<(String, u16)>,
 }
@@ -76,12 +78,14 @@ impl DirectoryDocument {
         let wire: WireDirectory = serde_json::from_slice(body).map_err(DirectoryError::Document)?;
         let new_nonce = parse_resource(&wire.new_nonce)?;
         let mut origins: BTreeSet<_> = origin(uri).into_iter().chain(origin(&new_nonce)).collect();
+        let new_account = parse_resource(&wire.new_account)?;
+        let key_change = wire.key_change.as_deref().map(parse_resource).transpose()?;
         let rest = [wire.new_authz, wire.revoke_cert, wire.key_change, wire.renewal_info.clone()];
         for url in [wire.new_account, wire.new_order].into_iter().chain(rest.into_iter().flatten()) {
             origins.extend(origin(&parse_resource(&url)?));
         }
         let facts = wire.meta.facts(wire.renewal_info.is_some());
-        Ok(Self { uri: uri.clone(), new_nonce, facts, origins })
+        Ok(Self { uri: uri.clone(), new_nonce, new_account, key_change, facts, origins })
     }
 
     /// Whether a request may go to `uri`: https, to the directory's own host and port or one that the directory names.

@@ -119,6 +119,12 @@ pub enum HttpError {
         /// The URL, sanitised.
         url: String,
     },
+    /// newNonce gave no nonce (RFC 8555 §7.2).
+    #[error("{url} gave no nonce")]
+    NoNonce {
+        /// What was asked.
+        url: String,
+    },
     /// An error status without a problem document: a proxy, a web page, an outage.
     #[error("{url} answered {status}: {excerpt}")]
     Status {

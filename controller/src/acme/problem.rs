@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::acme::directory::DirectoryError;
 use crate::acme::http::{Answer, HttpError};
 use crate::acme::problem::Class::{Backoff, Daily, Operator, Slow};
+use crate::lifecycle::issuer::Halt;
 use crate::lifecycle::problem::Problem;
 
 /// RFC 8555 §6.7: the types of the RFC stand below this name.
@@ -133,8 +134,10 @@ pub enum Step {
     Directory,
     /// Making or finding the account.
     Account,
-    /// Setting the account's contacts.
+    /// Setting the account's contacts, or agreeing to its terms.
     Contacts,
+    /// Giving the account another key.
+    KeyChange,
     /// newOrder.
     NewOrder,
     /// Reading an order.
@@ -154,7 +157,8 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Directory => "the directory",
             Self::Account => "the account",
-            Self::Contacts => "the account's contacts",
+            Self::Contacts => "the account's contacts or terms",
+            Self::KeyChange => "the account's new key",
             Self::NewOrder => "the new order",
             Self::Order => "the order",
             Self::Authorization => "the authorization",
@@ -246,6 +250,35 @@ pub enum AcmeError {
         /// Host and port of the ACME server.
         ca: String,
     },
+    /// The binding to an external account was refused, or cannot be made.
+    #[error("{ca} does not accept the external account binding: {problem}")]
+    ExternalAccountRefused {
+        /// Host and port of the ACME server.
+        ca: String,
+        /// What the server said.
+        problem: AcmeProblem,
+    },
+    /// The MAC key of an external account does not decode.
+    #[error("the key of the external account cannot be used")]
+    ExternalKey {
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The account was deactivated or revoked: it never orders again.
+    #[error("our account at {ca} is {status}")]
+    AccountClosed {
+        /// Host and port of the ACME server.
+        ca: String,
+        /// The server's word, sanitised.
+        status: String,
+    },
+    /// The directory names no keyChange.
+    #[error("{ca} offers no change of an account's key")]
+    NoKeyChange {
+        /// Host and port of the ACME server.
+        ca: String,
+    },
     /// The account key is not a P-256 key in PKCS#8.
     #[error("the account key cannot be used")]
     AccountKey {
@@ -301,6 +334,37 @@ impl AcmeError {
         matches!(self, Self::Refused { problem, .. } if problem.kind == "accountDoesNotExist")
     }
 
+    /// Whether the account never orders again.
+    #[must_use]
+    pub fn is_account_closed(&self) -> bool {
+        matches!(self, Self::AccountClosed { .. })
+    }
+
+    /// Whether the server refused the account itself, not what it asked: perhaps it is closed (RFC 8555 §7.3.6).
+    #[must_use]
+    pub fn is_account_refused(&self) -> bool {
+        let Self::Refused { attempt, problem, .. } = self else { return false };
+        let of_account = matches!(attempt.step, Step::Account | Step::Contacts | Step::KeyChange | Step::NewOrder);
+        of_account && problem.kind == "unauthorized"
+    }
+
+    /// A refused new account with a binding was most likely refused for the binding: CAs differ in what they call it.
+    #[must_use]
+    pub(crate) fn of_external_account(self, bound: bool) -> Self {
+        match self {
+            Self::Refused { attempt, problem, .. }
+                if bound
+                    && matches!(
+                        problem.kind.as_str(),
+                        "unauthorized" | "malformed" | "externalAccountRequired" | "badSignatureAlgorithm"
+                    ) =>
+            {
+                Self::ExternalAccountRefused { ca: attempt.ca, problem }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the server does not know what the URL named (404): an order that is gone needs a new one.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -317,7 +381,7 @@ impl AcmeError {
         let (Self::Refused { attempt, .. } | Self::Http { attempt, .. }) = self else { return false };
         let of_order = match &attempt.step {
             Step::Order | Step::Authorization | Step::Challenge(_) | Step::Finalize | Step::Certificate => true,
-            Step::Directory | Step::Account | Step::Contacts | Step::NewOrder => false,
+            Step::Directory | Step::Account | Step::Contacts | Step::KeyChange | Step::NewOrder => false,
         };
         of_order && self.is_not_found()
     }
@@ -336,9 +400,40 @@ impl AcmeError {
             Self::NotIssued { .. } => Retry::Now,
             Self::TermsNotAccepted { .. }
             | Self::ExternalAccountRequired { .. }
+            | Self::ExternalAccountRefused { .. }
+            | Self::ExternalKey { .. }
+            | Self::AccountClosed { .. }
+            | Self::NoKeyChange { .. }
             | Self::AccountKey { .. }
             | Self::Directory { .. }
             | Self::Roots { .. } => Retry::Never,
+        }
+    }
+
+    /// Why nothing should be ordered from the issuer before an operator acts; `None` when time may heal it.
+    #[must_use]
+    pub fn halt(&self) -> Option<Halt> {
+        match self {
+            Self::TermsNotAccepted { .. } => Some(Halt::Terms),
+            Self::ExternalAccountRequired { .. } | Self::ExternalAccountRefused { .. } | Self::ExternalKey { .. } => {
+                Some(Halt::External)
+            }
+            Self::AccountClosed { .. } => Some(Halt::Closed),
+            Self::Refused { problem, .. } => match problem.kind.as_str() {
+                "userActionRequired" => Some(Halt::Terms),
+                "externalAccountRequired" => Some(Halt::External),
+                _ => None,
+            },
+            Self::AccountKey { .. } | Self::Roots { .. } => Some(Halt::Unusable),
+            Self::Directory { .. } if self.retry() == Retry::Never => Some(Halt::Unusable),
+            Self::Directory { .. }
+            | Self::OrderInvalid { .. }
+            | Self::Http { .. }
+            | Self::Protocol { .. }
+            | Self::Token { .. }
+            | Self::NoChallenge { .. }
+            | Self::NotIssued { .. }
+            | Self::NoKeyChange { .. } => None,
         }
     }
 
@@ -365,6 +460,13 @@ impl AcmeError {
             Self::NotIssued { .. } => NOT_ISSUED.problem(&self.to_string(), ""),
             Self::TermsNotAccepted { terms, .. } => TERMS.problem(&self.to_string(), terms),
             Self::ExternalAccountRequired { .. } => EXTERNAL.problem(&self.to_string(), "externalAccountRequired"),
+            Self::ExternalAccountRefused { ca, problem } => {
+                let message = format!("{ca} does not accept the external account binding");
+                EXTERNAL_REFUSED.problem(&message, &problem.to_string())
+            }
+            Self::ExternalKey { source } => EXTERNAL_REFUSED.problem(&self.to_string(), &chain(source.as_ref())),
+            Self::AccountClosed { status, .. } => CLOSED.problem(&self.to_string(), status),
+            Self::NoKeyChange { .. } => NO_KEY_CHANGE.problem(&self.to_string(), "its directory names no keyChange"),
             Self::AccountKey { source } => ACCOUNT_KEY.problem(&self.to_string(), &chain(source.as_ref())),
             Self::Directory { source } => DIRECTORY.problem(&self.to_string(), &chain(source)),
             Self::Roots { source } => ROOTS.problem(&self.to_string(), &chain(source.as_ref())),
@@ -444,9 +546,9 @@ const KNOWN: &[Known] = &[
     row("compound", "ACME_SEVERAL_PROBLEMS", Backoff, "Several names were refused; the cause says which and why"),
     row("connection", "ACME_CONNECTION", Backoff, "The CA could not connect to the name's address. Check that A/AAAA point to the responder and that port 80 is reachable from the Internet (firewall, IPv6)"),
     row("dns", "ACME_DNS", Backoff, "The CA could not resolve the name. Check its A/AAAA records, its name servers and DNSSEC"),
-    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Daily, "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer"),
+    row("externalAccountRequired", "ACME_EXTERNAL_ACCOUNT", Operator, EXTERNAL_HINT),
     row("incorrectResponse", "ACME_INCORRECT_RESPONSE", Backoff, "Something else answered the challenge. Check which server answers port 80 for the name, its redirects, and whether every address of the name is a responder"),
-    row("invalidContact", "ACME_INVALID_CONTACT", Daily, "The CA does not accept the contact address: add it once more under another name, `certwright issuers add OTHER --email ADDRESS`, and move certificates with `certwright certs set NAME --issuer OTHER`"),
+    row("invalidContact", "ACME_INVALID_CONTACT", Daily, "The CA does not accept a contact address: certwright issuers set NAME --contact ADDRESS"),
     row("invalidProfile", "ACME_INVALID_PROFILE", Daily, "The CA does not offer this profile: choose one that its directory lists"),
     row("malformed", "ACME_MALFORMED", Slow, "The CA did not understand the request. If the cause names an identifier, correct it; else report it with this text"),
     row("orderNotReady", "ACME_ORDER_NOT_READY", Backoff, "The order is not ready to be finalised yet; its state is read again"),
@@ -455,9 +557,9 @@ const KNOWN: &[Known] = &[
     row("serverInternal", "ACME_SERVER_INTERNAL", Backoff, "The CA has a fault of its own; it is tried again. Look at the CA's status page if it lasts"),
     row("tls", "ACME_TLS", Backoff, "The CA met a TLS error while validating. Check what answers on port 443 of the name, and whether port 80 redirects there"),
     row("unauthorized", "ACME_UNAUTHORIZED", Backoff, "The CA got a wrong answer or may not use the account. Check which server answers port 80 for the name, and that no rule hides /.well-known/acme-challenge/"),
-    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Daily, "The CA does not accept this kind of contact: add it once more under another name with a plain address, `certwright issuers add OTHER --email ADDRESS`"),
+    row("unsupportedContact", "ACME_UNSUPPORTED_CONTACT", Daily, "The CA does not accept this kind of contact; give a plain mail address: certwright issuers set NAME --contact ADDRESS"),
     row("unsupportedIdentifier", "ACME_UNSUPPORTED_IDENTIFIER", Daily, "The CA issues no certificates for this kind of name (IP address, single label): choose another issuer"),
-    row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: the cause says what and where. Then `certs renew NAME`"),
+    row("userActionRequired", "ACME_USER_ACTION", Operator, "The CA wants something of you first, usually agreement to new terms: the cause says what and where. Then certwright issuers set NAME --accept-terms"),
 ];
 
 const SERVER_ERROR: Known = row(
@@ -487,16 +589,34 @@ const TERMS: Known = row(
     "",
     "ACME_TERMS_NOT_ACCEPTED",
     Operator,
-    "Read the terms at the address in the cause, then add the issuer once more under another name with `--accept-terms` (certwright issuers rm NAME removes this one while nothing uses it)",
+    "Read the terms at the address in the cause, then certwright issuers set NAME --accept-terms",
 );
-const EXTERNAL: Known = row(
+const EXTERNAL: Known = row("", "ACME_EXTERNAL_ACCOUNT", Operator, EXTERNAL_HINT);
+const EXTERNAL_HINT: &str = "The CA makes accounts only for its customers: get a key identifier and a MAC key from its customer pages, then certwright issuers set NAME --eab-kid KID --eab-key @FILE";
+const EXTERNAL_REFUSED: Known = row(
     "",
-    "ACME_EXTERNAL_ACCOUNT",
+    "ACME_EXTERNAL_REFUSED",
     Operator,
-    "The CA makes accounts only for its customers (external account binding), which is not supported yet: choose another issuer",
+    "Get a fresh key identifier and MAC key from the CA's customer pages (some may be used only once), then certwright issuers set NAME --eab-kid KID --eab-key @FILE",
 );
-const ACCOUNT_KEY: Known =
-    row("", "ACCOUNT_KEY_UNUSABLE", Operator, "The stored account key is not a P-256 key; remove and add the issuer");
+const CLOSED: Known = row(
+    "",
+    "ACME_ACCOUNT_CLOSED",
+    Operator,
+    "Ask the CA why. A new account with a new key: certwright issuers set NAME --new-account; or order elsewhere: certwright certs set CERTIFICATE --issuer OTHER",
+);
+const NO_KEY_CHANGE: Known = row(
+    "",
+    "ACME_NO_KEY_CHANGE",
+    Operator,
+    "Nothing was changed. If the key may be known to others, make a new account with a new key: certwright issuers set NAME --new-account",
+);
+const ACCOUNT_KEY: Known = row(
+    "",
+    "ACCOUNT_KEY_UNUSABLE",
+    Operator,
+    "The stored account key is not a P-256 key: certwright issuers set NAME --new-account makes a new one",
+);
 const DIRECTORY: Known = row(
     "",
     "CA_DIRECTORY_INVALID",
@@ -507,7 +627,7 @@ const ROOTS: Known = row(
     "",
     "CA_ROOTS_UNUSABLE",
     Operator,
-    "Add the issuer once more under another name with `--root FILE`, its CA certificate in PEM (certwright issuers rm NAME removes this one while nothing uses it); without --root the host needs the package ca-certificates",
+    "Give its CA certificate in PEM: certwright issuers set NAME --root FILE; without a root of its own the host needs the package ca-certificates",
 );
 
 #[rustfmt::skip]
@@ -515,7 +635,7 @@ fn http_row(error: &HttpError) -> &'static Known {
     const TIMEOUT: Known = row("", "CA_TIMEOUT", Backoff, "The CA accepts connections but does not finish its answers; it is tried again. If it is your own CA, look at its load or restart it");
     const NAME: Known = row("", "CA_NAME_UNKNOWN", Backoff, "Check the host in the directory URL and the controller's DNS (/etc/resolv.conf)");
     const UNREACHABLE: Known = row("", "CA_UNREACHABLE", Backoff, "Check that the controller may reach the CA (firewall, proxy, port) and that the CA runs; it is tried again");
-    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own, add the issuer once more under another name with `--root FILE`. Otherwise check the clock, and whether a proxy breaks TLS open");
+    const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own: certwright issuers set NAME --root FILE. Otherwise check the clock, and whether a proxy breaks TLS open");
     const TLS: Known = row("", "CA_TLS_FAILED", Slow, "The server does not speak TLS 1.2 or 1.3 as expected: check the port in the directory URL");
     const LARGE: Known = row("", "CA_ANSWER_TOO_LARGE", Slow, "An ACME answer is small: check the directory URL of the issuer");
     const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: add the issuer once more under another name with the final URL");
@@ -533,7 +653,7 @@ fn http_row(error: &HttpError) -> &'static Known {
         HttpError::Foreign { .. } => &FOREIGN,
         HttpError::Status { status: 429, .. } => &LIMITED,
         HttpError::Status { status: 500.., .. } => &BUSY,
-        HttpError::Status { .. } => &NOT_ACME,
+        HttpError::NoNonce { .. } | HttpError::Status { .. } => &NOT_ACME,
     }
 }
 

@@ -16,17 +16,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::acme::directory::{Directory, DirectoryDocument, parse_url};
 use crate::acme::http::{Answer, HttpError, Reply, Wire, shown, shown_host};
+use crate::acme::jws::{Signer, SigningKey};
 use crate::acme::problem::{AcmeError, Attempt, Step, is_bad_nonce};
 
 /// RFC 8555 §6.5.1.
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
+/// RFC 8555 §6.2.
+const JOSE_JSON: HeaderValue = HeaderValue::from_static("application/jose+json");
+/// Nonces refused in a row to one request of ours (reliability.md AC3).
+const NONCE_REFUSALS_MAX: u8 = 5;
 /// How long a directory is believed; its URLs may change.
 const DIRECTORY_AGE_MAX: SignedDuration = SignedDuration::from_hours(12);
 /// Most nonces kept: one per parallel order is of use.
@@ -112,6 +119,19 @@ impl Session {
         Some(BytesResponse::from(response))
     }
 
+    /// Returns a nonce from the pool, else a fresh one: one request.
+    async fn nonce(&self, last: &LastAnswer) -> Result<HeaderValue, HttpError> {
+        if let Some(nonce) = lock(&self.nonces).pop() {
+            return Ok(nonce);
+        }
+        let mut request = Request::new(BodyWrapper::default());
+        *request.method_mut() = Method::HEAD;
+        *request.uri_mut() = self.document.new_nonce.clone();
+        let mut reply = self.exchange(request, last).await?;
+        let nonce = reply.parts.headers.remove(REPLAY_NONCE);
+        nonce.ok_or_else(|| HttpError::NoNonce { url: shown(&self.document.new_nonce) })
+    }
+
     async fn exchange(&self, request: Request<BodyWrapper<Bytes>>, last: &LastAnswer) -> Result<Reply, HttpError> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         last.set(None);
@@ -173,12 +193,44 @@ impl Guarded {
         Self { session, last: LastAnswer::default() }
     }
 
+    /// Sends one signed request of ours; `payload` without a value is a POST-as-GET. Only a refused nonce is repeated.
+    pub(crate) async fn post(
+        &self,
+        step: Step,
+        (key, signer): (&SigningKey, Signer<'_>),
+        uri: &Uri,
+        payload: Option<&Value>,
+    ) -> Result<Reply, AcmeError> {
+        let attempt = Attempt { ca: self.session.ca(), step };
+        let http = |source| AcmeError::http(attempt.clone(), source, self.last.get().and_then(|last| last.retry_after));
+        let mut refusals = 0;
+        loop {
+            let nonce = self.session.nonce(&self.last).await.map_err(http)?;
+            let jws = key.sign(signer, &uri.to_string(), nonce.to_str().ok(), payload)?;
+            let mut request = Request::new(BodyWrapper::from(jws.to_string().into_bytes()));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = uri.clone();
+            request.headers_mut().insert(CONTENT_TYPE, JOSE_JSON);
+            let reply = self.session.exchange(request, &self.last).await.map_err(http)?;
+            match reply.problem().filter(|_| !reply.answer.status.is_success()) {
+                None => return Ok(reply),
+                Some(problem) if is_bad_nonce(&problem) && refusals < NONCE_REFUSALS_MAX => refusals += 1,
+                Some(problem) => return Err(AcmeError::refused(attempt, &problem, Some(reply.answer))),
+            }
+        }
+    }
+
     /// Says what an error of instant-acme means, with what the server said beside it. If a URL of the directory leads
     /// nowhere, the directory is read anew before the next try.
     pub(crate) fn explain(&self, step: Step, error: Error) -> AcmeError {
         let is_from_directory = matches!(step, Step::Account | Step::NewOrder);
         let error = AcmeError::explain(Attempt { ca: self.session.ca(), step }, error, self.last.get());
-        if is_from_directory && error.is_not_found() {
+        if is_from_directory { self.outdated(error) } else { error }
+    }
+
+    /// A URL of the directory that leads nowhere makes the directory old.
+    pub(crate) fn outdated(&self, error: AcmeError) -> AcmeError {
+        if error.is_not_found() {
             self.session.is_outdated.store(true, Ordering::Relaxed);
         }
         error
@@ -381,9 +433,16 @@ mod tests {
         let acme = Acme::new(Arc::new(ca.clone()), clock.clone());
         let key = AccountKey::generate().unwrap();
         let use_account = async || {
-            acme.account(&CannedCa::directory(), &key, &[], AccountTerms::Accepted, Some("https://ca.test/account/1"))
-                .await
-                .unwrap()
+            acme.account(
+                &CannedCa::directory(),
+                &key,
+                &[],
+                AccountTerms::Accepted,
+                None,
+                Some("https://ca.test/account/1"),
+            )
+            .await
+            .unwrap()
         };
         let account = use_account().await;
         clock.forward(11);

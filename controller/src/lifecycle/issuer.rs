@@ -1,10 +1,20 @@
-//! An ACME issuer: a directory, its roots, our account there (features.md A14). Called by `rpc` and `tasks`.
+//! An ACME issuer: a directory, its roots, our account there (features.md A14), and whether it takes orders. Called by
+//! `rpc` and `tasks`.
+//!
+//! ```text
+//!            add ──▶ none ── account made ──▶ valid ── the CA wants something ──▶ halted ── operator's act ──▶ valid
+//! ```
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::problem::Problem;
 use super::sealed::Sealed;
+
+/// Most contacts of an account.
+pub const CONTACTS_MAX: usize = 10;
 
 /// An issuer. Key in the store: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,24 +27,177 @@ pub struct Issuer {
     pub directory: String,
     /// PEM roots to trust for it instead of the system's.
     pub root_pem: Option<String>,
-    /// Mail address of the account's contact.
-    pub email: Option<String>,
+    /// Mail addresses of the account's contacts. Earlier versions knew one.
+    #[serde(default, alias = "email", deserialize_with = "one_or_many")]
+    pub contacts: Vec<String>,
     /// The operator accepted the CA's terms of service.
     pub terms_accepted: bool,
+    /// What binds a new account to a customer of the CA.
+    #[serde(default)]
+    pub external: Option<External>,
     /// Our account's key, sealed before the account is made: a crash in between finds the same account again.
     pub account_key: Option<Sealed>,
     /// The account's URL, once it exists.
     pub account_url: Option<String>,
     /// Why the account does not work.
     pub problem: Option<Problem>,
+    /// Set while only an operator's act helps: nothing is ordered from it.
+    #[serde(default)]
+    pub halt: Option<Halt>,
+    /// An operator's change, or a test, that was not tried yet.
+    #[serde(default)]
+    pub checking: bool,
+    /// Contacts or agreement that the CA has not been told yet.
+    #[serde(default)]
+    pub unsent: bool,
+    /// What its directory said of itself last.
+    #[serde(default)]
+    pub facts: Option<Facts>,
     /// When it was added.
     pub created_at: Timestamp,
+}
+
+/// A CA's customer (RFC 8555 §7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// The key identifier.
+    pub kid: String,
+    /// The MAC key, base64url.
+    pub key: Sealed,
+}
+
+/// What a directory says of itself; sanitised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Terms that must be agreed to.
+    pub terms_of_service: Option<String>,
+    /// Whether a new account needs an external account binding.
+    pub external_account_required: bool,
+    /// Names that a CAA record may hold for it.
+    pub caa_identities: Vec<String>,
+    /// Profiles with their descriptions.
+    pub profiles: BTreeMap<String, String>,
+    /// Whether it offers renewal information (RFC 9773).
+    pub renewal_info: bool,
+}
+
+/// Why nothing is ordered until an operator acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Halt {
+    /// Terms are not agreed to, or changed.
+    Terms,
+    /// The account was deactivated or revoked.
+    Closed,
+    /// It wants an external account binding, or another one.
+    External,
+    /// Its directory, its roots or our key cannot be used.
+    Unusable,
 }
 
 impl Issuer {
     /// The snake-case account status of the wire.
     #[must_use]
     pub fn account_status(&self) -> &'static str {
-        if self.account_url.is_some() { "valid" } else { "none" }
+        match self.halt {
+            Some(Halt::Terms) => "terms",
+            Some(Halt::Closed) => "closed",
+            Some(Halt::External) => "external",
+            Some(Halt::Unusable) => "unusable",
+            None if self.account_url.is_some() => "valid",
+            None => "none",
+        }
+    }
+
+    /// Whether it should be looked at now and then without being asked. What only an operator mends is left alone: the
+    /// CA would be asked in vain.
+    #[must_use]
+    pub fn heals_by_itself(&self) -> bool {
+        let is_open = self.account_url.is_none() || self.problem.is_some() || self.unsent || self.checking;
+        is_open && matches!(self.halt, None | Some(Halt::Unusable))
+    }
+
+    /// Why an order of `certificate` waits for this issuer, while it does.
+    #[must_use]
+    pub fn waits(&self, certificate: &str) -> Option<Problem> {
+        self.halt?;
+        let name = &self.name;
+        let (cause, hint) = match &self.problem {
+            Some(problem) => (problem.message.clone(), problem.hint.clone()),
+            None => (String::new(), format!("certwright issuers get {name} says why")),
+        };
+        Some(Problem::new("ISSUER_HALTED", format!("{certificate} waits for issuer {name}"), cause, hint))
+    }
+
+    /// Keeps why the account does not work. Hints name issuers as NAME: this one has a name.
+    pub fn fail(&mut self, mut problem: Problem, halt: Option<Halt>) {
+        problem.hint = problem.hint.replace("issuers set NAME", &format!("issuers set {}", self.name));
+        self.problem = Some(problem);
+        self.halt = halt;
+        self.checking = false;
+    }
+
+    /// Everything works.
+    pub fn works(&mut self) {
+        self.problem = None;
+        self.halt = None;
+        self.checking = false;
+    }
+}
+
+/// Reads a list, a single text or nothing.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Many(Vec<String>),
+        One(Option<String>),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::Many(many) => many,
+        Stored::One(one) => one.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An issuer with an account.
+    pub(crate) fn issuer(id: &str) -> Issuer {
+        let stored = serde_json::json!({"id": id, "name": id, "directory": "https://ca.test/", "root_pem": null,
+            "email": "ops@example.test", "terms_accepted": true, "account_key": null, "account_url": "https://ca.test/1",
+            "problem": null, "created_at": "2026-11-21T12:00:00Z"});
+        serde_json::from_value(stored).unwrap()
+    }
+
+    #[test]
+    fn an_issuer_of_an_earlier_version_keeps_its_contact() {
+        assert_eq!(issuer("lab").contacts, ["ops@example.test"]);
+        let again: Issuer = serde_json::from_value(serde_json::to_value(issuer("lab")).unwrap()).unwrap();
+        assert_eq!(again, issuer("lab"));
+        let without: Issuer = serde_json::from_value({
+            let mut stored = serde_json::to_value(issuer("lab")).unwrap();
+            stored.as_object_mut().unwrap().remove("contacts");
+            stored["email"] = serde_json::Value::Null;
+            stored
+        })
+        .unwrap();
+        assert_eq!(without.contacts, [""; 0]);
+    }
+
+    #[test]
+    fn what_only_an_operator_mends_is_not_tried_again() {
+        let problem = || Problem::new("X", "x", "", "certwright issuers set NAME --accept-terms");
+        let mut one = issuer("lab");
+        assert!(!one.heals_by_itself() && one.waits("web").is_none());
+        one.fail(problem(), None);
+        assert!(one.heals_by_itself() && one.waits("web").is_none(), "an outage passes");
+        one.fail(problem(), Some(Halt::Terms));
+        assert!(!one.heals_by_itself());
+        assert_eq!(one.waits("web").unwrap().hint, "certwright issuers set lab --accept-terms");
+        assert_eq!(one.account_status(), "terms");
+        one.works();
+        assert_eq!((one.account_status(), one.waits("web")), ("valid", None));
     }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::after;
 use super::certificate::{Certificate, Custody, KeySlot};
+use super::issuer::Issuer;
 use super::problem::Problem;
 use super::renewal::{Due, Reason, due};
 
@@ -97,6 +98,7 @@ impl Order {
             poll_at: None,
             retry_at: None,
             waits_for_agent: false,
+            waits_for_issuer: false,
             error: same.and_then(|order| order.error.clone()),
             timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
         }
@@ -116,6 +118,7 @@ impl Order {
         self.error = Some(problem);
         self.retry_at = retry_at;
         self.waits_for_agent = false;
+        self.waits_for_issuer = false;
         self.enter(if retry_at.is_some() { Phase::Waiting } else { Phase::Failed }, now);
     }
 }
@@ -207,6 +210,9 @@ pub struct Order {
     pub retry_at: Option<Timestamp>,
     /// In `Waiting`: an agent's return ends the wait.
     pub waits_for_agent: bool,
+    /// In `Waiting`: an operator's act on the issuer ends the wait.
+    #[serde(default)]
+    pub waits_for_issuer: bool,
     /// Why the last attempt failed or waits.
     pub error: Option<Problem>,
     /// When the phases of this attempt began.
@@ -243,6 +249,8 @@ pub struct Facts<'a> {
     pub key_agent: Option<&'a Responder>,
     /// Agents that answer challenges.
     pub responders: &'a [Responder],
+    /// The issuers it may be ordered from, the first one first.
+    pub issuers: &'a [Issuer],
 }
 
 /// The single next step.
@@ -272,6 +280,8 @@ pub enum Step {
     Download,
     /// Wait for an agent; spend nothing.
     Hold(Problem),
+    /// Wait for an operator's act on the issuer; ask nothing.
+    HoldForIssuer(Problem),
     /// The attempt failed.
     Fail(Problem),
 }
@@ -295,9 +305,16 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
         let same = order.identifiers == wanted.identifiers && order.issuer_id == wanted.issuer_id;
         return Step::Begin(if same { order.reason } else { Reason::SpecificationChanged });
     }
+    let halted =
+        facts.issuers.iter().find(|one| one.id == order.issuer_id).and_then(|one| one.waits(&facts.certificate.name));
+    match (order.phase, halted) {
+        (Phase::Failed | Phase::Completed, _) => return Step::Sleep(None),
+        (Phase::Waiting, Some(_)) if order.waits_for_issuer => return Step::Sleep(None),
+        (Phase::Waiting, _) => return waiting(facts, order, now),
+        (_, Some(problem)) => return Step::HoldForIssuer(problem),
+        (_, None) => {}
+    }
     match order.phase {
-        Phase::Waiting => waiting(facts, order, now),
-        Phase::Failed => Step::Sleep(None),
         Phase::Starting => starting(facts, order, now),
         Phase::Checking | Phase::Ordering | Phase::Publishing | Phase::Validating | Phase::Finalizing
             if !slot_fits(facts) =>
@@ -311,7 +328,7 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
         Phase::Publishing => publishing(facts, order, now),
         Phase::Validating => validating(order, now),
         Phase::Finalizing => finalizing(order, now),
-        Phase::Completed => Step::Sleep(None),
+        Phase::Waiting | Phase::Failed | Phase::Completed => Step::Sleep(None),
     }
 }
 
@@ -325,7 +342,7 @@ fn slot_fits(facts: Facts<'_>) -> bool {
 
 fn waiting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
     let agent_back = order.waits_for_agent && agents_ready(facts);
-    if agent_back || order.retry_at.is_none_or(|at| at <= now) {
+    if agent_back || order.waits_for_issuer || order.retry_at.is_none_or(|at| at <= now) {
         Step::Begin(order.reason)
     } else {
         Step::Sleep(order.retry_at)

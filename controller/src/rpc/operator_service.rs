@@ -204,6 +204,16 @@ impl OperatorService for OperatorApi {
         answer!(issuers::remove(&self.server.hub, &caller, &request.get_ref().name))
     }
 
+    async fn set_issuer(&self, request: Request<wire::SetIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(issuers::set(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn test_issuer(&self, request: Request<wire::TestIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(issuers::test(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
     async fn list_jobs(
         &self,
         request: Request<wire::ListJobsRequest>,

@@ -61,6 +61,8 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorGetIssuer
         | M::OperatorAddIssuer
         | M::OperatorRemoveIssuer
+        | M::OperatorSetIssuer
+        | M::OperatorTestIssuer
         | M::OperatorListJobs
         | M::OperatorGetJob
         | M::OperatorListEvents => Access::Operator(OperatorRole::Owner),

@@ -276,18 +276,25 @@ pub(super) fn job(job: &Job, progress: &Progress) -> wire::Job {
 /// An issuer.
 pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Issuer {
     let record = &issuer.value;
+    let facts = record.facts.clone().unwrap_or_default();
+    let profiles = facts.profiles.into_iter().map(|(name, description)| wire::IssuerProfile { name, description });
     wire::Issuer {
         id: record.id.clone(),
         revision: issuer.revision,
         name: record.name.clone(),
         directory: record.directory.clone(),
         own_root: record.root_pem.is_some(),
-        contacts: record.email.iter().cloned().collect(),
+        contacts: record.contacts.clone(),
         terms_accepted: record.terms_accepted,
         account_status: record.account_status().to_owned(),
         account_url: record.account_url.clone().unwrap_or_default(),
         certificates,
         problem: record.problem.as_ref().map(convert::problem),
+        checking: record.checking,
+        terms_url: facts.terms_of_service.unwrap_or_default(),
+        profiles: profiles.collect(),
+        external_account_required: facts.external_account_required,
+        external_kid: record.external.as_ref().map(|external| external.kid.clone()).unwrap_or_default(),
     }
 }
 

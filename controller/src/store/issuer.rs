@@ -28,6 +28,12 @@ pub fn account_key_place(issuer_id: &str) -> Place<'_> {
     Place { table: Table::Issuer, key: issuer_id, field: "account_key" }
 }
 
+/// Where the MAC key of its external account is sealed.
+#[must_use]
+pub fn external_key_place(issuer_id: &str) -> Place<'_> {
+    Place { table: Table::Issuer, key: issuer_id, field: "external_key" }
+}
+
 impl Store {
     /// Returns the issuer with this name.
     ///

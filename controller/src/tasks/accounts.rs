@@ -1,24 +1,27 @@
 //! Our accounts at ACME servers: the key is sealed before the account is made, so that a crash in between finds the same
-//! account again (design §1.4). Called by `tasks::run` and by `tasks/issuance`.
+//! account again (design §1.4). What a CA wants of its customer halts the issuer, once: its orders wait and ask nothing.
+//! Called by `tasks::run` and by `tasks/issuance`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::Context;
 use super::hub::Hub;
-use crate::acme::account::{Account, AccountKey, AccountTerms};
-use crate::acme::directory::Directory;
+use crate::acme::account::{Account, AccountKey, AccountTerms, Standing};
+use crate::acme::directory::{Directory, DirectoryFacts};
 use crate::acme::http::TrustRoots;
+use crate::acme::jws::ExternalAccount;
 use crate::acme::problem::AcmeError;
-use crate::lifecycle::event::Severity;
-use crate::lifecycle::issuer::Issuer;
-use crate::lifecycle::problem::{Problem, chain};
+use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::issuer::{Facts, Issuer};
+use crate::lifecycle::problem::chain;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
-use crate::store::issuer::account_key_place;
+use crate::store::issuer::{account_key_place, external_key_place};
 use crate::store::records::{Changes, Versioned};
 use crate::store::seal::SealError;
 
@@ -34,6 +37,9 @@ pub(crate) enum AccountError {
     /// The issuer was removed.
     #[error("the issuer was removed")]
     NoIssuer,
+    /// It waits for an operator.
+    #[error("the issuer waits for an operator")]
+    Halted,
     /// Reading.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,34 +51,35 @@ pub(crate) enum AccountError {
     Seal(#[from] SealError),
 }
 
-/// Makes the accounts of new issuers until `stop`, so that an operator learns at once whether a directory works.
+/// Makes the accounts of new issuers and tells CAs what operators changed, until `stop`, so that an operator learns at
+/// once whether an issuer works.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
-    without_account(&context.hub).await.iter().for_each(|id| context.hub.wake.issuers.ring(id));
+    open(&context.hub).await.iter().for_each(|id| context.hub.wake.issuers.ring(id));
     loop {
         let ids = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             ids = context.hub.wake.issuers.wait() => ids,
-            () = tokio::time::sleep(LOOK_AGAIN) => without_account(&context.hub).await,
+            () = tokio::time::sleep(LOOK_AGAIN) => open(&context.hub).await,
         };
         for id in ids {
-            let made = tokio::select! {
+            let looked = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                made = account(&context, &id) => made,
+                looked = look(&context, &id) => looked,
             };
-            if let Err(error) = made {
-                warn!(issuer_id = id, error = %chain(&error), "no account yet");
+            if let Err(error) = looked {
+                warn!(issuer_id = id, error = %chain(&error), "the issuer does not work yet");
             }
         }
     }
 }
 
-/// The ids of the issuers that have no account yet.
-async fn without_account(hub: &Hub) -> BTreeSet<String> {
+/// The ids of the issuers that should be looked at without being asked.
+async fn open(hub: &Hub) -> BTreeSet<String> {
     match hub.store.issuers().await {
         Ok(issuers) => {
-            let open = issuers.into_iter().filter(|issuer| issuer.value.account_url.is_none());
+            let open = issuers.into_iter().filter(|issuer| issuer.value.heals_by_itself());
             open.map(|issuer| issuer.value.id).collect()
         }
         Err(error) => {
@@ -82,43 +89,179 @@ async fn without_account(hub: &Hub) -> BTreeSet<String> {
     }
 }
 
+/// Tries everything that an issuer needs: its directory, its account, what the CA has not been told. The outcome stays
+/// on the issuer, and its waiting orders go on.
+async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
+    let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
+    if !issuer.value.checking && !issuer.value.heals_by_itself() {
+        return Ok(());
+    }
+    match tried(context, &issuer.value).await {
+        Ok(()) => {}
+        Err(AccountError::Acme(error)) => {
+            fail(context, issuer_id, &error).await?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error),
+    }
+    let halted = issuer.value.halt.is_some();
+    let checked = issuer.value;
+    let event = context.hub.event("issuer.checked", format!("{} works", checked.name));
+    let event = if checked.checking || checked.problem.is_some() { Some(event) } else { None };
+    edit(&context.hub, issuer_id, event, |issuer| {
+        // A change that came meanwhile rang again and is tried next.
+        let same = issuer.contacts == checked.contacts
+            && issuer.terms_accepted == checked.terms_accepted
+            && issuer.root_pem == checked.root_pem
+            && issuer.external == checked.external;
+        if same {
+            issuer.unsent = false;
+            issuer.works();
+        }
+    })
+    .await?;
+    if halted {
+        // Their orders wait for it.
+        context.hub.store.certificate_ids().await?.iter().for_each(|id| context.hub.wake.certificates.ring(id));
+    }
+    Ok(())
+}
+
+async fn tried(context: &Context, issuer: &Issuer) -> Result<(), AccountError> {
+    let facts = context.acme.probe_directory(&directory(issuer)).await?;
+    let facts = self::facts(facts);
+    if issuer.facts.as_ref() != Some(&facts) {
+        edit(&context.hub, &issuer.id, None, |issuer| issuer.facts = Some(facts.clone())).await?;
+    }
+    if issuer.checking && issuer.account_url.is_some() {
+        match standing(context, issuer).await? {
+            Standing::Valid(url) => {
+                edit(&context.hub, &issuer.id, None, |issuer| issuer.account_url = Some(url.clone())).await?;
+            }
+            Standing::Unknown => forget(context, &issuer.id).await?,
+            Standing::Closed => return Err(closed(issuer).into()),
+        }
+    }
+    let account = obtain(context, &issuer.id).await?;
+    if issuer.unsent {
+        let contacts = contacts(issuer);
+        let update = if issuer.terms_accepted {
+            json!({"contact": contacts, "termsOfServiceAgreed": true})
+        } else {
+            json!({"contact": contacts})
+        };
+        account.update(&update).await?;
+    }
+    Ok(())
+}
+
 /// Returns the account to order with, and makes it when it does not exist yet. What went wrong stays on the issuer.
 ///
 /// # Errors
-/// When the CA refuses, or the store fails.
+/// When the CA refuses, the issuer is halted, or the store fails.
 pub(crate) async fn account(context: &Context, issuer_id: &str) -> Result<Account, AccountError> {
+    let issuer = context.hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer)?;
+    if issuer.value.halt.is_some() {
+        return Err(AccountError::Halted);
+    }
+    match obtain(context, issuer_id).await {
+        Err(AccountError::Acme(error)) => {
+            fail(context, issuer_id, &error).await?;
+            Err(error.into())
+        }
+        Ok(account) => {
+            if issuer.value.problem.is_some() {
+                edit(&context.hub, issuer_id, None, |issuer| issuer.problem = None).await?;
+            }
+            Ok(account)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn obtain(context: &Context, issuer_id: &str) -> Result<Account, AccountError> {
     loop {
-        let mut issuer = context.hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer)?;
-        let Some(sealed) = issuer.value.account_key.clone() else {
+        let issuer = context.hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer)?;
+        let Some(key) = account_key(&context.hub, &issuer.value)? else {
             match seal_new_key(&context.hub, issuer).await {
                 Ok(()) | Err(AccountError::Commit(CommitError::Conflict { .. })) => continue,
                 Err(error) => return Err(error),
             }
         };
-        let key = AccountKey(context.hub.store.keyring.open(account_key_place(issuer_id), &sealed)?);
-        let terms = if issuer.value.terms_accepted { AccountTerms::Accepted } else { AccountTerms::NotAccepted };
-        let contacts: Vec<String> = issuer.value.email.iter().map(|email| format!("mailto:{email}")).collect();
-        let made = context
+        let issuer = issuer.value;
+        let terms = if issuer.terms_accepted { AccountTerms::Accepted } else { AccountTerms::NotAccepted };
+        let external = match &issuer.external {
+            Some(external) => Some(ExternalAccount {
+                kid: external.kid.clone(),
+                key: context.hub.store.keyring.open(external_key_place(issuer_id), &external.key)?,
+            }),
+            None => None,
+        };
+        let known = issuer.account_url.as_deref();
+        let account = context
             .acme
-            .account(&directory(&issuer.value), &key, &contacts, terms, issuer.value.account_url.as_deref())
-            .await;
-        match &made {
-            Ok(account)
-                if issuer.value.account_url.as_deref() == Some(account.url()) && issuer.value.problem.is_none() => {}
-            Ok(account) => {
-                issuer.value.account_url = Some(account.url().to_owned());
-                issuer.value.problem = None;
-                let event = context
-                    .hub
-                    .event("issuer.account", format!("account at {} is ready: {}", issuer.value.name, account.url()));
-                write(&context.hub, &issuer, Some(event)).await?;
-            }
-            Err(error) => {
-                note(context, issuer, error.problem()).await;
-            }
+            .account(&directory(&issuer), &key, &contacts(&issuer), terms, external.as_ref(), known)
+            .await?;
+        if known != Some(account.url()) {
+            let message = format!("account at {} is ready: {}", issuer.name, account.url());
+            let event = context.hub.event("issuer.account", message);
+            let url = account.url().to_owned();
+            // Another key was asked for meanwhile: this account is not its account.
+            let same = issuer.account_key.clone();
+            edit(&context.hub, issuer_id, Some(event), |issuer| {
+                if issuer.account_key == same {
+                    issuer.account_url = Some(url.clone());
+                }
+            })
+            .await?;
         }
-        return Ok(made?);
+        return Ok(account);
     }
+}
+
+/// Keeps what a CA said on the issuer: a new problem is one event, however many orders meet it. Returns whether the
+/// issuer is halted.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn fail(context: &Context, issuer_id: &str, error: &AcmeError) -> Result<bool, AccountError> {
+    let (problem, halt) = (error.problem(), error.halt());
+    let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(false) };
+    let known = issuer.value.problem.as_ref().is_some_and(|known| known.reason == problem.reason);
+    let event = if known && issuer.value.halt == halt {
+        None
+    } else {
+        let what = if halt.is_some() { "issuer.halted" } else { "issuer.failed" };
+        let event = context.hub.event(what, format!("{}: {}", issuer.value.name, problem.message));
+        Some(event.with_problem(Severity::Error, problem.clone()))
+    };
+    edit(&context.hub, issuer_id, event, |issuer| issuer.fail(problem.clone(), halt)).await?;
+    Ok(halt.is_some())
+}
+
+/// Looks whether a refusal means that the account itself is closed; then the issuer is halted.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn halt_if_closed(context: &Context, issuer_id: &str) -> Result<bool, AccountError> {
+    let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(false) };
+    match standing(context, &issuer.value).await {
+        Ok(Standing::Closed) => fail(context, issuer_id, &closed(&issuer.value)).await,
+        // Not known: the refusal itself is what is shown.
+        Ok(Standing::Valid(_) | Standing::Unknown) | Err(AccountError::Acme(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn standing(context: &Context, issuer: &Issuer) -> Result<Standing, AccountError> {
+    match account_key(&context.hub, issuer)? {
+        Some(key) => Ok(context.acme.standing(&directory(issuer), &key).await?),
+        None => Ok(Standing::Unknown),
+    }
+}
+
+fn closed(issuer: &Issuer) -> AcmeError {
+    AcmeError::AccountClosed { ca: issuer.name.clone(), status: "deactivated or revoked".to_owned() }
 }
 
 /// Forgets an account that the CA does not know any more; the same key registers again.
@@ -126,16 +269,16 @@ pub(crate) async fn account(context: &Context, issuer_id: &str) -> Result<Accoun
 /// # Errors
 /// When the store fails.
 pub(crate) async fn forget(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
-    let Some(mut issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
+    let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
     context.acme.forget(&directory(&issuer.value));
-    if issuer.value.account_url.take().is_some() {
+    if issuer.value.account_url.is_some() {
         let message = format!(
             "{} does not know our account any more; it is registered again with the same key",
             issuer.value.name
         );
         let mut event = context.hub.event("issuer.account", message);
         event.severity = Severity::Warn;
-        write(&context.hub, &issuer, Some(event)).await?;
+        edit(&context.hub, issuer_id, Some(event), |issuer| issuer.account_url = None).await?;
     }
     Ok(())
 }
@@ -145,35 +288,46 @@ fn directory(issuer: &Issuer) -> Directory {
     Directory { url: issuer.directory.clone(), roots }
 }
 
+fn contacts(issuer: &Issuer) -> Vec<String> {
+    issuer.contacts.iter().map(|address| format!("mailto:{address}")).collect()
+}
+
+fn facts(read: DirectoryFacts) -> Facts {
+    Facts {
+        terms_of_service: read.terms_of_service,
+        external_account_required: read.external_account_required,
+        caa_identities: read.caa_identities,
+        profiles: read.profiles,
+        renewal_info: read.renewal_info,
+    }
+}
+
+fn account_key(hub: &Hub, issuer: &Issuer) -> Result<Option<AccountKey>, AccountError> {
+    let open = |sealed| hub.store.keyring.open(account_key_place(&issuer.id), sealed);
+    Ok(issuer.account_key.as_ref().map(open).transpose()?.map(AccountKey))
+}
+
 async fn seal_new_key(hub: &Hub, mut issuer: Versioned<Issuer>) -> Result<(), AccountError> {
     let key = AccountKey::generate()?;
     issuer.value.account_key = Some(hub.store.keyring.seal(account_key_place(&issuer.value.id), &key.0));
-    write(hub, &issuer, None).await
-}
-
-/// Keeps what went wrong on the issuer, once per cause.
-async fn note(context: &Context, mut issuer: Versioned<Issuer>, problem: Problem) {
-    if issuer.value.problem.as_ref() == Some(&problem) {
-        return;
-    }
-    let event = context.hub.event("issuer.failed", format!("{}: {}", issuer.value.name, problem.message));
-    let event = event.with_problem(Severity::Error, problem.clone());
-    issuer.value.problem = Some(problem);
-    if let Err(error) = write(&context.hub, &issuer, Some(event)).await {
-        error!(error = %chain(&error), "cannot keep an issuer's problem");
-    }
-}
-
-async fn write(
-    hub: &Hub,
-    issuer: &Versioned<Issuer>,
-    event: Option<crate::lifecycle::event::Event>,
-) -> Result<(), AccountError> {
-    let changes = Changes::new().update(issuer);
-    let changes = match &event {
-        Some(event) => changes.event(event),
-        None => changes,
-    };
-    hub.store.commit(changes).await?;
+    hub.store.commit(Changes::new().update(&issuer)).await?;
     Ok(())
+}
+
+/// Changes an issuer, again if someone else changed it in between; one that was removed stays removed.
+async fn edit(hub: &Hub, id: &str, event: Option<Event>, change: impl Fn(&mut Issuer)) -> Result<(), AccountError> {
+    loop {
+        let Some(mut issuer) = hub.store.load::<Issuer>(id).await? else { return Ok(()) };
+        let before = issuer.value.clone();
+        change(&mut issuer.value);
+        if before == issuer.value && event.is_none() {
+            return Ok(());
+        }
+        let changes = Changes::new().update(&issuer);
+        let changes = event.iter().fold(changes, |changes, event| changes.event(event));
+        match hub.store.commit(changes).await {
+            Err(CommitError::Conflict { .. }) => {}
+            done => return Ok(done.map(drop)?),
+        }
+    }
 }

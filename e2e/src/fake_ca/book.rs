@@ -14,7 +14,7 @@ pub use renewal::{RenewalInfo, Window};
 
 use super::authority::Authority;
 use super::fault::Mischief;
-use super::jws::{Jws, PublicKey, Signer};
+use super::jws::{self, Jws, PublicKey, Signer};
 
 /// A problem document in the making: HTTP status, ACME error type without prefix, detail.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ pub(super) enum Content {
 pub(super) struct Account {
     pub(super) key: PublicKey,
     pub(super) contacts: Vec<String>,
+    /// Which terms it agreed to.
+    terms: u32,
+    pub(super) deactivated: bool,
 }
 
 /// One identifier of one account, with its challenge.
@@ -88,6 +91,10 @@ pub(super) struct Book {
     pub(super) renewal_info: Option<RenewalInfo>,
     /// Accounts below this number are forgotten.
     forgotten: usize,
+    /// How often the terms changed.
+    pub(super) terms: u32,
+    /// The customer whom new accounts must be bound to: key identifier and MAC key.
+    pub(super) customer: Option<(String, Vec<u8>)>,
     nonces: BTreeSet<String>,
     nonces_given: u64,
     /// What a client did that no good client does.
@@ -118,6 +125,8 @@ impl Book {
             mischief: Mischief::default(),
             renewal_info: None,
             forgotten: 0,
+            terms: 0,
+            customer: None,
             nonces: BTreeSet::new(),
             nonces_given: 0,
             violations: Vec::new(),
@@ -137,7 +146,11 @@ impl Book {
             "newOrder": format!("{base}/new-order"),
             "revokeCert": format!("{base}/revoke-cert"),
             "keyChange": format!("{base}/key-change"),
-            "meta": { "termsOfService": format!("{base}/terms"), "caaIdentities": ["ca.test"] },
+            "meta": {
+                "termsOfService": format!("{base}/terms/{}", self.terms),
+                "caaIdentities": ["ca.test"],
+                "externalAccountRequired": self.customer.is_some(),
+            },
         });
         if self.renewal_info.is_some() {
             directory["renewalInfo"] = format!("{base}/renewal-info").into();
@@ -174,6 +187,9 @@ impl Book {
                 return Err(Refusal(400, "malformed", "jwk is for newAccount only, kid for all else".to_owned()));
             }
         };
+        if account.is_some_and(|index| self.accounts[index].deactivated) {
+            return Err(Refusal(403, "unauthorized", "the account is deactivated".to_owned()));
+        }
         if !jws.is_signed_by(&key) {
             self.violations.push(format!("bad signature for {url}"));
             return Err(Refusal(401, "unauthorized", "the signature does not verify".to_owned()));
@@ -201,7 +217,12 @@ impl Book {
                 return Err(Refusal(403, "userActionRequired", "the terms of service are not agreed to".to_owned()));
             }
             None => {
-                self.accounts.push(Account { key, contacts: contacts(payload) });
+                if let Some((kid, mac)) = &self.customer {
+                    jws::check_binding(&payload["externalAccountBinding"], kid, mac, &key)
+                        .map_err(|detail| Refusal(403, "unauthorized", detail))?;
+                }
+                let terms = self.terms;
+                self.accounts.push(Account { key, contacts: contacts(payload), terms, deactivated: false });
                 self.accounts.len() - 1
             }
         };
@@ -216,7 +237,39 @@ impl Book {
         if payload.get("contact").is_some() {
             self.accounts[index].contacts = contacts(payload);
         }
+        if payload["termsOfServiceAgreed"] == true {
+            self.accounts[index].terms = self.terms;
+        }
         Answer::json(200, json!({ "status": "valid", "contact": self.accounts[index].contacts }))
+    }
+
+    /// New terms stop an account until it agrees (§7.3.3).
+    pub(super) fn agrees(&self, account: usize) -> Result<(), Refusal> {
+        if self.accounts[account].terms == self.terms {
+            return Ok(());
+        }
+        let detail = format!("the terms have changed: {}/terms/{}", self.base, self.terms);
+        Err(Refusal(403, "userActionRequired", detail))
+    }
+
+    /// keyChange (§7.3.5): the account signs what its new key signed.
+    pub(super) fn key_change(&mut self, account: usize, payload: &Value, url: &str) -> Result<Answer, Refusal> {
+        let malformed = |detail: &str| Refusal(400, "malformed", detail.to_owned());
+        let inner = Jws::parse_inner(payload.to_string().as_bytes()).map_err(|detail| malformed(&detail))?;
+        let Signer::Key(key) = &inner.signer else { return Err(malformed("the inner part names no key")) };
+        if inner.url != url || !inner.is_signed_by(key) {
+            return Err(malformed("the inner part is not signed by its key"));
+        }
+        let change: Value = serde_json::from_slice(&inner.payload).map_err(|error| malformed(&error.to_string()))?;
+        let old = PublicKey::parse(&change["oldKey"]).map_err(|detail| malformed(&detail))?;
+        if change["account"] != self.url("account", account).as_str() || old != self.accounts[account].key {
+            return Err(malformed("the inner part is about another account or key"));
+        }
+        if self.account_of(key).is_some() {
+            return Err(Refusal(409, "malformed", "the new key has an account".to_owned()));
+        }
+        self.accounts[account].key = key.clone();
+        Ok(self.account(account, &Value::Null))
     }
 
     /// Forgets every account, as a test CA does when it is reset.

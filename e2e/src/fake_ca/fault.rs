@@ -31,6 +31,8 @@ pub enum RequestKind {
     Certificate,
     /// GET of renewal information (RFC 9773 §4.1).
     RenewalInfo,
+    /// POST to keyChange (§7.3.5).
+    KeyChange,
     /// Any other path.
     Unknown,
 }

@@ -1,6 +1,7 @@
 //! Checks the signed requests of ACME (RFC 8555 §6, flattened JWS of RFC 7515 §7.2.2, ES256): signature, url, nonce
 //! and the rule "jwk only for a new account". It does not know what is being asked.
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,6 +40,15 @@ pub(super) struct Jws {
 impl Jws {
     /// Parses a body; the error says what a strict server would say.
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
+        Self::parse_with(body, true)
+    }
+
+    /// Parses the inner part of a key change, which has no nonce (RFC 8555 §7.3.5).
+    pub(super) fn parse_inner(body: &[u8]) -> Result<Self, String> {
+        Self::parse_with(body, false)
+    }
+
+    fn parse_with(body: &[u8], with_nonce: bool) -> Result<Self, String> {
         let outer: Value = serde_json::from_slice(body).map_err(|error| format!("body is not JSON: {error}"))?;
         let protected = text(&outer, "protected")?;
         let payload = text(&outer, "payload")?;
@@ -57,7 +67,7 @@ impl Jws {
         };
         Ok(Self {
             signer,
-            nonce: text(&header, "nonce")?.to_owned(),
+            nonce: if with_nonce { text(&header, "nonce")?.to_owned() } else { String::new() },
             url: text(&header, "url")?.to_owned(),
             payload: decode(payload, "payload")?,
             signed: format!("{protected}.{payload}").into_bytes(),
@@ -72,7 +82,7 @@ impl Jws {
 }
 
 impl PublicKey {
-    fn parse(jwk: &Value) -> Result<Self, String> {
+    pub(super) fn parse(jwk: &Value) -> Result<Self, String> {
         if text(jwk, "kty")? != "EC" || text(jwk, "crv")? != "P-256" {
             return Err("only P-256 keys are accepted".to_owned());
         }
@@ -83,6 +93,20 @@ impl PublicKey {
         let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
         Ok(Self { point, thumbprint: URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)) })
     }
+}
+
+/// Checks an external account binding (RFC 8555 §7.3.4): the customer's MAC over the account's key.
+pub(super) fn check_binding(binding: &Value, kid: &str, mac: &[u8], key: &PublicKey) -> Result<(), String> {
+    let (protected, payload) = (text(binding, "protected")?, text(binding, "payload")?);
+    let header: Value = serde_json::from_slice(&decode(protected, "protected")?).map_err(|error| error.to_string())?;
+    let bound: Value = serde_json::from_slice(&decode(payload, "payload")?).map_err(|error| error.to_string())?;
+    if text(&header, "alg")? != "HS256" || text(&header, "kid")? != kid || PublicKey::parse(&bound)? != *key {
+        return Err("the binding is for another customer or key".to_owned());
+    }
+    let signed = format!("{protected}.{payload}");
+    let tag = decode(text(binding, "signature")?, "signature")?;
+    let mac = hmac::Key::new(hmac::HMAC_SHA256, mac);
+    hmac::verify(&mac, signed.as_bytes(), &tag).map_err(|_unspecified| "the binding's MAC is wrong".to_owned())
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str, String> {

@@ -162,6 +162,7 @@ async fn a_ca_under_another_root() {
         root_pem: other,
         email: String::new(),
         accept_terms: true,
+        ..Default::default()
     };
     world.operator.client().add_issuer(request).await.unwrap();
     let wish = wish(&world, "web", Custody::Agent, 0);

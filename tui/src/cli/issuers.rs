@@ -1,16 +1,27 @@
 //! `issuers`: the certificate authorities that certificates are ordered from.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use proto::operator::v1::{AddIssuerRequest, GetIssuerRequest, Issuer, ListIssuersRequest, RemoveIssuerRequest};
+use proto::operator::v1::{
+    AddIssuerRequest, GetIssuerRequest, Issuer, ListIssuersRequest, RemoveIssuerRequest, SetIssuerRequest,
+    TestIssuerRequest,
+};
 
-use super::session::Session;
+use super::session::{Session, invalid};
 use crate::client::{ClientError, ErrorKind};
 use crate::output::issuer;
 
 /// A bundle of roots is smaller than this.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
+/// A MAC key is far shorter.
+const KEY_BYTES_MAX: u64 = 4_096;
+/// How long to wait for the controller's try: a CA has a minute for each answer.
+const TRY_TIME_MAX: Duration = Duration::from_secs(90);
+/// How often to look meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -18,8 +29,12 @@ pub(crate) enum Verb {
     Ls,
     /// Shows one issuer
     Get { name: String },
-    /// Adds an ACME issuer
+    /// Adds an ACME issuer and tries it
     Add(Add),
+    /// Changes an issuer and tries it; what is not named stays as it is
+    Set(Set),
+    /// Reads the directory anew and proves the account
+    Test { name: String },
     /// Removes an issuer that no certificate uses
     Rm { name: String },
 }
@@ -27,18 +42,56 @@ pub(crate) enum Verb {
 #[derive(Args, Debug)]
 pub(crate) struct Add {
     name: String,
-    /// The ACME directory
+    /// The ACME directory; it cannot be changed later: another CA is another issuer
     #[arg(long, value_name = "URL")]
     directory: String,
     /// PEM file with the roots to trust for this directory instead of the system's
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// Contact address for the account
-    #[arg(long, value_name = "ADDRESS")]
-    email: Option<String>,
+    /// Mail address of the account's contact (repeats)
+    #[arg(long = "contact", visible_alias = "email", value_name = "ADDRESS")]
+    contacts: Vec<String>,
     /// Accept the issuer's terms of service
     #[arg(long)]
     accept_terms: bool,
+    #[command(flatten)]
+    external: External,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Set {
+    name: String,
+    /// PEM file with the roots to trust for this directory instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "system_roots")]
+    root: Option<PathBuf>,
+    /// Trust the system's roots again
+    #[arg(long)]
+    system_roots: bool,
+    /// Replaces the mail addresses of the account's contacts (repeats)
+    #[arg(long = "contact", visible_alias = "email", value_name = "ADDRESS", conflicts_with = "no_contacts")]
+    contacts: Vec<String>,
+    /// Removes the account's contacts
+    #[arg(long)]
+    no_contacts: bool,
+    /// Accept the issuer's terms of service as they are now
+    #[arg(long)]
+    accept_terms: bool,
+    #[command(flatten)]
+    external: External,
+    /// Forget the account and make another one with a new key
+    #[arg(long)]
+    new_account: bool,
+}
+
+/// What a CA gives its customers.
+#[derive(Args, Debug)]
+pub(crate) struct External {
+    /// Key identifier of your account at the CA's customer pages (external account binding)
+    #[arg(long, value_name = "KID", requires = "eab_key")]
+    eab_kid: Option<String>,
+    /// Where its MAC key is: @FILE, or - for standard input; never the key itself
+    #[arg(long, value_name = "@FILE|-", requires = "eab_kid")]
+    eab_key: Option<String>,
 }
 
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientError> {
@@ -56,21 +109,100 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             show(&found, session)
         }
         Verb::Add(add) => {
-            let root_pem = add.root.as_deref().map(read_root).transpose()?.unwrap_or_default();
             let request = AddIssuerRequest {
                 name: add.name,
                 directory: add.directory,
-                root_pem,
-                email: add.email.unwrap_or_default(),
+                root_pem: add.root.as_deref().map(read_root).transpose()?.unwrap_or_default(),
+                email: String::new(),
                 accept_terms: add.accept_terms,
+                contacts: add.contacts,
+                external_key: add.external.key()?,
+                external_kid: add.external.eab_kid.unwrap_or_default(),
             };
             let added = session.client.add_issuer(request).await?;
-            show(&added, session)
+            tried(added, session).await
+        }
+        Verb::Set(set) => {
+            let request = set.request()?;
+            let changed = session.client.set_issuer(request).await?;
+            tried(changed, session).await
+        }
+        Verb::Test { name } => {
+            let asked = session.client.test_issuer(TestIssuerRequest { name }).await?;
+            tried(asked, session).await
         }
         Verb::Rm { name } => {
             session.client.remove_issuer(RemoveIssuerRequest { name: name.clone() }).await?;
             session.console.note(&format!("issuer {} removed", crate::output::safe(&name)));
             Ok(())
+        }
+    }
+}
+
+/// Waits until the controller has tried the issuer; one that does not work is kept, shown, and an error.
+async fn tried(mut issuer: Issuer, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let name = issuer.name.clone();
+    let outcome = tokio::time::timeout(TRY_TIME_MAX, async {
+        while issuer.checking {
+            tokio::time::sleep(LOOK_EVERY).await;
+            issuer = session.client.get_issuer(GetIssuerRequest { name: name.clone() }).await?;
+        }
+        Ok::<_, ClientError>(())
+    });
+    match outcome.await {
+        Ok(looked) => looked?,
+        Err(_elapsed) => {
+            session.console.note(&format!("issuer {} is kept, and still being tried", crate::output::safe(&name)));
+        }
+    }
+    show(&issuer, session)?;
+    let Some(problem) = &issuer.problem else { return Ok(()) };
+    let message = format!("issuer {name} is kept, but does not work: {}", problem.message);
+    Err(ClientError::local(ErrorKind::Failed, &problem.reason, &message, &problem.cause, &problem.hint))
+}
+
+impl Set {
+    fn request(self) -> Result<SetIssuerRequest, ClientError> {
+        let root = self.root.as_deref().map(read_root).transpose()?;
+        let request = SetIssuerRequest {
+            root_pem: root.or_else(|| self.system_roots.then(String::new)),
+            set_contacts: self.no_contacts || !self.contacts.is_empty(),
+            contacts: self.contacts,
+            accept_terms: self.accept_terms,
+            external_key: self.external.key()?,
+            external_kid: self.external.eab_kid.unwrap_or_default(),
+            new_account: self.new_account,
+            name: self.name,
+        };
+        let nothing = SetIssuerRequest { name: request.name.clone(), ..Default::default() };
+        if request == nothing {
+            let hint = "name what to change: certwright issuers set --help; to try it again: certwright issuers test";
+            return Err(invalid("there is nothing to change", hint));
+        }
+        Ok(request)
+    }
+}
+
+impl External {
+    /// Reads the MAC key from where the option says. A key among the words would stand in the process list.
+    fn key(&self) -> Result<String, ClientError> {
+        let Some(place) = self.eab_key.as_deref() else { return Ok(String::new()) };
+        let unreadable = |cause: &str| {
+            let hint = "write --eab-key @FILE, or --eab-key - and give it on standard input";
+            ClientError::local(ErrorKind::Invalid, "EAB_KEY_UNREADABLE", "the MAC key could not be read", cause, hint)
+        };
+        let mut text = String::new();
+        let read = match (place, place.strip_prefix('@')) {
+            ("-", _) => std::io::stdin().take(KEY_BYTES_MAX).read_to_string(&mut text),
+            (_, Some(path)) => {
+                std::fs::File::open(path).and_then(|file| file.take(KEY_BYTES_MAX).read_to_string(&mut text))
+            }
+            (_, None) => return Err(unreadable("it was given as a word, which everyone on this host can read")),
+        };
+        read.map_err(|error| unreadable(&error.to_string()))?;
+        match text.trim() {
+            "" => Err(unreadable("it is empty")),
+            key => Ok(key.to_owned()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Issuers: the list and the record.
 
-use proto::operator::v1::Issuer;
+use proto::operator::v1::{Issuer, IssuerProfile};
 use serde::Serialize;
 
 use super::block::Block;
@@ -21,7 +21,19 @@ pub(crate) struct IssuerView {
     account_status: String,
     account_url: Option<String>,
     certificates: u64,
+    checking: bool,
+    terms_url: Option<String>,
+    external_account_required: bool,
+    external_kid: Option<String>,
+    profiles: Vec<ProfileView>,
     error: Option<ProblemView>,
+}
+
+/// A profile that the directory lists.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProfileView {
+    name: String,
+    description: String,
 }
 
 impl From<&Issuer> for IssuerView {
@@ -37,8 +49,19 @@ impl From<&Issuer> for IssuerView {
             account_status: safe(&issuer.account_status),
             account_url: some(&issuer.account_url),
             certificates: issuer.certificates,
+            checking: issuer.checking,
+            terms_url: some(&issuer.terms_url),
+            external_account_required: issuer.external_account_required,
+            external_kid: some(&issuer.external_kid),
+            profiles: issuer.profiles.iter().map(ProfileView::from).collect(),
             error: issuer.problem.as_ref().map(ProblemView::from),
         }
+    }
+}
+
+impl From<&IssuerProfile> for ProfileView {
+    fn from(profile: &IssuerProfile) -> Self {
+        Self { name: safe(&profile.name), description: safe(&profile.description) }
     }
 }
 
@@ -78,7 +101,14 @@ pub(crate) fn describe(issuer: &Issuer) -> String {
     block.field("directory", &issuer.directory);
     block.field("roots", root(issuer));
     block.field("contacts", &issuer.contacts.join(", "));
-    block.field("terms", if issuer.terms_accepted { "accepted" } else { "not accepted" });
+    let terms = if issuer.terms_accepted { "accepted" } else { "not accepted" };
+    block.field("terms", format!("{terms} {}", issuer.terms_url).trim_end());
+    if issuer.external_account_required || !issuer.external_kid.is_empty() {
+        let kid = if issuer.external_kid.is_empty() { "wanted by the CA, none given" } else { &issuer.external_kid };
+        block.field("external account", kid);
+    }
+    let profiles: Vec<&str> = issuer.profiles.iter().map(|profile| profile.name.as_str()).collect();
+    block.field("profiles", &profiles.join(", "));
     block.field("account", &issuer.account_url);
     block.field("certificates", &issuer.certificates.to_string());
     block.field("id", &issuer.id);

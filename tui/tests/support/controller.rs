@@ -331,6 +331,14 @@ impl OperatorService for Service {
         self.change(Method::OperatorAddIssuer, request, |world, request| world.issuer(&request.name))
     }
 
+    async fn set_issuer(&self, request: Request<SetIssuerRequest>) -> Answer<Issuer> {
+        self.change(Method::OperatorSetIssuer, request, |world, request| world.issuer(&request.name))
+    }
+
+    async fn test_issuer(&self, request: Request<TestIssuerRequest>) -> Answer<Issuer> {
+        self.serve(Method::OperatorTestIssuer, |world| world.issuer(&request.get_ref().name))
+    }
+
     async fn remove_issuer(&self, request: Request<RemoveIssuerRequest>) -> Answer<RemoveIssuerResponse> {
         self.change(Method::OperatorRemoveIssuer, request, |world, request| {
             world.issuer(&request.name).map(|_| RemoveIssuerResponse {})

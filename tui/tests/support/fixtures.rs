@@ -242,7 +242,9 @@ pub(crate) fn issuer(name: &str) -> Issuer {
         account_status: "valid".into(),
         account_url: "https://ca.example.test/account/1".into(),
         certificates: 1,
+        terms_url: "https://ca.example.test/terms".into(),
         problem: None,
+        ..Default::default()
     }
 }
 

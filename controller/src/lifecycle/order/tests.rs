@@ -6,6 +6,8 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType, Specification};
+use crate::lifecycle::issuer::Halt;
+use crate::lifecycle::issuer::tests::issuer;
 
 /// A certificate with one agent that is target, responder and key holder.
 struct Scene {
@@ -13,6 +15,7 @@ struct Scene {
     order: Option<Order>,
     slot: Option<KeySlot>,
     agents: Vec<Responder>,
+    issuers: Vec<Issuer>,
 }
 
 fn at(second: i64) -> Timestamp {
@@ -54,7 +57,7 @@ impl Scene {
             renew_asked_at: None,
             purging: false,
         };
-        Self { certificate, order: None, slot: None, agents: vec![agent("1")] }
+        Self { certificate, order: None, slot: None, agents: vec![agent("1")], issuers: vec![issuer("ca")] }
     }
 
     /// The same in a phase, with a key and its CSR.
@@ -103,6 +106,7 @@ impl Scene {
             slot: self.slot.as_ref(),
             key_agent: self.agents.iter().find(|agent| agent.agent_id == "1"),
             responders: &self.agents,
+            issuers: &self.issuers,
         };
         next_step(facts, now)
     }
@@ -336,4 +340,21 @@ fn a_completed_order_sleeps_until_renewal_and_a_purge_for_ever() {
     assert_eq!(scene.next(hours(60 * 24)), Step::Begin(Reason::LifetimeFraction));
     scene.certificate.purging = true;
     assert_eq!(scene.next(hours(60 * 24)), Step::Sleep(None));
+}
+
+#[test]
+fn an_order_of_a_halted_issuer_waits_without_a_word_to_the_ca() {
+    let halt = |scene: &mut Scene| scene.issuers[0].fail(problem("ACME_USER_ACTION"), Some(Halt::Terms));
+    for phase in [Phase::Starting, Phase::Checking, Phase::Ordering, Phase::Publishing, Phase::Validating] {
+        let mut scene = Scene::within(phase);
+        halt(&mut scene);
+        let Step::HoldForIssuer(problem) = scene.next(at(20)) else { panic!("{phase:?} goes on") };
+        assert_eq!(problem.message, "web waits for issuer ca");
+    }
+    let mut scene = Scene::within(Phase::Waiting);
+    scene.order().waits_for_issuer = true;
+    halt(&mut scene);
+    assert_eq!(scene.next(at(1_000_000)), Step::Sleep(None), "whatever the time");
+    scene.issuers[0].works();
+    assert_eq!(scene.next(at(1_000_001)), Step::Begin(Reason::NoVersion));
 }

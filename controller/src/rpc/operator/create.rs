@@ -7,6 +7,7 @@ use proto::types::v1 as types;
 use super::targets;
 use crate::lifecycle::certificate::{Certificate, Custody, Http01, KeyType, Specification, is_name};
 use crate::lifecycle::identifier;
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::refuse_http01;
 use crate::rpc::convert;
@@ -43,7 +44,11 @@ pub(crate) async fn create(
         slots: Vec::new(),
         targets: target.into_iter().map(|target| (Versioned { revision: 0, value: target }, None)).collect(),
     };
-    let warnings = warnings(hub, &bundle);
+    let mut warnings = warnings(hub, &bundle);
+    let issuer = hub.store.load::<Issuer>(&bundle.certificate.value.specification.issuer_id).await?;
+    if let Some(problem) = issuer.and_then(|issuer| issuer.value.waits(&request.name)) {
+        warnings.push(format!("{}: {}; {}", problem.message, problem.cause, problem.hint));
+    }
     if request.dry_run {
         let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
         return Ok(wire::CertificateAccepted { certificate: Some(certificate), job_id: String::new(), warnings });

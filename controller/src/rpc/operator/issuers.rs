@@ -1,46 +1,61 @@
-//! Issuers: added, listed, removed. Whether a directory works is found out by `tasks/accounts` and shown on the issuer.
+//! Issuers: added, changed, listed, removed. Whether one works is found out by `tasks/accounts` and shown on the issuer.
 
 use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
 use proto::types::v1::FieldError;
 use proto::x509::parse_certificates;
+use secrecy::SecretString;
 use tonic::Code;
 
 use crate::lifecycle::certificate::is_name;
-use crate::lifecycle::issuer::Issuer;
+use crate::lifecycle::issuer::{CONTACTS_MAX, External, Issuer};
 use crate::lifecycle::problem::Problem;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views;
+use crate::store::issuer::external_key_place;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
 
 /// Longest directory URL.
 const URL_BYTES_MAX: usize = 2_048;
+/// Longest key identifier of an external account; CAs use up to about 100 characters.
+const KID_BYTES_MAX: usize = 512;
+/// Shortest and longest MAC key, base64: 16 to 384 octets.
+const MAC_CHARS_MIN: usize = 22;
+const MAC_CHARS_MAX: usize = 512;
 
 /// Adds an issuer; its account is made right after.
 pub(crate) async fn add(
     hub: &Hub,
     caller: &OperatorCaller,
-    request: wire::AddIssuerRequest,
+    mut request: wire::AddIssuerRequest,
 ) -> Result<wire::Issuer, Refusal> {
+    let email = Some(std::mem::take(&mut request.email)).filter(|email| !email.is_empty());
+    request.contacts.extend(email);
     let errors = check(hub, &request).await?;
     if !errors.is_empty() {
         return Err(Refusal::fields(errors));
     }
+    let id = random_id();
     let issuer = Issuer {
-        id: random_id(),
         name: request.name.clone(),
         directory: request.directory,
         root_pem: Some(request.root_pem).filter(|pem| !pem.is_empty()),
-        email: Some(request.email).filter(|email| !email.is_empty()),
+        contacts: request.contacts,
         terms_accepted: request.accept_terms,
+        external: external(hub, &id, request.external_kid, request.external_key),
         account_key: None,
         account_url: None,
         problem: None,
+        halt: None,
+        checking: true,
+        unsent: false,
+        facts: None,
         created_at: hub.now(),
+        id,
     };
     let event = hub.event("issuer.added", format!("{} at {}", issuer.name, issuer.directory)).by(&caller.name);
     let changes = Changes::new().insert(&issuer).claim_name(Table::IssuerName, &issuer.name, &issuer.id).event(&event);
@@ -59,7 +74,11 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
             "use letters, digits, dots, hyphens and underscores, at most 64",
         ));
     } else if hub.store.issuer_by_name(&request.name).await?.is_some() {
-        errors.push(field_error("name", format!("an issuer named {} exists", request.name), "choose another name"));
+        errors.push(field_error(
+            "name",
+            format!("an issuer named {} exists", request.name),
+            format!("choose another name, or change it: certwright issuers set {}", request.name),
+        ));
     }
     let url = request
         .directory
@@ -73,8 +92,15 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
             "give the CA's ACME directory, for example https://acme-v02.api.letsencrypt.org/directory",
         ));
     }
-    if !request.root_pem.is_empty()
-        && let Err(error) = parse_certificates(request.root_pem.as_bytes())
+    check_roots(&request.root_pem, &mut errors);
+    check_contacts(&request.contacts, &mut errors);
+    check_external(&request.external_kid, &request.external_key, &mut errors);
+    Ok(errors)
+}
+
+fn check_roots(pem: &str, errors: &mut Vec<FieldError>) {
+    if !pem.is_empty()
+        && let Err(error) = parse_certificates(pem.as_bytes())
     {
         errors.push(field_error(
             "root",
@@ -82,18 +108,113 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
             "give a PEM file with the CA certificate that signed the directory's TLS certificate",
         ));
     }
-    let mail = request.email.is_empty()
-        || (request.email.len() <= 254
-            && request.email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
-            && request.email.bytes().all(|byte| byte.is_ascii_graphic()));
-    if !mail {
+}
+
+fn check_contacts(contacts: &[String], errors: &mut Vec<FieldError>) {
+    let is_mail = |text: &str| {
+        text.len() <= 254
+            && text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    for contact in contacts.iter().filter(|contact| !is_mail(contact)) {
         errors.push(field_error(
-            "email",
-            format!("\"{}\" is not a mail address", shown(&request.email)),
+            "contact",
+            format!("\"{}\" is not a mail address", one_line(contact, 120)),
             "write name@example.com, or leave it out",
         ));
     }
-    Ok(errors)
+    if contacts.len() > CONTACTS_MAX {
+        let message = format!("{} contacts; at most {CONTACTS_MAX}", contacts.len());
+        errors.push(field_error("contact", message, "name fewer"));
+    }
+}
+
+/// Both parts of an external account, or none.
+fn check_external(kid: &str, key: &str, errors: &mut Vec<FieldError>) {
+    if kid.is_empty() && key.is_empty() {
+        return;
+    }
+    if kid.is_empty() || kid.len() > KID_BYTES_MAX || !kid.bytes().all(|byte| byte.is_ascii_graphic()) {
+        errors.push(field_error(
+            "eab-kid",
+            "the key identifier is empty, too long, or not plain text",
+            "copy it from the CA's customer pages; it goes with --eab-key",
+        ));
+    }
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'=');
+    if key.len() < MAC_CHARS_MIN || key.len() > MAC_CHARS_MAX || !key.bytes().all(is_base64) {
+        errors.push(field_error(
+            "eab-key",
+            "the MAC key is not base64url of a usual length",
+            "copy it from the CA's customer pages, into a file: --eab-key @FILE",
+        ));
+    }
+}
+
+fn external(hub: &Hub, issuer_id: &str, kid: String, key: String) -> Option<External> {
+    let key = (!key.is_empty()).then(|| SecretString::from(key))?;
+    Some(External { kid, key: hub.store.keyring.seal(external_key_place(issuer_id), &key) })
+}
+
+/// Changes an issuer; it is tried right after, also when nothing was named but what it already is.
+pub(crate) async fn set(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    request: wire::SetIssuerRequest,
+) -> Result<wire::Issuer, Refusal> {
+    let mut errors = Vec::new();
+    check_roots(request.root_pem.as_deref().unwrap_or_default(), &mut errors);
+    check_contacts(&request.contacts, &mut errors);
+    check_external(&request.external_kid, &request.external_key, &mut errors);
+    if !errors.is_empty() {
+        return Err(Refusal::fields(errors));
+    }
+    let mut issuer = named(hub, &request.name).await?;
+    let record = &mut issuer.value;
+    let mut said = Vec::new();
+    if request.set_contacts {
+        record.contacts = request.contacts;
+        said.push("contacts");
+    }
+    if let Some(pem) = request.root_pem {
+        record.root_pem = Some(pem).filter(|pem| !pem.is_empty());
+        said.push("roots");
+    }
+    if request.accept_terms {
+        record.terms_accepted = true;
+        said.push("terms accepted");
+    }
+    let id = record.id.clone();
+    if let Some(external) = external(hub, &id, request.external_kid, request.external_key) {
+        record.external = Some(external);
+        said.push("external account");
+    }
+    if request.new_account {
+        record.account_key = None;
+        record.account_url = None;
+        said.push("a new account with a new key");
+    }
+    record.unsent |= request.set_contacts || request.accept_terms;
+    let event = hub.event("issuer.changed", format!("{}: {}", record.name, said.join(", "))).by(&caller.name);
+    try_now(hub, issuer, Changes::new().event(&event)).await
+}
+
+/// Tries an issuer now.
+pub(crate) async fn test(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
+    let issuer = named(hub, name).await?;
+    let event = hub.event("issuer.test_asked", &issuer.value.name).by(&caller.name);
+    try_now(hub, issuer, Changes::new().event(&event)).await
+}
+
+async fn try_now(hub: &Hub, mut issuer: Versioned<Issuer>, changes: Changes) -> Result<wire::Issuer, Refusal> {
+    issuer.value.checking = true;
+    hub.store.commit(changes.update(&issuer)).await?;
+    hub.wake.issuers.ring(&issuer.value.id);
+    one(hub, &issuer.value.name).await
+}
+
+async fn named(hub: &Hub, name: &str) -> Result<Versioned<Issuer>, Refusal> {
+    hub.store.issuer_by_name(name).await?.ok_or_else(|| Refusal::not_found("issuer", &one_line(name, 80)))
 }
 
 /// Lists all issuers.
@@ -119,8 +240,7 @@ pub(crate) async fn remove(
     caller: &OperatorCaller,
     name: &str,
 ) -> Result<wire::RemoveIssuerResponse, Refusal> {
-    let issuer =
-        hub.store.issuer_by_name(name).await?.ok_or_else(|| Refusal::not_found("issuer", &one_line(name, 80)))?;
+    let issuer = named(hub, name).await?;
     let uses = one(hub, name).await?.certificates;
     if uses > 0 {
         let problem = Problem::new(

@@ -38,7 +38,12 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     attention.extend(agents.iter().filter_map(|agent| agent_attention(hub, agent, now)));
     attention.extend(issuers.iter().filter_map(|issuer| {
         let problem = issuer.value.problem.as_ref()?;
-        Some(line("issuer", &issuer.value.name, "NO ACCOUNT", &problem.message, &problem.hint, None))
+        let what = match (issuer.value.halt, &issuer.value.account_url) {
+            (Some(_), _) => "HALTED",
+            (None, None) => "NO ACCOUNT",
+            (None, Some(_)) => "FAILING",
+        };
+        Some(line("issuer", &issuer.value.name, what, &problem.message, &problem.hint, None))
     }));
     let total = attention.len();
     attention.truncate(ATTENTION_MAX);
@@ -87,9 +92,9 @@ fn certificate_attention(bundle: &Bundle, now: Timestamp) -> Option<wire::Attent
     let record = &bundle.certificate.value;
     let name = &record.name;
     let order = bundle.order.as_ref().map(|order| &order.value);
-    let error = order
-        .and_then(|order| order.error.as_ref())
-        .filter(|_| order.is_some_and(|order| order.failures > 0 || order.waits_for_agent));
+    let error = order.and_then(|order| order.error.as_ref()).filter(|_| {
+        order.is_some_and(|order| (order.failures > 0 && !order.waits_for_issuer) || order.waits_for_agent)
+    });
     let (why, action) = error.map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
     let since = order.map(|order| order.started_at);
     match (views::status(bundle, now), error.is_some()) {

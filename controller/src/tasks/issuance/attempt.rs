@@ -96,6 +96,7 @@ pub(super) async fn step(
         Step::MakeKey => attempt.make_key().await,
         Step::CheckNames => attempt.check_names().await,
         Step::Hold(problem) => attempt.hold(problem).await,
+        Step::HoldForIssuer(problem) => attempt.hold_for_issuer(problem).await,
         Step::Fail(problem) => attempt.fail(problem, Retry::Now, false).await,
         Step::CheckVisible => attempt.check_visible().await,
         Step::CreateOrder => attempt.create_order(handle).await,
@@ -112,6 +113,8 @@ pub(super) async fn step(
             *handle = None;
             attempt.fail(problem, Retry::Now, true).await
         }
+        // The next decision sees that it is halted.
+        Err(StepError::Account(AccountError::Halted)) => Ok(()),
         Err(StepError::Account(error @ (AccountError::NoIssuer | AccountError::Seal(_)))) => {
             attempt.fail(account_problem(attempt.certificate(), &error), Retry::Never, false).await
         }
@@ -174,7 +177,7 @@ impl Attempt<'_> {
             Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
             None => Changes::new().insert(&order),
         };
-        if !earlier.is_some_and(|earlier| earlier.waits_for_agent) {
+        if !earlier.is_some_and(|earlier| earlier.waits_for_agent || earlier.waits_for_issuer) {
             let message = format!("attempt {} begins: {}", order.attempt, reason.word());
             changes = changes.event(&self.event("order.started", message));
         }
@@ -289,6 +292,19 @@ impl Attempt<'_> {
         self.save(&order, changes).await
     }
 
+    /// The issuer's own event is the alarm: its orders wait without one each.
+    async fn hold_for_issuer(&self, problem: Problem) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        order.value.error = Some(problem);
+        order.value.waits_for_agent = false;
+        order.value.waits_for_issuer = true;
+        order.value.retry_at = None;
+        order.value.enter(Phase::Waiting, self.now);
+        self.save(&order, Changes::new()).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
     /// Ends the attempt. `give_up_order` forgets the order resource, so that the next attempt makes a new one.
     async fn fail(&self, problem: Problem, retry: Retry, give_up_order: bool) -> Result<(), StepError> {
         let mut order = self.order()?;
@@ -324,6 +340,17 @@ impl Attempt<'_> {
             order.value.visible = false;
             order.value.enter(Phase::Ordering, self.context.hub.now());
             return self.save(&order, Changes::new()).await;
+        }
+        let issuer_id = &order.value.issuer_id;
+        let halted = if error.halt().is_some() {
+            accounts::fail(self.context, issuer_id, &error).await?
+        } else {
+            error.is_account_refused() && accounts::halt_if_closed(self.context, issuer_id).await?
+        };
+        if halted {
+            // The next decision sees it.
+            *handle = None;
+            return Ok(());
         }
         let order_is_dead =
             matches!(error, AcmeError::OrderInvalid { .. }) || error.is_order_gone() || error.is_account_gone();

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Facts, Responder, Step, next_step};
 use crate::store::StoreError;
 use crate::store::certificate::Bundle;
@@ -15,6 +16,7 @@ pub(super) struct Gathered {
     pub(super) bundle: Bundle,
     key_agent: Option<Responder>,
     responders: Vec<Responder>,
+    pub(super) issuers: Vec<Issuer>,
 }
 
 impl Gathered {
@@ -27,9 +29,10 @@ impl Gathered {
             for agent_id in bundle.responder_ids().into_iter().chain(bundle.target_agent_ids()) {
                 agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| agent.value));
             }
-            Ok(Some((bundle, agents)))
+            let issuers = snapshot.load::<Issuer>(&bundle.certificate.value.specification.issuer_id)?;
+            Ok(Some((bundle, agents, issuers.map(|issuer| issuer.value).into_iter().collect())))
         });
-        let Some((bundle, agents)) = read.await? else { return Ok(None) };
+        let Some((bundle, agents, issuers)) = read.await? else { return Ok(None) };
         // What hinders another order of the same agent does not hinder this one.
         let tokens: Vec<&str> =
             bundle.order.iter().flat_map(|order| &order.value.authorizations).map(|one| one.token.as_str()).collect();
@@ -42,7 +45,7 @@ impl Gathered {
             Custody::Agent => bundle.target_agent_ids().first().and_then(responder),
             Custody::Controller => None,
         };
-        Ok(Some(Self { bundle, key_agent, responders }))
+        Ok(Some(Self { bundle, key_agent, responders, issuers }))
     }
 
     /// Asks for the single next step.
@@ -53,6 +56,7 @@ impl Gathered {
             slot: self.bundle.order_slot().map(|slot| &slot.value),
             key_agent: self.key_agent.as_ref(),
             responders: &self.responders,
+            issuers: &self.issuers,
         };
         next_step(facts, now)
     }

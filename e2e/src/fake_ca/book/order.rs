@@ -44,6 +44,7 @@ impl Book {
         payload: &Value,
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
+        self.agrees(account)?;
         let identifiers = identifiers(payload)?;
         let replaces = payload.get("replaces").and_then(Value::as_str).map(str::to_owned);
         let open = |order: &Order, book: &Self| {
