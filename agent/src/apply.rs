@@ -102,7 +102,10 @@ impl Room {
                 ledger::save_outcomes(&self.state, &outcomes, &key_uses).map(done)
             }
             ApplyRequest::KeysHeld => keys::held(&self.state).map(ApplyReply::Slots),
-            ApplyRequest::MakeKey(slot) => keys::make(&self.state, &slot).map(ApplyReply::Csr),
+            ApplyRequest::MakeKey(slot) => {
+                self.policy.current()?.permit_agent_keys()?;
+                keys::make(&self.state, &slot).map(ApplyReply::Csr)
+            }
             ApplyRequest::RemoveKeys(ids) => keys::remove(&self.state, &ids).map(done),
             ApplyRequest::Inspect(target) => {
                 let policy = self.policy.current()?;

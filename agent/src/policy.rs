@@ -153,10 +153,21 @@ impl Policy {
     }
 
     fn permit_custody(&self, target: &Target) -> Result<(), Problem> {
-        let (allowed, word) = match target.key_slot_id {
-            Some(_) => (self.custody_agent, "agent"),
-            None => (self.custody_controller || target.version.is_none(), "controller"),
-        };
+        match target.key_slot_id {
+            Some(_) => self.permit_agent_keys(),
+            None => self.permit_keys(self.custody_controller || target.version.is_none(), "controller"),
+        }
+    }
+
+    /// Checks that keys may be made here.
+    ///
+    /// # Errors
+    /// A refusal that says what to add.
+    pub(crate) fn permit_agent_keys(&self) -> Result<(), Problem> {
+        self.permit_keys(self.custody_agent, "agent")
+    }
+
+    fn permit_keys(&self, allowed: bool, word: &str) -> Result<(), Problem> {
         if allowed {
             return Ok(());
         }

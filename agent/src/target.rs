@@ -331,10 +331,14 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
 
 fn endpoint(endpoint: &types::Endpoint, first: &str) -> Result<Endpoint, Problem> {
     let port = endpoint.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    if port.is_none_or(|port| port == 0) || endpoint.address.len() > 300 {
+    let plain = endpoint.address.bytes().all(|byte| byte.is_ascii_graphic());
+    if port.is_none_or(|port| port == 0) || endpoint.address.len() > 300 || !plain {
         return Err(malformed("a verify endpoint (expected HOST:PORT)", &endpoint.address));
     }
     let name = if endpoint.server_name.is_empty() { first } else { &endpoint.server_name };
+    if name.len() > 253 || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(malformed("the server name of a verify endpoint", name));
+    }
     // A wildcard cannot stand in SNI; any label in its place selects the same certificate.
     let server_name = name.strip_prefix("*.").map_or_else(|| name.to_owned(), |rest| format!("certwright.{rest}"));
     Ok(Endpoint { address: endpoint.address.clone(), server_name })

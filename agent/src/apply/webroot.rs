@@ -42,16 +42,17 @@ pub(super) fn withdraw(state: &StateDir, keep: &[(String, String)]) -> Result<()
     if gone.is_empty() {
         return Ok(());
     }
-    for placed in gone.iter().filter(|placed| is_token(&placed.token)) {
-        // A webroot that is gone took the file with it; anything else is tried again with the next state.
-        if let Err(error) = remove(placed) {
-            let problem = error.problem();
-            if problem.reason != "PARENT_MISSING" {
-                return Err(problem);
-            }
+    let (mut left, mut first) = (kept, None);
+    for placed in gone.into_iter().filter(|placed| is_token(&placed.token)) {
+        // A webroot that is gone took the file with it; anything else is tried again, and hinders no other webroot.
+        let problem = remove(&placed).err().map(|error| error.problem());
+        if let Some(problem) = problem.filter(|problem| problem.reason != "PARENT_MISSING") {
+            first.get_or_insert(problem);
+            left.push(placed);
         }
     }
-    write(state, LEDGER, &kept)
+    write(state, LEDGER, &left)?;
+    first.map_or(Ok(()), Err)
 }
 
 fn place(webroot: &str, token: &str, key_authorization: &str) -> Result<(), TreeError> {
@@ -101,6 +102,26 @@ mod tests {
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
         let problem = serve(&state, "/no/such/webroot", "tok", "tok.thumb").unwrap_err();
         assert_eq!(problem.reason, "PARENT_MISSING");
+    }
+
+    #[test]
+    fn a_webroot_that_refuses_keeps_no_other_tokens() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        let roots = ["bad", "good"].map(|name| dir.path().join(name));
+        for root in &roots {
+            fs::create_dir(root).unwrap();
+            serve(&state, root.to_str().unwrap(), "tok", "tok.thumb").unwrap();
+        }
+        let [bad, good] = &roots;
+        fs::rename(bad, dir.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("moved"), bad).unwrap();
+        assert_eq!(withdraw(&state, &[]).unwrap_err().reason, "SYMLINK");
+        assert!(!fs::exists(good.join(".well-known/acme-challenge/tok")).unwrap());
+        fs::remove_file(bad).unwrap();
+        fs::rename(dir.path().join("moved"), bad).unwrap();
+        withdraw(&state, &[]).unwrap();
+        assert!(!fs::exists(bad.join(".well-known/acme-challenge/tok")).unwrap(), "it was not forgotten");
     }
 
     #[test]

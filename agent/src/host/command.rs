@@ -16,6 +16,24 @@ use super::{CommandExit, CommandOutcome};
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How long output may trickle in once the command has ended: a daemon it started may keep the pipe open for ever.
 const DRAIN: Duration = Duration::from_millis(100);
+/// How long a killed command may take to end before it is left to itself.
+const REAP: Duration = Duration::from_secs(5);
+
+/// The command's process group; killed when nobody waits for it any more.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn kill(&mut self) {
+        // A group that has just ended by itself needs no signal.
+        self.0.take().map(|group| kill_process_group(group, Signal::KILL).ok());
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
 
 pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
     let started = Instant::now();
@@ -41,21 +59,26 @@ pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
         Ok(child) => child,
         Err(error) => return outcome(CommandExit::NotStarted(error.to_string()), b""),
     };
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
     let (mut out, mut err) = (Capture::new(child.stdout.take()), Capture::new(child.stderr.take()));
     let exit = match timeout(limit, wait(&mut child, &mut out, &mut err)).await {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            // What it started may be a daemon that is meant to stay.
+            group.0 = None;
+            exit
+        }
         Err(_elapsed) => {
-            // A group that has just ended by itself needs no signal.
-            group.map(|group| kill_process_group(group, Signal::KILL).ok());
-            drop(child.wait().await);
+            group.kill();
+            // A process that hangs in the kernel (a dead NFS server) does not even end when killed.
+            drop(timeout(REAP, child.wait()).await);
             CommandExit::TimedOut
         }
     };
     let drained = timeout(DRAIN, async { tokio::join!(out.drain(), err.drain()) }).await;
     drop(drained);
-    let mut output = out.bytes;
-    output.extend_from_slice(&err.bytes);
+    // Errors first: whoever shows a part shows the beginning.
+    let mut output = err.bytes;
+    output.extend_from_slice(&out.bytes);
     output.truncate(OUTPUT_BYTES_MAX);
     outcome(exit, &output)
 }
@@ -142,6 +165,29 @@ mod tests {
         let outcome = check(&["/bin/sleep", "60"], 50).await;
         assert_eq!(outcome.exit, CommandExit::TimedOut);
         assert!(outcome.took < Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_dropped_takes_its_whole_group_along() {
+        let mark = format!("{}.25", 900 + std::process::id() % 100);
+        let script = format!("/bin/sleep {mark} & wait");
+        let running = || {
+            let listed =
+                std::process::Command::new("/usr/bin/pgrep").args(["-f", &format!("^/bin/sleep {mark}")]).output();
+            !listed.unwrap().stdout.is_empty()
+        };
+        drop(timeout(Duration::from_millis(300), check(&["/bin/bash", "-c", &script], 60_000)).await);
+        let until = Instant::now() + Duration::from_secs(5);
+        while running() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!running(), "what the command started is gone too");
+    }
+
+    #[tokio::test]
+    async fn errors_come_before_the_rest_of_the_output() {
+        let outcome = check(&["/bin/bash", "-c", "yes chatter | head -c 60000; echo broken >&2; exit 3"], 5_000).await;
+        assert!(outcome.output.starts_with("broken\n"), "{}", outcome.output.len());
     }
 
     #[tokio::test]

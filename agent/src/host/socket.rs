@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -38,7 +39,12 @@ pub(super) async fn connect(address: &str) -> io::Result<Box<dyn Connection>> {
 pub(super) fn bind(port: u16) -> io::Result<Box<dyn Incoming>> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let listener = match TcpSocket::new_v6().and_then(|socket| listen(&v6, socket)) {
+    let both = TcpSocket::new_v6().and_then(|socket| {
+        // Whatever net.ipv6.bindv6only says: the CA may come over IPv4.
+        set_ipv6_v6only(&socket, false)?;
+        listen(&v6, socket)
+    });
+    let listener = match both {
         Ok(listener) => listener,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
         Err(_) => listen(&v4, TcpSocket::new_v4()?)?,

@@ -27,7 +27,7 @@ use crate::host::Host;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step, rest_after};
 use crate::problem::Problem;
-use crate::target::{Challenge, Desired, KeySlot, Place, StateName};
+use crate::target::{Challenge, Desired, KeySlot, Place, StateName, Target};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
@@ -287,8 +287,7 @@ impl Reconciler {
                 }
                 TargetStep::Nothing | TargetStep::Keep => continue,
             };
-            let before = last.filter(|last| last.dir == target.dir);
-            let names_before = before.map(|last| last.names.clone()).unwrap_or_default();
+            let names_before = names_before(desired, target, last);
             let reloads = last.filter(|last| last.wish == target.digest()).map_or(0, |last| last.reloads);
             jobs.push(Job { target: target.clone(), attempt, reloads, names_before });
         }
@@ -586,6 +585,9 @@ impl Reconciler {
         self.save.not_before = None;
         self.save_outcomes().await;
         self.work.shutdown().await;
+        if let Err(problem) = self.apply.perform(ApplyRequest::WithdrawTokens { keep: vec![] }).await {
+            warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
+        }
     }
 
     fn picture(&self) -> wire::ReportRequest {
@@ -629,6 +631,15 @@ impl Reconciler {
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
         duties.chain(rests).chain(retry_at).fold(pull_at, Instant::min)
     }
+}
+
+/// The names that this target wrote earlier in the same directory, but those that another target has taken over: they are
+/// no longer this one's to remove.
+fn names_before(desired: &Desired, target: &Target, last: Option<&Outcome>) -> Vec<String> {
+    let Some(last) = last.filter(|last| last.dir == target.dir) else { return Vec::new() };
+    let others = || desired.targets.iter().filter(|other| other.id != target.id && other.dir == target.dir);
+    let is_ours = |name: &&String| !others().any(|other| other.names().contains(name));
+    last.names.iter().filter(is_ours).cloned().collect()
 }
 
 async fn pull(mut client: Client) -> Done {

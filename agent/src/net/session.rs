@@ -63,6 +63,8 @@ pub(crate) struct Session {
 struct Holder {
     identity: Identity,
     renew_not_before: Instant,
+    /// Since when the controller has taken this connection.
+    attached_at: Option<Instant>,
 }
 
 /// Why a connection ended.
@@ -76,10 +78,10 @@ enum End {
 impl Session {
     /// Connects for ever, until it is stopped.
     pub(crate) async fn hold(self, identity: Identity, stop: CancellationToken) {
-        let mut holder = Holder { identity, renew_not_before: Instant::now() };
+        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None };
         let mut attempt = 0;
         loop {
-            let started = Instant::now();
+            holder.attached_at = None;
             // Cancel-safe: a connection that is dropped is only lost.
             let end = tokio::select! {
                 biased;
@@ -87,7 +89,9 @@ impl Session {
                 end = self.connect(&mut holder) => end,
             };
             self.link.send_modify(|link| link.client = None);
-            attempt = if started.elapsed() >= GOOD { 0 } else { attempt };
+            // A controller that takes TLS and then hangs is no good connection, however long it took.
+            let was_good = holder.attached_at.is_some_and(|at| at.elapsed() >= GOOD);
+            attempt = if was_good { 0 } else { attempt };
             match end {
                 End::Stopped => return,
                 End::Changed => continue,
@@ -157,6 +161,7 @@ impl Session {
             Err(status) => return End::Lost(client::refusal(&status)),
         };
         info!(controller = holder.identity.controller, "attached");
+        holder.attached_at = Some(Instant::now());
         self.link.send_modify(|link| {
             *link = Link { number: link.number + 1, client: Some(client.clone()), announced: None };
         });

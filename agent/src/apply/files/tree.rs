@@ -275,9 +275,16 @@ impl Tree {
         let temporary = format!(".{name}.new");
         let file = NewFile { name: temporary.clone(), mode: 0o644, owner: None, bytes: bytes.to_vec().into() };
         self.withdraw(&temporary)?;
-        create(&self.dir, &file).map_err(|source| at("write", &self.file_path(name), source))?;
-        let renamed = renameat(&self.dir, &temporary, &self.dir, name);
-        renamed.map_err(|source| at("rename", &self.file_path(name), source))
+        let written = create(&self.dir, &file).map_err(|source| at("write", &self.file_path(name), source));
+        let published = written.and_then(|()| {
+            let renamed = renameat(&self.dir, &temporary, &self.dir, name);
+            renamed.map_err(|source| at("rename", &self.file_path(name), source))
+        });
+        if published.is_err() {
+            // A full disk gets its part back; what matters is the error that was met first.
+            self.withdraw(&temporary).ok();
+        }
+        published
     }
 
     /// Removes a file; one that is gone is fine.

@@ -10,7 +10,7 @@ use crate::host::RealHost;
 use crate::plan::Status;
 use crate::plan::tests::{outcome, target};
 use crate::state::StateDir;
-use crate::target::{KeyType, Target};
+use crate::target::KeyType;
 
 /// Shows what it is set to.
 #[derive(Debug)]
@@ -37,7 +37,9 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::create(&dir.path().join("state")).unwrap();
         let host: Arc<dyn Host> = Arc::new(RealHost);
-        let (handle, room) = room(state.clone(), dir.path().join("policy.toml"), Arc::clone(&host));
+        let policy = dir.path().join("policy.toml");
+        std::fs::write(&policy, "[key]\ncustody = [\"agent\", \"controller\"]\n").unwrap();
+        let (handle, room) = room(state.clone(), policy, Arc::clone(&host));
         let (link_sender, link) = watch::channel(Link::default());
         let clock = Arc::new(Hand(Mutex::new(at(0))));
         let reconciler = Reconciler::load(handle, host, Arc::<Hand>::clone(&clock), link).await.unwrap();
@@ -185,4 +187,34 @@ async fn targets_that_share_a_reload_wait_for_its_reading_and_then_share_one_pas
         read |= matches!(progress, Progress::Read(_));
     }
     assert!(read, "every pass ends with its commands free");
+}
+
+#[test]
+fn a_name_that_another_target_took_over_is_not_removed() {
+    let file = |name: &str| crate::target::TargetFile {
+        content: crate::target::Content::Leaf,
+        name: name.into(),
+        owner: None,
+        mode: 0o644,
+    };
+    let one = Target { id: "a".into(), files: vec![file("kept.pem")], ..target() };
+    let other = Target { id: "b".into(), files: vec![file("moved.pem")], ..target() };
+    let mut last = outcome(&one, Status::Applied, 1, None);
+    (last.wish, last.dir) = ("another".into(), one.dir.clone());
+    last.names = ["kept.pem", "moved.pem", "old.pem"].map(str::to_owned).to_vec();
+    let desired = Desired { targets: vec![one.clone(), other], ..Desired::default() };
+    assert_eq!(names_before(&desired, &one, Some(&last)), ["kept.pem", "old.pem"]);
+    let elsewhere = Target { dir: "/etc/y".into(), ..one };
+    assert!(names_before(&desired, &elsewhere, Some(&last)).is_empty(), "its old directory is not touched");
+}
+
+#[tokio::test]
+async fn no_key_is_made_where_the_policy_keeps_keys_at_the_controller() {
+    let mut bench = Bench::new().await;
+    let policy = bench.state.path().join("../policy.toml");
+    std::fs::write(policy, "[key]\ncustody = [\"controller\"]\n").unwrap();
+    bench.reconciler.hold(desired(slot(true)));
+    bench.look().await;
+    assert!(bench.held().is_empty());
+    assert_eq!(bench.reconciler.key_problems.get("slot-1").unwrap().reason, "POLICY_CUSTODY");
 }
