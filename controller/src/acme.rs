@@ -9,5 +9,6 @@ pub mod http;
 pub mod jws;
 pub mod order;
 pub mod problem;
+mod renewal_info;
 pub(crate) mod session;
 pub mod transport;

@@ -15,5 +15,6 @@ pub mod order;
 pub mod policy;
 pub mod problem;
 pub mod renewal;
+pub mod renewal_info;
 pub mod sealed;
 pub mod target;

@@ -11,7 +11,9 @@ pub(crate) mod departures;
 pub(crate) mod issuance;
 pub(crate) mod jobs;
 pub(crate) mod publish;
+pub(crate) mod renewal_info;
 pub(crate) mod retention;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,11 +62,20 @@ enum Name {
     Deletion,
     Departures,
     Retention,
+    RenewalInfo,
 }
 
 impl Name {
-    const ALL: [Self; 7] =
-        [Self::Accounts, Self::Issuance, Self::Jobs, Self::Publish, Self::Deletion, Self::Departures, Self::Retention];
+    const ALL: [Self; 8] = [
+        Self::Accounts,
+        Self::Issuance,
+        Self::Jobs,
+        Self::Publish,
+        Self::Deletion,
+        Self::Departures,
+        Self::Retention,
+        Self::RenewalInfo,
+    ];
 }
 
 async fn supervise(name: Name, context: Context, stop: CancellationToken) {
@@ -78,6 +89,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Publish => one.spawn(publish::run(context.hub, child)),
             Name::Deletion => one.spawn(deletion::run(context.hub, child)),
             Name::Retention => one.spawn(retention::run(context.hub, child)),
+            Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         if let Some(Err(panic)) = one.join_next().await {

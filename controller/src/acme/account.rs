@@ -189,7 +189,7 @@ impl Acme {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
     }
 
-    async fn session(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
+    pub(super) async fn session(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
         let slot = self.slot(directory);
         let mut slot = slot.lock().await;
         match slot.as_ref() {
@@ -289,13 +289,20 @@ impl Account {
         &self.session.document.facts
     }
 
-    /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses.
+    /// Whether the CA takes orders that name the certificate they replace (RFC 9773 §5).
+    #[must_use]
+    pub fn offers_renewal_info(&self) -> bool {
+        self.session.document.renewal_info.is_some()
+    }
+
+    /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses. `replaces` names the
+    /// certificate that the new one takes the place of, as RFC 9773 §4.1 calls it.
     ///
     /// # Errors
     /// When the server refuses it.
-    pub async fn new_order(&self, identifiers: &[String]) -> Result<AcmeOrder, AcmeError> {
+    pub async fn new_order(&self, identifiers: &[String], replaces: Option<&str>) -> Result<AcmeOrder, AcmeError> {
         let (account, guarded) = self.line().await?;
-        AcmeOrder::create(self.clone(), &account, guarded, identifiers).await
+        AcmeOrder::create(self.clone(), &account, guarded, identifiers, replaces).await
     }
 
     /// Reads an order that was made before, by its URL.
@@ -443,7 +450,7 @@ mod tests {
         let directory = CannedCa::directory();
         let account = acme.account(&directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         ca.next("/order", Canned::Problem(400, "accountDoesNotExist"));
-        let error = account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        let error = account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
         assert!(error.is_account_gone());
         assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ACCOUNT_GONE", Retry::Now));
         ca.lines();

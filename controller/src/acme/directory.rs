@@ -68,6 +68,7 @@ pub(crate) struct DirectoryDocument {
     pub(crate) new_nonce: Uri,
     pub(crate) new_account: Uri,
     pub(crate) key_change: Option<Uri>,
+    pub(crate) renewal_info: Option<Uri>,
     pub(crate) facts: DirectoryFacts,
     origins: BTreeSet<(String, u16)>,
 }
@@ -84,8 +85,9 @@ impl DirectoryDocument {
         for url in [wire.new_account, wire.new_order].into_iter().chain(rest.into_iter().flatten()) {
             origins.extend(origin(&parse_resource(&url)?));
         }
-        let facts = wire.meta.facts(wire.renewal_info.is_some());
-        Ok(Self { uri: uri.clone(), new_nonce, new_account, key_change, facts, origins })
+        let renewal_info = wire.renewal_info.as_deref().map(parse_resource).transpose()?;
+        let facts = wire.meta.facts(renewal_info.is_some());
+        Ok(Self { uri: uri.clone(), new_nonce, new_account, key_change, renewal_info, facts, origins })
     }
 
     /// Whether a request may go to `uri`: https, to the directory's own host and port or one that the directory names.

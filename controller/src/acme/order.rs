@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationHandle, AuthorizationStatus as WireAuthorization, ChallengeStatus, ChallengeType, Error, Identifier,
-    NewOrder, Order, OrderState, OrderStatus as WireOrder,
+    AuthorizationHandle, AuthorizationStatus as WireAuthorization, CertificateIdentifier, ChallengeStatus,
+    ChallengeType, Error, Identifier, NewOrder, Order, OrderState, OrderStatus as WireOrder,
 };
 use proto::text::one_line;
 
@@ -142,11 +142,20 @@ impl AcmeOrder {
         line: &instant_acme::Account,
         guarded: Guarded,
         identifiers: &[String],
+        replaces: Option<&str>,
     ) -> Result<Self, AcmeError> {
         let identifiers: Vec<Identifier> = identifiers.iter().map(|name| identifier(name)).collect();
         let mut turns = NonceTurns::default();
         let order = loop {
-            let result = line.new_order(&NewOrder::new(&identifiers)).await;
+            let wanted = NewOrder::new(&identifiers);
+            let wanted = match replaces.and_then(|id| id.split_once('.')) {
+                Some((issuer_key, serial)) => wanted.replaces(CertificateIdentifier {
+                    authority_key_identifier: issuer_key.into(),
+                    serial: serial.into(),
+                }),
+                None => wanted,
+            };
+            let result = line.new_order(&wanted).await;
             if !turns.again(&result) {
                 break result;
             }
@@ -390,7 +399,7 @@ mod tests {
     #[allow(dead_code, reason = "compiles only if tasks may run these on any thread")]
     fn every_step_may_run_on_any_thread(mut order: AcmeOrder, account: &Account) {
         fn is_send<T: Send>(_: T) {}
-        is_send(account.new_order(&[]));
+        is_send(account.new_order(&[], None));
         is_send(account.resume(""));
         is_send(order.authorizations());
         is_send(order.answer(""));
@@ -405,14 +414,14 @@ mod tests {
     }
 
     async fn order(ca: &CannedCa) -> AcmeOrder {
-        let order = ca.warm_account().await.new_order(&names()).await.unwrap();
+        let order = ca.warm_account().await.new_order(&names(), None).await.unwrap();
         ca.lines();
         order
     }
 
     /// The whole road of one certificate on a warm account.
     async fn issue(account: &Account) -> String {
-        let mut order = account.new_order(&names()).await.unwrap();
+        let mut order = account.new_order(&names(), None).await.unwrap();
         let authorizations = order.authorizations().await.unwrap();
         assert_eq!(authorizations[0].identifier, "h1.example.test");
         order.answer("h1.example.test").await.unwrap();
@@ -449,7 +458,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         let names = names();
-        let orders = futures_util::future::join_all((0..8).map(|_order| account.new_order(&names))).await;
+        let orders = futures_util::future::join_all((0..8).map(|_order| account.new_order(&names, None))).await;
         for order in orders {
             order.unwrap().refresh().await.unwrap();
         }
@@ -607,7 +616,7 @@ mod tests {
     async fn names_and_addresses_are_different_identifiers() {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
-        account.new_order(&["*.example.test".to_owned(), "2001:db8::1".to_owned()]).await.unwrap();
+        account.new_order(&["*.example.test".to_owned(), "2001:db8::1".to_owned()], None).await.unwrap();
         let payload = ca.asked().pop().unwrap().payload;
         let expected = json!([{"type": "dns", "value": "*.example.test"}, {"type": "ip", "value": "2001:db8::1"}]);
         assert_eq!(payload["identifiers"], expected);

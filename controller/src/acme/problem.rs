@@ -150,6 +150,8 @@ pub enum Step {
     Finalize,
     /// Downloading the certificate.
     Certificate,
+    /// Asking when to renew (RFC 9773).
+    RenewalInfo,
 }
 
 impl fmt::Display for Step {
@@ -165,6 +167,7 @@ impl fmt::Display for Step {
             Self::Challenge(identifier) => return write!(f, "the challenge for {identifier}"),
             Self::Finalize => "the CSR",
             Self::Certificate => "the certificate",
+            Self::RenewalInfo => "when to renew",
         })
     }
 }
@@ -375,13 +378,31 @@ impl AcmeError {
         }
     }
 
+    /// Whether a new order that names its predecessor may have been refused, or misunderstood, for that: it was replaced
+    /// already, belongs to another account, or is not known (RFC 9773 §5). Then the order is asked for once without.
+    #[must_use]
+    pub fn is_replaces_refused(&self) -> bool {
+        match self {
+            Self::Refused { attempt, problem, .. } => {
+                attempt.step == Step::NewOrder
+                    && (matches!(problem.kind.as_str(), "alreadyReplaced" | "malformed" | "unauthorized" | "conflict")
+                        || matches!(problem.status, Some(404 | 409)))
+            }
+            // The answer does not repeat it: such a CA takes no notice of it.
+            Self::Protocol { attempt, .. } => attempt.step == Step::NewOrder,
+            _ => false,
+        }
+    }
+
     /// Whether what is gone is the order, or what belongs to it: not the directory, not the account.
     #[must_use]
     pub fn is_order_gone(&self) -> bool {
         let (Self::Refused { attempt, .. } | Self::Http { attempt, .. }) = self else { return false };
         let of_order = match &attempt.step {
             Step::Order | Step::Authorization | Step::Challenge(_) | Step::Finalize | Step::Certificate => true,
-            Step::Directory | Step::Account | Step::Contacts | Step::KeyChange | Step::NewOrder => false,
+            Step::Directory | Step::Account | Step::Contacts | Step::KeyChange | Step::NewOrder | Step::RenewalInfo => {
+                false
+            }
         };
         of_order && self.is_not_found()
     }

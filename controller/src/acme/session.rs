@@ -148,6 +148,21 @@ impl Session {
         reply.check(&method, &uri)
     }
 
+    /// Asks for a document that needs no account: one GET.
+    pub(crate) async fn get(&self, uri: Uri, step: Step) -> Result<(Bytes, Answer), AcmeError> {
+        let attempt = Attempt { ca: self.ca(), step };
+        let last = LastAnswer::default();
+        let mut request = Request::new(BodyWrapper::default());
+        *request.uri_mut() = uri;
+        let reply = self.exchange(request, &last).await;
+        let retry_after = last.get().and_then(|answer| answer.retry_after);
+        let reply = reply.map_err(|source| AcmeError::http(attempt.clone(), source, retry_after))?;
+        match reply.problem().filter(|_| !reply.answer.status.is_success()) {
+            Some(problem) => Err(AcmeError::refused(attempt, &problem, Some(reply.answer))),
+            None => Ok((reply.body, reply.answer)),
+        }
+    }
+
     /// Moves the nonce of an answer into the pool, newest last; instant-acme then asks for one before each POST.
     fn absorb_nonce(&self, mut reply: Reply) -> Reply {
         if let Some(nonce) = reply.parts.headers.remove(REPLAY_NONCE).filter(|nonce| nonce.len() <= NONCE_CHARS_MAX) {
@@ -292,7 +307,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         ca.next("/order", canned);
-        let error = account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        let error = account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
         let problem = error.problem();
         assert!(
             !problem.hint.is_empty() && !problem.cause.is_empty() && problem.message.contains("ca.test"),
@@ -365,7 +380,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         ca.forget_nonces();
-        account.new_order(&["h1.example.test".to_owned()]).await.unwrap();
+        account.new_order(&["h1.example.test".to_owned()], None).await.unwrap();
         assert_eq!(ca.lines(), ["POST /order", "POST /order"]);
     }
 
@@ -375,12 +390,12 @@ mod tests {
         let account = ca.warm_account().await;
         let names = ["h1.example.test".to_owned()];
         let four_orders = async || {
-            let orders = futures_util::future::join_all((0..4).map(|_order| account.new_order(&names))).await;
+            let orders = futures_util::future::join_all((0..4).map(|_order| account.new_order(&names, None))).await;
             assert!(orders.iter().all(Result::is_ok));
         };
         four_orders().await;
         ca.forget_nonces();
-        account.new_order(&names).await.unwrap();
+        account.new_order(&names, None).await.unwrap();
         ca.lines();
         four_orders().await;
         let posts = ca.lines().iter().filter(|line| line.starts_with("POST")).count();
@@ -395,7 +410,7 @@ mod tests {
             for _refusal in 0..refusals {
                 ca.next("/order", Canned::Problem(400, "badNonce"));
             }
-            let result = account.new_order(&["h1.example.test".to_owned()]).await;
+            let result = account.new_order(&["h1.example.test".to_owned()], None).await;
             assert_eq!(ca.lines(), vec!["POST /order"; posts], "always with the nonce of the refusal");
             match result {
                 Ok(_) => assert!(is_ok),
@@ -449,7 +464,7 @@ mod tests {
         use_account().await;
         assert_eq!(ca.lines(), ["GET /dir"]);
         ca.next("/order", Canned::Problem(404, "malformed"));
-        account.new_order(&["h1.example.test".to_owned()]).await.unwrap_err();
+        account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
         use_account().await;
         clock.forward(12);
         use_account().await;

@@ -14,14 +14,20 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The share of the step that jitter may add.
 const JITTER_SHARE: f64 = 0.1;
 
+/// Returns how long to wait after so many consecutive failures, without jitter.
+#[must_use]
+pub fn ladder(failures: u32) -> Duration {
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(STEPS.len() - 1);
+    STEPS.get(index).copied().unwrap_or(WAIT_MIN)
+}
+
 /// Returns when attempt number `failures` + 1 may start.
 ///
 /// `failures` counts consecutive failures, this one included. `retry_after` is the CA's word and always wins when longer.
 /// `jitter` is between 0 and 1.
 #[must_use]
 pub fn retry_at(now: Timestamp, failures: u32, retry_after: Option<Duration>, jitter: f64) -> Timestamp {
-    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(STEPS.len() - 1);
-    let step = STEPS.get(index).copied().unwrap_or(WAIT_MIN);
+    let step = ladder(failures);
     let step = step + step.mul_f64(JITTER_SHARE * jitter.clamp(0.0, 1.0));
     let wait = retry_after.map_or(step, |asked| asked.min(RETRY_AFTER_MAX).max(step));
     after(now, wait.max(WAIT_MIN))

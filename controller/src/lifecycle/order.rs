@@ -20,6 +20,7 @@ use super::certificate::{Certificate, Custody, KeySlot};
 use super::issuer::Issuer;
 use super::problem::Problem;
 use super::renewal::{Due, Reason, due};
+use super::renewal_info::RenewalInfo;
 
 /// How long an order waits for responders that are connected but do not serve the token yet (design §4 row 6).
 pub const RESPONDERS_WAIT: Duration = Duration::from_secs(30);
@@ -92,6 +93,7 @@ impl Order {
             issuer_id: wanted.issuer_id.clone(),
             ca_status: CaStatus::Pending,
             authorizations: Vec::new(),
+            replaces_refused: same.is_some_and(|order| order.replaces_refused),
             registered_again: false,
             visible: false,
             polls: 0,
@@ -198,6 +200,9 @@ pub struct Order {
     pub ca_status: CaStatus,
     /// Its authorizations.
     pub authorizations: Vec<Authorization>,
+    /// The CA refused to take this order as the successor of the version before: it is asked without (RFC 9773 §5).
+    #[serde(default)]
+    pub replaces_refused: bool,
     /// The account was registered again in this attempt, because the CA did not know it: not twice.
     pub registered_again: bool,
     /// Whether the visible check passed in this attempt.
@@ -241,6 +246,8 @@ pub struct Responder {
 pub struct Facts<'a> {
     /// The certificate.
     pub certificate: &'a Certificate,
+    /// What the CA says about renewing its current version.
+    pub renewal_info: Option<&'a RenewalInfo>,
     /// Its latest order.
     pub order: Option<&'a Order>,
     /// The order's key slot.
@@ -290,7 +297,7 @@ pub enum Step {
 #[must_use]
 pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
     let Some(order) = facts.order.filter(|order| order.phase != Phase::Completed) else {
-        return match due(facts.certificate, now) {
+        return match due(facts.certificate, facts.renewal_info, now) {
             Due::Now(reason) => Step::Begin(reason),
             Due::At(at) => Step::Sleep(Some(at)),
             Due::Never => Step::Sleep(None),

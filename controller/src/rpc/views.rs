@@ -55,7 +55,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
     let record = &bundle.certificate.value;
     let wanted = &record.specification;
     let order = bundle.order.as_ref().map(|order| &order.value);
-    let renew_at = record.current.as_ref().filter(|_| record.auto_renew && !record.purging).map(renewal::renew_at);
+    let planned = renewal::planned(record, bundle.renewal_info());
     wire::Certificate {
         id: record.id.clone(),
         revision: bundle.certificate.revision,
@@ -70,12 +70,8 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         status: status(bundle, now).word().to_owned(),
         deployment: deployment(bundle).word().to_owned(),
         issues: issues(hub, names, bundle, now),
-        renew_at: to_wire(renew_at),
-        renew_reason: if renew_at.is_some() {
-            renewal::Reason::LifetimeFraction.word().to_owned()
-        } else {
-            String::new()
-        },
+        renew_at: to_wire(planned.map(|planned| planned.at)),
+        renew_reason: planned.map_or_else(String::new, |planned| planned.reason.word().to_owned()),
         current: record.current.as_ref().map(current),
         targets: bundle
             .targets

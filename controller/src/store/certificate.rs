@@ -11,6 +11,7 @@ use super::tables::Table;
 use crate::lifecycle::certificate::{Certificate, KeySlot, Version};
 use crate::lifecycle::desired::Name;
 use crate::lifecycle::order::Order;
+use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
 
 /// Most versions listed of one certificate.
@@ -48,6 +49,14 @@ impl Record for Order {
     }
 }
 
+impl Record for RenewalInfo {
+    const TABLE: Table = Table::RenewalInfo;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.certificate_id, self.version_id)
+    }
+}
+
 impl Record for Target {
     const TABLE: Table = Table::Target;
 
@@ -69,6 +78,8 @@ impl Record for TargetState {
 pub struct Bundle {
     /// The certificate.
     pub certificate: Versioned<Certificate>,
+    /// What the CA says about renewing its current version.
+    pub renewal_info: Option<Versioned<RenewalInfo>>,
     /// Its latest order.
     pub order: Option<Versioned<Order>>,
     /// The slots of the order and of the current version.
@@ -83,6 +94,12 @@ impl Bundle {
     pub fn order_slot(&self) -> Option<&Versioned<KeySlot>> {
         let id = self.order.as_ref()?.value.key_slot_id.as_ref()?;
         self.slots.iter().find(|slot| slot.value.id == *id)
+    }
+
+    /// What the CA says about renewing its current version.
+    #[must_use]
+    pub fn renewal_info(&self) -> Option<&RenewalInfo> {
+        self.renewal_info.as_ref().map(|info| &info.value)
     }
 
     /// The ids of the agents that answer its challenges, each once.
@@ -114,6 +131,10 @@ impl Bundle {
 /// Reads one bundle.
 pub(crate) fn bundle(snapshot: &Snapshot<'_>, certificate_id: &str) -> Result<Option<Bundle>, EngineError> {
     let Some(certificate) = snapshot.load::<Certificate>(certificate_id)? else { return Ok(None) };
+    let renewal_info = match &certificate.value.current {
+        Some(current) => snapshot.load::<RenewalInfo>(&format!("{certificate_id}/{}", current.version_id))?,
+        None => None,
+    };
     let order = snapshot.load::<Order>(certificate_id)?;
     let mut slot_ids: Vec<&str> = Vec::new();
     slot_ids.extend(order.as_ref().and_then(|order| order.value.key_slot_id.as_deref()));
@@ -129,7 +150,7 @@ pub(crate) fn bundle(snapshot: &Snapshot<'_>, certificate_id: &str) -> Result<Op
         let state = snapshot.load::<TargetState>(&target.value.key())?;
         targets.push((target, state));
     }
-    Ok(Some(Bundle { certificate, order, slots, targets }))
+    Ok(Some(Bundle { certificate, renewal_info, order, slots, targets }))
 }
 
 fn agent_bundles(snapshot: &Snapshot<'_>, agent_id: &str) -> Result<Vec<Bundle>, EngineError> {

@@ -18,6 +18,8 @@ pub enum Table {
     Order,
     /// Where and how on one agent, by id.
     Target,
+    /// What a CA says about renewing a version, by certificate id / version id.
+    RenewalInfo,
     /// What an agent reported of a target, by target id.
     TargetState,
     /// Enrolled agents, by id.
@@ -63,6 +65,7 @@ impl Table {
             Self::KeySlot => "key_slot",
             Self::Order => "order",
             Self::Target => "target",
+            Self::RenewalInfo => "renewal_info",
             Self::TargetState => "target_state",
             Self::Agent => "agent",
             Self::AgentName => "agent_name",

@@ -283,7 +283,8 @@ pub(crate) async fn forget(context: &Context, issuer_id: &str) -> Result<(), Acc
     Ok(())
 }
 
-fn directory(issuer: &Issuer) -> Directory {
+/// Where an issuer's CA is, and whom to believe that it is the one.
+pub(super) fn directory(issuer: &Issuer) -> Directory {
     let roots = issuer.root_pem.clone().map_or(TrustRoots::System, TrustRoots::Pem);
     Directory { url: issuer.directory.clone(), roots }
 }

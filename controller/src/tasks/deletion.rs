@@ -17,7 +17,7 @@ use crate::store::records::Changes;
 use crate::store::tables::Table;
 
 /// Tables whose keys begin with a certificate's id.
-const HANGING: [Table; 4] = [Table::Target, Table::TargetState, Table::Version, Table::KeySlot];
+const HANGING: [Table; 5] = [Table::Target, Table::TargetState, Table::Version, Table::KeySlot, Table::RenewalInfo];
 /// Keys removed per batch (a batch holds at most 64).
 const CHUNK: usize = 50;
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Context;
+use super::schedule::Schedule;
 use crate::acme::order::AcmeOrder;
 use crate::lifecycle::backoff::after;
 use crate::lifecycle::problem::chain;
@@ -25,8 +26,6 @@ use crate::lifecycle::problem::chain;
 const PARALLEL_MAX: usize = 32;
 /// All certificates are looked at this often, whatever rings.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
-/// The wall clock may leap (suspend, NTP): look at it at least this often.
-const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// After a failure of our own store.
 const STORE_RETRY: Duration = Duration::from_secs(10);
 /// After a bug of ours: it will most likely happen again.
@@ -40,13 +39,6 @@ struct Looked {
     order: Option<AcmeOrder>,
     /// When to look again by itself.
     next: Option<Timestamp>,
-}
-
-/// Certificates by when to look at them next.
-#[derive(Debug, Default)]
-struct Schedule {
-    times: BTreeSet<(Timestamp, String)>,
-    by_id: HashMap<String, Timestamp>,
 }
 
 /// Looks at certificates until `stop`.
@@ -132,31 +124,6 @@ impl Desk {
     }
 }
 
-impl Schedule {
-    fn set(&mut self, id: String, at: Timestamp) {
-        self.clear(&id);
-        self.times.insert((at, id.clone()));
-        self.by_id.insert(id, at);
-    }
-
-    fn clear(&mut self, id: &str) {
-        if let Some(at) = self.by_id.remove(id) {
-            self.times.remove(&(at, id.to_owned()));
-        }
-    }
-
-    fn take_due(&mut self, now: Timestamp) -> Vec<String> {
-        let due: Vec<String> = self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect();
-        due.iter().for_each(|id| self.clear(id));
-        due
-    }
-
-    fn pause(&self, now: Timestamp) -> Duration {
-        let first = self.times.first().map(|(at, _)| at.duration_since(now));
-        first.map_or(CLOCK_LOOK_EVERY, |wait| wait.try_into().unwrap_or(Duration::ZERO).min(CLOCK_LOOK_EVERY))
-    }
-}
-
 /// Does step after step until there is nothing to do at this moment.
 async fn look(context: Context, id: String, mut order: Option<AcmeOrder>) -> Looked {
     loop {
@@ -173,26 +140,5 @@ async fn look(context: Context, id: String, mut order: Option<AcmeOrder>) -> Loo
                 return Looked { id, order, next };
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    #[test]
-    fn a_certificate_is_in_the_schedule_once() {
-        let mut schedule = Schedule::default();
-        schedule.set("a".into(), at(10));
-        schedule.set("a".into(), at(20));
-        schedule.set("b".into(), at(15));
-        assert_eq!(schedule.take_due(at(12)), Vec::<String>::new());
-        assert_eq!(schedule.pause(at(10)), Duration::from_secs(5));
-        assert_eq!(schedule.take_due(at(20)), ["b", "a"]);
-        assert_eq!(schedule.pause(at(10)), CLOCK_LOOK_EVERY);
     }
 }

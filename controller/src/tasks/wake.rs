@@ -17,6 +17,8 @@ pub struct Wake {
     pub jobs: Bell,
     /// Agents whose stream ended, for `tasks/departures`.
     pub gone: Bell,
+    /// Certificates for `tasks/renewal_info`.
+    pub renewals: Bell,
     /// Issuers for `tasks/accounts`.
     pub issuers: Bell,
 }

@@ -67,6 +67,7 @@ pub fn reason(word: &str) -> &str {
         "specification_changed" => "its specification changed",
         "revoked" => "it was revoked",
         "key_lost" => "its key was lost",
+        "renewal_info" => "its CA asked for it",
         "lifetime_fraction" => "its lifetime runs out",
         "operator_asked" => "an operator asked",
         other => other,

@@ -102,6 +102,7 @@ impl Scene {
     fn next(&self, now: Timestamp) -> Step {
         let facts = Facts {
             certificate: &self.certificate,
+            renewal_info: None,
             order: self.order.as_ref(),
             slot: self.slot.as_ref(),
             key_agent: self.agents.iter().find(|agent| agent.agent_id == "1"),
@@ -336,7 +337,8 @@ fn a_completed_order_sleeps_until_renewal_and_a_purge_for_ever() {
         revoked_at: None,
         revoked_reason: None,
     });
-    assert_eq!(scene.next(hours(1)), Step::Sleep(Some(hours(60 * 24))));
+    let planned = super::super::renewal::planned(&scene.certificate, None).unwrap().at;
+    assert_eq!(scene.next(hours(1)), Step::Sleep(Some(planned)));
     assert_eq!(scene.next(hours(60 * 24)), Step::Begin(Reason::LifetimeFraction));
     scene.certificate.purging = true;
     assert_eq!(scene.next(hours(60 * 24)), Step::Sleep(None));

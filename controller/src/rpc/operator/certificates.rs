@@ -63,6 +63,8 @@ pub(crate) async fn update(
     } else {
         hub.store.commit(changes).await?;
         hub.wake.certificates.ring(&before.id);
+        // Renewal switched on again: its CA may have moved the window meanwhile.
+        hub.wake.renewals.ring(&before.id);
         wanted.iter().for_each(|id| hub.wake.agents.ring(id));
         let certificate = views::certificate(hub, &Names::read(hub).await?, &fresh);
         wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() }

@@ -40,6 +40,7 @@ pub(crate) async fn create(
     let (certificate, target) = parse(hub, &request).await?;
     let bundle = Bundle {
         certificate: Versioned { revision: 0, value: certificate },
+        renewal_info: None,
         order: None,
         slots: Vec::new(),
         targets: target.into_iter().map(|target| (Versioned { revision: 0, value: target }, None)).collect(),

@@ -158,8 +158,8 @@ fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Optio
 
 fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {
     let record = &bundle.certificate.value;
-    let current = record.current.as_ref().filter(|_| record.auto_renew && !record.purging)?;
-    Some((renewal::renew_at(current), record.name.clone()))
+    let planned = renewal::planned(record, bundle.renewal_info())?;
+    Some((planned.at, record.name.clone()))
 }
 
 fn weeks(bundles: &[Bundle], now: Timestamp) -> Vec<u32> {

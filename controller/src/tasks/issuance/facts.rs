@@ -52,6 +52,7 @@ impl Gathered {
     pub(super) fn decide(&self, now: Timestamp) -> Step {
         let facts = Facts {
             certificate: &self.bundle.certificate.value,
+            renewal_info: self.bundle.renewal_info(),
             order: self.bundle.order.as_ref().map(|order| &order.value),
             slot: self.bundle.order_slot().map(|slot| &slot.value),
             key_agent: self.key_agent.as_ref(),

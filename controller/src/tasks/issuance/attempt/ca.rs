@@ -2,12 +2,15 @@
 //! the CA before anything is sent twice.
 
 use super::{Attempt, StepError};
+use crate::acme::account::Account;
 use crate::acme::order::{AcmeOrder, AuthorizationFacts, AuthorizationStatus, OrderFacts, OrderStatus};
 use crate::lifecycle::backoff::poll_at;
+use crate::lifecycle::certificate::CurrentVersion;
+use crate::lifecycle::event::Severity;
 use crate::lifecycle::order::{Authorization, AuthorizationState, CaStatus, Order, Phase};
 use crate::lifecycle::problem::Problem;
 use crate::store::records::{Changes, Versioned};
-use crate::tasks::accounts;
+use crate::tasks::{accounts, renewal_info};
 
 /// The conversation about an order.
 struct Resumed<'h> {
@@ -41,11 +44,38 @@ impl Attempt<'_> {
     pub(super) async fn create_order(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
         let mut record = self.order()?;
         let account = accounts::account(self.context, &record.value.issuer_id).await?;
-        let order = account.new_order(&record.value.identifiers).await?;
+        let replaces = self.replaces(&record.value, &account).await?;
+        let order = match account.new_order(&record.value.identifiers, replaces.as_deref()).await {
+            Ok(order) => order,
+            Err(error) if replaces.is_some() && error.is_replaces_refused() => {
+                // Kept before it is asked for without, so that a crash in between does not ask with it again.
+                record.value.replaces_refused = true;
+                let message = "the CA does not take the order as a replacement; it is asked for without";
+                let event = self.event("order.created", message).with_problem(Severity::Info, error.problem());
+                return self.save(&record, Changes::new().event(&event)).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         record.value.order_url = Some(order.url().to_owned());
-        let event = self.event("order.created", format!("the CA opened {}", order.url()));
+        let serial = self.certificate().current.as_ref().filter(|_| replaces.is_some()).map(|current| &current.serial);
+        let successor = serial.map(|serial| format!(", which replaces {serial}")).unwrap_or_default();
+        let event = self.event("order.created", format!("the CA opened {}{successor}", order.url()));
         *handle = Some(order);
         self.save(&record, Changes::new().event(&event)).await
+    }
+
+    /// What the order says it replaces (RFC 9773 §5): the current version, where the same issuer made it and it shares a
+    /// name with the order.
+    async fn replaces(&self, order: &Order, account: &Account) -> Result<Option<String>, StepError> {
+        let shares = |current: &CurrentVersion| {
+            current.issuer_id == order.issuer_id
+                && current.identifiers.iter().any(|one| order.identifiers.contains(one))
+        };
+        let replaceable = self.certificate().current.as_ref().is_some_and(shares);
+        if !replaceable || order.replaces_refused || !account.offers_renewal_info() {
+            return Ok(None);
+        }
+        Ok(renewal_info::renewal_id(self.context, self.certificate()).await?)
     }
 
     pub(super) async fn read_authorizations(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {

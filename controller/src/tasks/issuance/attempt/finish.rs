@@ -41,6 +41,7 @@ impl Attempt<'_> {
         let mut order = self.order()?;
         order.value.enter(Phase::Completed, now);
         order.value.failures = 0;
+        order.value.replaces_refused = false;
         order.value.error = None;
         order.value.retry_at = None;
         let mut certificate = self.gathered.bundle.certificate.clone();
@@ -55,8 +56,13 @@ impl Attempt<'_> {
             version.facts.serial, version.facts.issuer_cn, version.facts.not_after
         );
         let event = self.event("version.issued", message);
+        if let Some(before) = &self.certificate().current {
+            let known = format!("{}/{}", version.certificate_id, before.version_id);
+            changes = changes.delete_raw(Table::RenewalInfo, &known);
+        }
         self.save(&order, changes.event(&event)).await?;
         self.wake_agents();
+        self.context.hub.wake.renewals.ring(&version.certificate_id);
         Ok(())
     }
 
