@@ -69,9 +69,14 @@ const SCHEDULING: [&str; 5] = ["renewal", "backoff", "order", "desired", "certif
 /// Spellings of a number of days.
 const DAYS: [&str; 8] = ["86400", "86_400", "86_400_000", "days(", "_days", "DAYS", "hours(24", "24 * "];
 /// Numbers of days that are right: file, what the line contains, why.
-const DAYS_ALLOWED: [(&str, &str, &str); 3] = [
+const DAYS_ALLOWED: [(&str, &str, &str); 4] = [
     ("controller/src/lifecycle/backoff.rs", "from_secs(24 * 3_600)", "A12: the last wait of the series is a day"),
     ("controller/src/lifecycle/backoff.rs", "RETRY_AFTER_MAX", "a CA's Retry-After is not believed beyond a week"),
+    (
+        "controller/src/lifecycle/renewal_info.rs",
+        "ASK_AGAIN_MAX",
+        "A13: how seldom a CA is asked, not when it is renewed",
+    ),
     ("controller/src/lifecycle/renewal.rs", "SHORT_LIFETIME", "A13: half of a life shorter than 10 days"),
 ];
 
