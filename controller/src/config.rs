@@ -67,7 +67,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub master_key: Option<PathBuf>,
     /// Address that agents are told, as they see it
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub advertise: Option<String>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -87,6 +87,17 @@ impl Serve {
         let listen =
             Some(self.listen).filter(|address| !address.ip().is_unspecified()).map(|address| address.to_string());
         self.advertise.clone().or(listen)
+    }
+}
+
+/// What agents are told must be something they can connect to.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(1..) if is_plain => Ok(text.to_owned()),
+        _ => Err("expected HOST:PORT as agents see it, for example certs.example.com:7443".to_owned()),
     }
 }
 
@@ -174,6 +185,17 @@ mod tests {
         assert_eq!(serve(&["--listen", "[::]:7443"]).advertised(), None);
         assert_eq!(serve(&["--listen", "192.0.2.1:7443"]).advertised().unwrap(), "192.0.2.1:7443");
         assert_eq!(serve(&["--listen", "[::]:7443", "--advertise", "ctl:7443"]).advertised().unwrap(), "ctl:7443");
+    }
+
+    #[test]
+    fn what_agents_are_told_has_a_host_and_a_port() {
+        for text in ["foo", "foo:", ":7443", "foo:0", "foo:99999", "http://foo:7443", "foo bar:1"] {
+            let error = host_and_port(text).unwrap_err();
+            assert!(error.contains("HOST:PORT"), "{text}: {error}");
+        }
+        for text in ["certs.example.com:7443", "[2001:db8::1]:7443", "192.0.2.1:1"] {
+            assert_eq!(host_and_port(text).unwrap(), text);
+        }
     }
 
     #[test]

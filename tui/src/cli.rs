@@ -168,9 +168,8 @@ fn usage(error: &clap::Error, console: &mut Console) -> u8 {
 }
 
 fn report(error: &ClientError, format: Format, console: &mut Console) -> u8 {
-    console.note(&failure::text(error));
-    if format == Format::Json {
-        console.note(&failure::json(error));
-    }
+    // One form only, so that a program can read all of stderr.
+    let words = if format == Format::Json { failure::json(error) } else { failure::text(error) };
+    console.note(&words);
     error.kind.exit_code()
 }

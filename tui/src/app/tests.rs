@@ -265,6 +265,9 @@ fn losing_the_connection_keeps_the_screen_and_takes_nothing() {
     desk.lose();
     assert!(desk.model.layers.is_empty(), "the question is closed");
     desk.shows("the question was closed");
+    desk.keys("1");
+    desk.shows("READ ONLY: the copy from 21:30:00Z");
+    desk.keys("2");
     desk.shows("OFFLINE");
     desk.shows("READ ONLY: the copy from 21:30:00Z");
     desk.shows("shop.example.test");

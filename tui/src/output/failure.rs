@@ -65,7 +65,7 @@ pub(crate) fn text(error: &ClientError) -> String {
     lines.join("\n")
 }
 
-/// Returns one line of JSON: always the last line on stderr.
+/// Returns one line of JSON.
 pub(crate) fn json(error: &ClientError) -> String {
     let view = ErrorView {
         api_version: API_VERSION,

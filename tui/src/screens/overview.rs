@@ -107,7 +107,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
     }
     let height = attention_height(model);
     let shown = format!("Needs attention ({})", counts.attention_total);
-    let inner = panel(buf, part(area, 0, height), model.theme, &shown, "most urgent first");
+    let mark = view::read_only_mark(model).map_or_else(|| "most urgent first".into(), |mark| mark.content);
+    let inner = panel(buf, part(area, 0, height), model.theme, &shown, mark.trim());
     let cursor = attention(model, inner, buf);
     boxes(model, counts, part(area, height, COUNTS_HEIGHT), buf);
     weeks(model, counts, part(area, height + COUNTS_HEIGHT, WEEKS_HEIGHT), buf);
@@ -135,8 +136,14 @@ fn attention(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
                 format!(" Next renewal: {name} in {}.", until(model.now, counts.next_renewal_at))
             },
         );
-        let glyph = Span::styled(model.theme.glyph(State::Ok), model.theme.state(State::Ok));
-        put(buf, area, 1, &Line::from(vec![Span::raw("  "), glyph, Span::raw(format!(" Nothing needs you.{next}"))]));
+        // Without a connection it is only what was true when it ended.
+        let mark = view::read_only_mark(model);
+        let (state, words) = match mark {
+            Some(_) => (State::Warn, "Nothing needed you then; what is now is not known."),
+            None => (State::Ok, "Nothing needs you."),
+        };
+        let glyph = Span::styled(model.theme.glyph(state), model.theme.state(state));
+        put(buf, area, 1, &Line::from(vec![Span::raw("  "), glyph, Span::raw(format!(" {words}{next}"))]));
         return None;
     }
     let columns =
