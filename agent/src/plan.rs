@@ -95,7 +95,7 @@ pub(crate) struct Step {
 /// The single next step of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetStep {
-    /// No version exists yet.
+    /// No version exists yet, or it is paused.
     Nothing,
     /// The wish was fulfilled.
     Keep,
@@ -109,7 +109,7 @@ pub(crate) enum TargetStep {
 
 /// Decides the next step of one target.
 pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp) -> TargetStep {
-    if target.version.is_none() && !target.purge {
+    if target.hold || (target.version.is_none() && !target.purge) {
         return TargetStep::Nothing;
     }
     let step = |attempt| if target.purge { TargetStep::Purge { attempt } } else { TargetStep::Apply { attempt } };
@@ -202,6 +202,7 @@ pub(crate) mod tests {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            hold: false,
         }
     }
 
@@ -229,6 +230,20 @@ pub(crate) mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_pause_begins_nothing_and_is_no_reason_to_deploy_again_once_it_is_lifted() {
+        let one = target();
+        let held = Target { hold: true, ..one.clone() };
+        let check = |last: Option<&Outcome>, step| {
+            assert_eq!(next_step(&held, last, at(10_000)), TargetStep::Nothing);
+            assert_eq!(next_step(&one, last, at(10_000)), step);
+        };
+        check(None, TargetStep::Apply { attempt: 1 });
+        check(Some(&outcome(&one, Status::Applied, 1, None)), TargetStep::Keep);
+        check(Some(&outcome(&one, Status::Failed, 1, Some(at(5)))), TargetStep::Apply { attempt: 2 });
+        assert_eq!(held.digest(), one.digest());
     }
 
     #[test]

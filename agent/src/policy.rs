@@ -483,6 +483,7 @@ mod tests {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            hold: false,
         }
     }
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::problem::Problem;
 
 /// What a desired item may require of this agent.
-pub(crate) const FEATURES: &[&str] = &["http01-standalone", "http01-webroot", "verify-tls", "purge"];
+pub(crate) const FEATURES: &[&str] = &["http01-standalone", "http01-webroot", "verify-tls", "purge", "hold"];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
 /// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
@@ -61,6 +61,9 @@ pub(crate) struct Target {
     pub(crate) verify: Vec<Endpoint>,
     pub(crate) deploy_wish: u64,
     pub(crate) purge: bool,
+    /// Paused: keep what is there and begin nothing. No part of the wish: a pause is no reason to deploy again.
+    #[serde(skip)]
+    pub(crate) hold: bool,
 }
 
 /// One issued leaf, by name and fingerprint.
@@ -292,6 +295,7 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         verify: item.verify.iter().map(|endpoint| self::endpoint(endpoint, &first)).collect::<Result<_, _>>()?,
         deploy_wish: item.deploy_wish,
         purge: item.purge,
+        hold: item.hold,
         identifiers,
     })
 }

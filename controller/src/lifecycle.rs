@@ -12,6 +12,7 @@ pub mod identifier;
 pub mod issuer;
 pub mod job;
 pub mod order;
+pub mod pause;
 pub mod policy;
 pub mod problem;
 pub mod renewal;

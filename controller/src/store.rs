@@ -10,6 +10,7 @@ pub mod issuer;
 pub mod job;
 pub mod master_key;
 mod migrate;
+pub mod pause;
 pub mod records;
 pub mod seal;
 pub mod tables;

@@ -22,6 +22,8 @@ mod issuers;
 mod lifetime;
 #[path = "sim/partition.rs"]
 mod partition;
+#[path = "sim/pause.rs"]
+mod pause;
 #[path = "sim/renewal.rs"]
 mod renewal;
 #[path = "sim/road.rs"]

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Job, PendingEnrollment, WhoamiResponse};
+use proto::operator::v1::{Agent, Certificate, Job, Pause, PendingEnrollment, WhoamiResponse};
 use proto::types::v1::Problem;
 
 use crate::app::call::{Call, Reply};
@@ -81,6 +81,8 @@ pub(crate) enum Msg {
     },
     /// The controller's revision; larger means that something changed.
     Watched(u64),
+    /// Whether everything is paused, and by whom.
+    Paused(Option<Pause>),
     /// An answer.
     Reply {
         /// The request's number.
@@ -150,6 +152,8 @@ pub(crate) struct Model {
     pub(crate) heard_at: Option<Timestamp>,
     /// The controller's revision.
     pub(crate) revision: u64,
+    /// The kill switch, while it is pulled.
+    pub(crate) pause: Option<Pause>,
     /// Keys handled, for tests.
     pub(crate) keys_handled: u64,
     /// What shows.
@@ -208,6 +212,7 @@ impl Model {
             link: Link::default(),
             heard_at: None,
             revision: 0,
+            pause: None,
             keys_handled: 0,
             place: Place::Overview,
             back: Vec::new(),
@@ -384,6 +389,10 @@ pub(crate) fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
                 model.read_soon()
             }
         }
+        Msg::Paused(pause) => {
+            model.pause = pause;
+            Vec::new()
+        }
         Msg::Reply { id, took, result } => match model.running.remove(&id) {
             Some(call) => reply::take(model, call, took, result),
             None => Vec::new(),
@@ -464,6 +473,7 @@ fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
 
 /// Says why an action cannot be taken now.
 pub(crate) fn refuse(model: &mut Model, action: Action, why: &str) {
-    let what = crate::keys::binding(model.context(), action).map_or("", |row| row.hint);
+    let what = crate::keys::binding(model.context(), action);
+    let what = what.map_or("", |row| if row.hint.is_empty() { row.help } else { row.hint });
     model.notices.say(model.now, State::Warn, format!("{what}: not now, {why}"));
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod issuers;
 mod jobs;
 mod local;
+mod pause;
 mod session;
 mod target_options;
 mod targets;
@@ -61,6 +62,10 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Holds everything still: no orders, no deployments
+    Pause(pause::PauseAll),
+    /// Lifts the pause of everything
+    Resume(pause::ResumeAll),
     /// Certificates
     #[command(subcommand, visible_alias = "cert")]
     Certs(certs::Verb),
@@ -118,6 +123,8 @@ async fn dispatch(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientErr
         Verb::Doctor => doctor::run(session).await,
         Verb::Completion { shell } => local::completion(shell, session),
         Verb::Man { out } => local::man(out.as_deref(), session),
+        Verb::Pause(all) => pause::pause_all(all, session).await,
+        Verb::Resume(all) => pause::resume_all(all, session).await,
         Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,
         Verb::Targets(verb) => Box::pin(targets::run(verb, session)).await,
         Verb::Agents(verb) => Box::pin(agents::run(verb, session)).await,

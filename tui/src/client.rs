@@ -19,8 +19,8 @@ use proto::operator::v1::{
     ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
     ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListVersionsRequest,
     ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest, RenewCertificateRequest,
-    RevokeAgentRequest, SetIssuerRequest, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
-    WhoamiRequest, WhoamiResponse,
+    RevokeAgentRequest, SetIssuerRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
+    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -80,6 +80,8 @@ unary! {
     deploy_certificate(DeployCertificateRequest) -> CertificateAccepted;
     /// Stops managing a certificate; with `purge` its files go too.
     delete_certificate(DeleteCertificateRequest) -> DeleteCertificateResponse;
+    /// Holds a certificate, or everything, still, or lifts that.
+    set_pause(SetPauseRequest) -> SetPauseResponse;
     /// Adds a place to deploy to.
     add_target(AddTargetRequest) -> CertificateAccepted;
     /// Stops deploying to a place.

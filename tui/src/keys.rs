@@ -181,6 +181,8 @@ pub(crate) enum Action {
     Deploy,
     /// Delete or revoke.
     Delete,
+    /// Hold still, or lift that.
+    Pause,
     /// Leave the dashboard.
     Quit,
     /// Paint everything again.
@@ -294,6 +296,8 @@ pub(crate) const TABLE: &[Binding] = &[
         2,
         row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),
     ),
+    changing(1, row(A::Pause, "pause", &[Char('P')], CERTIFICATES, "", "pause it, or lift its pause")),
+    changing(1, row(A::Pause, "pause.all", &[Char('P')], &[C::Overview], "", "pause everything, or lift that")),
     row(
         A::Back,
         "back",

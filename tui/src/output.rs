@@ -10,6 +10,7 @@ pub(crate) mod failure;
 pub(crate) mod issuer;
 pub(crate) mod job;
 pub(crate) mod overview;
+pub(crate) mod pause;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;

@@ -118,7 +118,14 @@ fn places(model: &Model, area: Rect, buf: &mut Buffer) {
         }
         spans.push(Span::raw(if wide { "  " } else { "" }));
     }
+    let taken: usize = spans.iter().map(Span::width).sum();
     put(buf, area, 0, &Line::from(spans));
+    if let Some(pause) = &model.pause {
+        let why = if pause.reason.is_empty() { String::new() } else { format!(": {}", safe(&pause.reason)) };
+        let text = format!("{} PAUSED by {}{why} ", model.theme.glyph(State::Bad), safe(&pause.by));
+        let room = usize::from(area.width).saturating_sub(taken + 1);
+        put_right(buf, area, 0, &Line::styled(cut(&text, room, model.theme.cut()), model.theme.state(State::Bad)));
+    }
 }
 
 fn status(model: &Model, area: Rect, buf: &mut Buffer) {
@@ -149,7 +156,7 @@ fn hints(model: &Model, area: Rect, buf: &mut Buffer) {
     let theme = model.theme;
     let context = model.context();
     let read_only = model.read_only().is_some();
-    let typed_name = matches!(model.layers.last(), Some(Layer::Confirm(confirm)) if confirm.name.is_some());
+    let typed_name = matches!(model.layers.last(), Some(Layer::Confirm(confirm)) if confirm.takes_text());
     let last = if context == Context::Form { "F1 help " } else { "? help " };
     let closes = matches!(context, Context::Prompt | Context::Dialog | Context::Reading);
     let mut room = usize::from(area.width).saturating_sub(if closes { 1 } else { last.len() + 2 });

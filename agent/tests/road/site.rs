@@ -206,6 +206,7 @@ impl Site {
             verify: vec![types::Endpoint { address: SERVICE.to_owned(), server_name: String::new() }],
             deploy_wish: 0,
             purge: false,
+            hold: false,
             requires: vec![],
         }
     }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::pause::Pause;
 use super::problem::Problem;
 use super::sealed::Sealed;
 
@@ -81,6 +82,9 @@ pub struct Certificate {
     pub renew_asked_at: Option<Timestamp>,
     /// Set while a purge waits for its targets; nothing is issued or deployed then.
     pub purging: bool,
+    /// An operator holds it still: nothing is ordered or deployed.
+    #[serde(default)]
+    pub paused: Option<Pause>,
 }
 
 /// What lists, schedules and desired states need of the current version.

@@ -73,6 +73,9 @@ pub struct DesiredTarget {
     pub deploy_wish: u64,
     /// Remove our files once they are no longer served.
     pub purge: bool,
+    /// Paused: the agent keeps what it has and begins nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
 }
 
 /// A token to serve.
@@ -89,10 +92,11 @@ pub struct DesiredChallenge {
 }
 
 impl Desired {
-    /// Adds what `certificate` asks of `agent_id`.
+    /// Adds what `certificate` asks of `agent_id`; `hold` while it is paused.
     pub fn add(
         &mut self,
         agent_id: &str,
+        hold: bool,
         certificate: &Certificate,
         order: Option<&Order>,
         slots: &[KeySlot],
@@ -125,6 +129,7 @@ impl Desired {
                 verify: target.verify.clone(),
                 deploy_wish: target.deploy_wish,
                 purge: certificate.purging,
+                hold,
             }));
         }
         let responders = &certificate.specification.responders;

@@ -228,6 +228,7 @@ mod tests {
             current: Some(current),
             renew_asked_at: None,
             purging: false,
+            paused: None,
         }
     }
 

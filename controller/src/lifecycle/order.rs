@@ -258,6 +258,8 @@ pub struct Facts<'a> {
     pub responders: &'a [Responder],
     /// The issuers it may be ordered from, the first one first.
     pub issuers: &'a [Issuer],
+    /// A pause holds the certificate still.
+    pub paused: bool,
 }
 
 /// The single next step.
@@ -289,6 +291,8 @@ pub enum Step {
     Hold(Problem),
     /// Wait for an operator's act on the issuer; ask nothing.
     HoldForIssuer(Problem),
+    /// An operator paused it: let go of what is under way, so that it begins anew when the pause is lifted.
+    Pause,
     /// The attempt failed.
     Fail(Problem),
 }
@@ -296,6 +300,9 @@ pub enum Step {
 /// Decides the single next step.
 #[must_use]
 pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
+    if facts.paused && !is_issued(facts.order) {
+        return paused(facts.order);
+    }
     let Some(order) = facts.order.filter(|order| order.phase != Phase::Completed) else {
         return match due(facts.certificate, facts.renewal_info, now) {
             Due::Now(reason) => Step::Begin(reason),
@@ -336,6 +343,26 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
         Phase::Validating => validating(order, now),
         Phase::Finalizing => finalizing(order, now),
         Phase::Waiting | Phase::Failed | Phase::Completed => Step::Sleep(None),
+    }
+}
+
+/// Whether the CA has the CSR: what it issues is downloaded also during a pause, for it was spent already.
+fn is_issued(order: Option<&Order>) -> bool {
+    order.is_some_and(|order| order.phase == Phase::Finalizing && order.ca_status != CaStatus::Ready)
+}
+
+/// Nothing more is spent at the CA. Tokens that it was not told of are withdrawn; its open order is kept.
+fn paused(order: Option<&Order>) -> Step {
+    match order.map(|order| order.phase) {
+        None | Some(Phase::Completed | Phase::Waiting | Phase::Failed) => Step::Sleep(None),
+        Some(
+            Phase::Starting
+            | Phase::Checking
+            | Phase::Ordering
+            | Phase::Publishing
+            | Phase::Validating
+            | Phase::Finalizing,
+        ) => Step::Pause,
     }
 }
 

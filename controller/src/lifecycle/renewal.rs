@@ -187,6 +187,7 @@ pub(super) mod tests {
             }),
             renew_asked_at: None,
             purging: false,
+            paused: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use proto::agent::v1 as agent_wire;
 use proto::clock::to_wire;
+use proto::operator::v1 as operator_wire;
 use proto::text::one_line;
 use proto::types::v1 as wire;
 
@@ -9,6 +10,7 @@ use crate::lifecycle::agent::{Hello, Policy, PolicyDir};
 use crate::lifecycle::certificate::{Custody, Http01, KeyType};
 use crate::lifecycle::desired::{Desired, Name};
 use crate::lifecycle::event::Event;
+use crate::lifecycle::pause::Pause;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::target::{Content, Endpoint, File, Status, Step, Target};
 
@@ -265,6 +267,11 @@ pub(crate) fn desired(name: &Name, desired: Desired) -> agent_wire::GetDesiredRe
     }
 }
 
+/// A pause; `all` when everything is.
+pub(crate) fn pause(pause: &Pause, all: bool) -> operator_wire::Pause {
+    operator_wire::Pause { since_at: to_wire(Some(pause.at)), by: pause.by.clone(), reason: pause.reason.clone(), all }
+}
+
 fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wire::DesiredTarget {
     let mut requires = Vec::new();
     if !target.verify.is_empty() {
@@ -272,6 +279,9 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
     }
     if target.purge {
         requires.push("purge".to_owned());
+    }
+    if target.hold {
+        requires.push("hold".to_owned());
     }
     agent_wire::DesiredTarget {
         target_id: target.target_id,
@@ -287,6 +297,7 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
         verify: endpoints(&target.verify),
         deploy_wish: target.deploy_wish,
         purge: target.purge,
+        hold: target.hold,
         requires,
     }
 }

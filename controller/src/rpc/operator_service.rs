@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::operator::{agents, certificates, create, issuers, lists, overview, targets};
+use super::convert;
+use super::operator::{agents, certificates, create, issuers, lists, overview, pause, targets};
 use super::peer::operator_caller;
 use super::serve::Server;
+use super::status::Refusal;
 use crate::tasks::hub::Hub;
 
 /// Serves operators.
@@ -123,6 +125,14 @@ impl OperatorService for OperatorApi {
     ) -> Result<Response<wire::DeleteCertificateResponse>, Status> {
         let caller = operator_caller(&request)?;
         answer!(certificates::delete(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn set_pause(
+        &self,
+        request: Request<wire::SetPauseRequest>,
+    ) -> Result<Response<wire::SetPauseResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(pause::set(&self.server.hub, &caller, request.into_inner()))
     }
 
     async fn add_target(
@@ -260,5 +270,9 @@ async fn next_change(mut line: Line) -> Option<(Result<wire::WatchResponse, Stat
     // What memory holds has no revision of its own: views are asked for again after every message.
     line.touched.borrow_and_update();
     let revision = *line.revision.borrow_and_update();
-    Some((Ok(wire::WatchResponse { revision, server_at: to_wire(Some(line.hub.now())) }), line))
+    let pause = match line.hub.store.pause_all().await {
+        Ok(pause) => pause.map(|pause| convert::pause(&pause, true)),
+        Err(error) => return Some((Err(Refusal::from(error).into()), line)),
+    };
+    Some((Ok(wire::WatchResponse { revision, server_at: to_wire(Some(line.hub.now())), pause }), line))
 }

@@ -49,6 +49,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorRenewCertificate
         | M::OperatorDeployCertificate
         | M::OperatorDeleteCertificate
+        | M::OperatorSetPause
         | M::OperatorAddTarget
         | M::OperatorRemoveTarget
         | M::OperatorListVersions

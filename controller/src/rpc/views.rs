@@ -14,6 +14,7 @@ use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::{Job, Progress};
 use crate::lifecycle::order::{AuthorizationState, Order, Phase};
+use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
 use crate::lifecycle::target::{Target, TargetState};
 use crate::store::certificate::Bundle;
@@ -26,6 +27,7 @@ mod phases;
 pub(super) struct Names {
     agents: HashMap<String, Agent>,
     issuers: HashMap<String, String>,
+    pause: Option<Pause>,
 }
 
 impl Names {
@@ -33,7 +35,7 @@ impl Names {
         let agents = hub.store.agents().await?.into_iter().map(|agent| (agent.value.id.clone(), agent.value)).collect();
         let issuers =
             hub.store.issuers().await?.into_iter().map(|issuer| (issuer.value.id, issuer.value.name)).collect();
-        Ok(Self { agents, issuers })
+        Ok(Self { agents, issuers, pause: hub.store.pause_all().await? })
     }
 
     pub(super) fn agent(&self, id: &str) -> String {
@@ -84,7 +86,12 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         created_at: to_wire(Some(record.created_at)),
         auto_renew: record.auto_renew,
         deleting: record.purging,
+        pause: pause::held(record, names.pause.as_ref()).map(pause_view),
     }
+}
+
+fn pause_view(held: Held<'_>) -> wire::Pause {
+    convert::pause(held.pause(), matches!(held, Held::All(_)))
 }
 
 /// The certificate's status now.

@@ -6,11 +6,13 @@ use std::ops::Bound;
 use super::Store;
 use super::StoreError;
 use super::engine::{EngineError, Order as ScanOrder, Snapshot};
+use super::pause::pause_all;
 use super::records::{Changes, Record, Versioned};
 use super::tables::Table;
 use crate::lifecycle::certificate::{Certificate, KeySlot, Version};
 use crate::lifecycle::desired::Name;
 use crate::lifecycle::order::Order;
+use crate::lifecycle::pause::Pause;
 use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
 
@@ -72,6 +74,9 @@ impl Record for TargetState {
         format!("{}/{}", self.certificate_id, self.target_id)
     }
 }
+
+/// The name of an agent's desired state, the certificates it has to do with, and the kill switch.
+pub(crate) type DesiredFacts = (Option<Versioned<Name>>, Vec<Bundle>, Option<Pause>);
 
 /// A certificate with everything that decisions about it need.
 #[derive(Clone, Debug)]
@@ -199,9 +204,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn desired_of(&self, agent_id: &str) -> Result<(Option<Versioned<Name>>, Vec<Bundle>), StoreError> {
+    pub(crate) async fn desired_of(&self, agent_id: &str) -> Result<DesiredFacts, StoreError> {
         let agent_id = agent_id.to_owned();
-        self.read(move |snapshot| Ok((snapshot.load(&agent_id)?, agent_bundles(snapshot, &agent_id)?))).await
+        self.read(move |snapshot| {
+            Ok((snapshot.load(&agent_id)?, agent_bundles(snapshot, &agent_id)?, pause_all(snapshot)?))
+        })
+        .await
     }
 
     /// Returns every managed certificate, oldest id first.

@@ -8,6 +8,7 @@ use tracing::error;
 use super::hub::Hub;
 use crate::lifecycle::certificate::KeySlot;
 use crate::lifecycle::desired::{Desired, Name};
+use crate::lifecycle::pause::{self, Pause};
 use crate::lifecycle::problem::chain;
 use crate::lifecycle::target::Target;
 use crate::store::StoreError;
@@ -59,8 +60,8 @@ pub(crate) async fn run(hub: Hub, stop: CancellationToken) {
 /// When the store fails.
 pub(crate) async fn refresh(hub: &Hub, agent_id: &str) -> Result<(Name, Desired), PublishError> {
     loop {
-        let (stored, bundles) = hub.store.desired_of(agent_id).await?;
-        let desired = compute(agent_id, &bundles);
+        let (stored, bundles, pause) = hub.store.desired_of(agent_id).await?;
+        let desired = compute(agent_id, &bundles, pause.as_ref());
         let digest = proto::x509::hex(&Sha256::digest(serde_json::to_vec(&desired)?));
         if let Some(stored) = stored.as_ref().filter(|stored| stored.value.digest == digest) {
             return Ok((stored.value.clone(), desired));
@@ -79,13 +80,15 @@ pub(crate) async fn refresh(hub: &Hub, agent_id: &str) -> Result<(Name, Desired)
     }
 }
 
-fn compute(agent_id: &str, bundles: &[Bundle]) -> Desired {
+fn compute(agent_id: &str, bundles: &[Bundle], all: Option<&Pause>) -> Desired {
     let mut desired = Desired::default();
     for bundle in bundles {
         let slots: Vec<KeySlot> = bundle.slots.iter().map(|slot| slot.value.clone()).collect();
         let targets: Vec<Target> = bundle.targets.iter().map(|(target, _)| target.value.clone()).collect();
         let order = bundle.order.as_ref().map(|order| &order.value);
-        desired.add(agent_id, &bundle.certificate.value, order, &slots, &targets);
+        let certificate = &bundle.certificate.value;
+        let hold = pause::held(certificate, all).is_some();
+        desired.add(agent_id, hold, certificate, order, &slots, &targets);
     }
     desired
 }

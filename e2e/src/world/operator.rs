@@ -135,6 +135,27 @@ impl Operator {
         self.client().deploy_certificate(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Pauses or resumes a certificate; an empty name means everything.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn pause(&self, name: &str, paused: bool) -> Result<api::SetPauseResponse, Status> {
+        let request = api::SetPauseRequest { certificate: name.to_owned(), paused, reason: "for a look".to_owned() };
+        match timeout(PATIENCE, self.client().set_pause(request)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the controller is away")),
+        }
+    }
+
+    /// Returns a job.
+    ///
+    /// # Panics
+    /// When the controller does not know it.
+    pub async fn job(&self, id: &str) -> api::Job {
+        let request = api::GetJobRequest { id: id.to_owned() };
+        self.client().get_job(request).await.expect("the job is known").into_inner()
+    }
+
     /// Stops managing a certificate.
     ///
     /// # Errors

@@ -90,8 +90,12 @@ impl World {
     }
 }
 
-/// I10: renewal at a known time, or an order under way with its next try, or nothing wanted.
+/// I10: renewal at a known time, a pause that can be lifted, or an order under way with its next try, or nothing wanted.
 fn has_next_action(certificate: &api::Certificate, now_ms: i64) -> bool {
+    if certificate.pause.is_some() {
+        // Lifting it is.
+        return true;
+    }
     let order = certificate.order.as_ref();
     let phase = order.map_or("", |order| order.phase.as_str());
     match phase {

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
-use proto::operator::v1::{DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest};
+use proto::operator::v1::{
+    DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, SetPauseRequest,
+};
 use tui_input::Input;
 
 use crate::app::call::Call;
-use crate::app::layer::{self, Confirm, Filter, Layer, Palette};
+use crate::app::layer::{self, Confirm, Filter, Layer, Note, Palette};
 use crate::app::{Cmd, Model, Prefix, Timer, refuse};
 use crate::keys::{self, Action, Context, GO, Key};
 use crate::screens::{self, Place};
@@ -125,7 +127,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             Vec::new()
         }
         Action::New => screens::new_record(model),
-        Action::Run | Action::Deploy | Action::Delete => ask(model, action),
+        Action::Run | Action::Deploy | Action::Delete | Action::Pause => ask(model, action),
         Action::Yes => layer::yes(model),
         Action::Quit => vec![Cmd::Quit],
         Action::Redraw => vec![Cmd::Repaint],
@@ -244,6 +246,8 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
         renew(model)
     } else if action == Action::Deploy {
         deploy(model)
+    } else if action == Action::Pause {
+        pause(model)
     } else if agents {
         revoke(model)
     } else {
@@ -257,7 +261,7 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
 }
 
 fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
-    Confirm { title, lines, name: None, input: Input::default(), purge: None, verb, call }
+    Confirm { title, lines, name: None, note: None, input: Input::default(), purge: None, verb, call }
 }
 
 fn targets_words(count: usize) -> String {
@@ -292,6 +296,33 @@ fn deploy(model: &mut Model) -> Option<Confirm> {
     ];
     let request = DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id() };
     Some(question(format!("deploy {name}"), lines, "deploy", Call::Deploy(request)))
+}
+
+/// The kill switch on the overview, else the pause of the certificate; pressed again it is lifted.
+fn pause(model: &Model) -> Option<Confirm> {
+    let all = model.context() == Context::Overview;
+    let record = if all { None } else { Some(screens::certificate_here(model)?) };
+    let (name, standing) = match &record {
+        Some(record) => (record.name.clone(), record.pause.clone().filter(|pause| !pause.all)),
+        None => (String::new(), model.pause.clone()),
+    };
+    let subject = if all { "everything".to_owned() } else { name.clone() };
+    if let Some(standing) = standing {
+        let mut lines = vec![format!("Paused by {}.", standing.by)];
+        lines.extend(Some(standing.reason).filter(|reason| !reason.is_empty()));
+        lines.push("What is due is ordered and deployed at once.".to_owned());
+        let request = SetPauseRequest { certificate: name, paused: false, reason: String::new() };
+        return Some(question(format!("resume {subject}"), lines, "resume", Call::Pause(request)));
+    }
+    let lines = vec![
+        "· nothing is ordered and nothing is deployed".to_owned(),
+        "· what is served goes on being served, until it expires".to_owned(),
+        "· an order that is open at the CA goes on when the pause is lifted".to_owned(),
+    ];
+    let request = SetPauseRequest { certificate: name, paused: true, reason: String::new() };
+    let mut confirm = question(format!("pause {subject}"), lines, "pause", Call::Pause(request));
+    confirm.note = Some(Note { needed: all });
+    Some(confirm)
 }
 
 fn delete(model: &Model) -> Option<Confirm> {

@@ -3,7 +3,7 @@
 use proto::operator::v1::{
     Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
-    PendingEnrollment, RenewCertificateRequest, Version,
+    PendingEnrollment, RenewCertificateRequest, SetPauseRequest, SetPauseResponse, Version,
 };
 
 /// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
@@ -52,6 +52,8 @@ pub(crate) enum Call {
     Deploy(DeployCertificateRequest),
     /// Delete a certificate.
     Delete(DeleteCertificateRequest),
+    /// Pause or resume.
+    Pause(SetPauseRequest),
     /// Make a join token.
     Enroll(EnrollAgentRequest),
     /// Revoke an agent.
@@ -77,6 +79,7 @@ impl Call {
             | Self::Renew(_)
             | Self::Deploy(_)
             | Self::Delete(_)
+            | Self::Pause(_)
             | Self::Enroll(_)
             | Self::Revoke(_)
             | Self::Forget(_) => false,
@@ -120,6 +123,8 @@ pub(crate) enum Reply {
     Accepted(Box<CertificateAccepted>),
     /// To `Delete`: true while a purge waits for its targets.
     Deleted(bool),
+    /// To `Pause`.
+    Paused(Box<SetPauseResponse>),
     /// To `Enroll`. Holds the join token: never logged, shown once.
     Enrolled(Box<Token>),
     /// To `Forget`.

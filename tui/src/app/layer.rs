@@ -62,7 +62,9 @@ pub(crate) struct Confirm {
     pub(crate) lines: Vec<String>,
     /// The name to type, for what cannot be undone.
     pub(crate) name: Option<String>,
-    /// What is typed of it.
+    /// A reason may be typed instead.
+    pub(crate) note: Option<Note>,
+    /// What is typed of either.
     pub(crate) input: Input,
     /// For deletions: whether the files go too.
     pub(crate) purge: Option<bool>,
@@ -72,14 +74,32 @@ pub(crate) struct Confirm {
     pub(crate) call: Call,
 }
 
+/// The reason of an act.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note {
+    /// Without it the act is refused.
+    pub(crate) needed: bool,
+}
+
 impl Confirm {
-    /// Whether the name stands there in full.
+    /// Whether the name stands there in full, or the reason that is needed.
     pub(crate) fn is_named(&self) -> bool {
-        self.name.as_deref().is_none_or(|name| name == self.input.value())
+        let typed = self.input.value();
+        let reason = self.note.is_none_or(|note| !note.needed || !typed.trim().is_empty());
+        reason && self.name.as_deref().is_none_or(|name| name == typed)
+    }
+
+    /// Whether it takes text, so that no key means yes.
+    pub(crate) fn takes_text(&self) -> bool {
+        self.name.is_some() || self.note.is_some()
     }
 
     fn call(self) -> Call {
         match (self.call, self.purge) {
+            (Call::Pause(mut request), _) if self.note.is_some() => {
+                self.input.value().trim().clone_into(&mut request.reason);
+                Call::Pause(request)
+            }
             (Call::Delete(mut request), Some(purge)) => {
                 request.purge = purge;
                 Call::Delete(request)
@@ -213,7 +233,7 @@ pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
                 *purge = !*purge;
                 return Some(Vec::new());
             }
-            (confirm.name.is_some() && edit(&mut confirm.input, key)).then(Vec::new)
+            (confirm.takes_text() && edit(&mut confirm.input, key)).then(Vec::new)
         }
     }
 }
@@ -232,7 +252,7 @@ pub(crate) fn insert(model: &mut Model, text: &str, bracketed: bool) -> Option<V
         Layer::Help(_) | Layer::Messages(_) => return None,
         Layer::Palette(palette) => &mut palette.input,
         Layer::Filter(filter) => &mut filter.input,
-        Layer::Confirm(confirm) if confirm.name.is_some() => &mut confirm.input,
+        Layer::Confirm(confirm) if confirm.takes_text() => &mut confirm.input,
         Layer::Confirm(_) => return None,
     };
     for ch in text.trim_end_matches(['\n', '\r']).chars() {
@@ -277,14 +297,16 @@ pub(crate) fn enter(model: &mut Model) -> Vec<Cmd> {
             }
         }
         Some(Layer::Filter(filter)) => set_filter(model, filter.input.value().trim()),
-        Some(Layer::Confirm(confirm)) if confirm.name.is_none() => {
+        Some(Layer::Confirm(confirm)) if !confirm.takes_text() => {
             model.notices.say(model.now, State::Idle, format!("{}: cancelled, nothing was done", confirm.title));
             Vec::new()
         }
         Some(Layer::Confirm(confirm)) if confirm.is_named() => accept(model, *confirm),
         Some(layer @ Layer::Confirm(_)) => {
+            let noted = matches!(&layer, Layer::Confirm(confirm) if confirm.note.is_some());
+            let what = if noted { "a reason" } else { "the exact name" };
             model.layers.push(layer);
-            model.notices.say(model.now, State::Warn, "type the exact name first; Esc cancels");
+            model.notices.say(model.now, State::Warn, format!("type {what} first; Esc cancels"));
             Vec::new()
         }
         Some(Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
@@ -310,7 +332,7 @@ fn run(model: &mut Model, entry: Entry) -> Vec<Cmd> {
 /// `y` in a question.
 pub(crate) fn yes(model: &mut Model) -> Vec<Cmd> {
     match model.layers.pop() {
-        Some(Layer::Confirm(confirm)) if confirm.name.is_none() => accept(model, *confirm),
+        Some(Layer::Confirm(confirm)) if !confirm.takes_text() => accept(model, *confirm),
         Some(layer) => {
             model.layers.push(layer);
             Vec::new()

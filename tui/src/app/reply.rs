@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use proto::operator::v1::CertificateAccepted;
+use proto::operator::v1::{CertificateAccepted, SetPauseResponse};
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::link::Link;
@@ -72,6 +72,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         }
         Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
+        Reply::Paused(answer) => return paused(model, *answer),
         Reply::Enrolled(token) => enrolled(model, *token),
         Reply::Forgotten => {
             let Call::Forget(name) = call else { return Vec::new() };
@@ -158,6 +159,17 @@ fn started(model: &mut Model, what: &str, name: &str, accepted: CertificateAccep
     model.read()
 }
 
+fn paused(model: &mut Model, answer: SetPauseResponse) -> Vec<Cmd> {
+    let subject = answer.certificate.as_ref().map_or_else(|| "everything".to_owned(), |record| record.name.clone());
+    let word = if answer.pause.is_some() { "is paused: P lifts it" } else { "goes on" };
+    model.notices.say(model.now, State::Ok, format!("{subject} {word}"));
+    match answer.certificate {
+        Some(record) => model.certificate.take(record, model.now),
+        None => model.pause = answer.pause,
+    }
+    model.read()
+}
+
 fn deleted(model: &mut Model, call: &Call, waiting: bool) -> Vec<Cmd> {
     let Call::Delete(request) = call else { return Vec::new() };
     let name = request.name.clone();
@@ -217,6 +229,8 @@ fn doing(call: &Call) -> String {
         Call::Renew(request) => format!("renew {}", request.name),
         Call::Deploy(request) => format!("deploy {}", request.name),
         Call::Delete(request) => format!("delete {}", request.name),
+        Call::Pause(request) if request.paused => format!("pause {}", request.certificate),
+        Call::Pause(request) => format!("resume {}", request.certificate),
         Call::Enroll(request) => format!("enrol {}", request.name),
         Call::Revoke(name) => format!("revoke {name}"),
         Call::Forget(name) => format!("forget {name}"),

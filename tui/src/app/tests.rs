@@ -11,7 +11,9 @@ use fixtures::{
 };
 use proptest::prelude::*;
 use proto::clock::Clock as _;
-use proto::operator::v1::{Certificate, CertificateAccepted, EnrollAgentResponse, PendingEnrollment, WhoamiResponse};
+use proto::operator::v1::{
+    Certificate, CertificateAccepted, EnrollAgentResponse, Pause, PendingEnrollment, WhoamiResponse,
+};
 use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -163,6 +165,7 @@ impl Desk {
             Call::Renew(request) => accepted(&request.name),
             Call::Deploy(request) => accepted(&request.name),
             Call::Delete(_) => Reply::Deleted(false),
+            Call::Pause(_) => Reply::Paused(Box::default()),
             Call::Enroll(request) => Reply::Enrolled(Box::new(Token {
                 response: EnrollAgentResponse {
                     token: "SECRET-TOKEN.PIN".into(),
@@ -235,6 +238,32 @@ fn deleting_wants_the_name_typed_and_carries_the_choice_of_files() {
     desk.key(Key::Tab).keys("t\n");
     assert!(
         matches!(desk.sent.as_slice(), [Call::Delete(request)] if request.name == "shop.example.test" && request.purge && request.expected_revision > 0)
+    );
+}
+
+#[test]
+fn the_kill_switch_wants_a_reason_and_then_stands_on_every_screen() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("P\n");
+    assert!(desk.sent.is_empty(), "not without a reason");
+    desk.shows("type a reason first");
+    desk.keys("why y\n");
+    assert!(
+        matches!(desk.sent.as_slice(), [Call::Pause(request)] if request.paused && request.certificate.is_empty() && request.reason == "why y")
+    );
+    let pause = Pause { by: "local:ann".into(), reason: "why y".into(), all: true, ..Pause::default() };
+    desk.send(Msg::Paused(Some(pause)));
+    for place in ["1", "2", "3", "4"] {
+        desk.keys(place).shows("PAUSED by local:ann: why y");
+    }
+    desk.keys("1P").shows("resume everything");
+    desk.keys("y");
+    assert!(matches!(desk.sent.as_slice(), [_, Call::Pause(request)] if !request.paused));
+    desk.keys("2P");
+    let name = desk.model.certificates.current().unwrap().name.clone();
+    desk.keys("\n");
+    assert!(
+        matches!(desk.sent.as_slice(), [_, _, Call::Pause(request)] if request.paused && request.certificate == name)
     );
 }
 

@@ -12,6 +12,7 @@ use proto::operator::v1::{
 };
 
 use super::confirm::confirm;
+use super::pause;
 use super::session::{PAGE_SIZE, Session, WaitOptions};
 use super::wait;
 use crate::client::ClientError;
@@ -33,6 +34,10 @@ pub(crate) enum Verb {
         #[command(flatten)]
         wait: WaitOptions,
     },
+    /// Holds a certificate still: no orders, no deployments
+    Pause(pause::PauseOne),
+    /// Lifts the pause of a certificate
+    Resume { name: String },
     /// Lists the versions that were issued
     History { name: String },
     /// Stops managing a certificate; its files stay where they are
@@ -83,6 +88,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             let accepted = session.client.renew_certificate(request).await?;
             wait::finish(session, accepted, &wait).await
         }
+        Verb::Pause(one) => pause::pause(one, session).await,
+        Verb::Resume { name } => pause::resume(name, session).await,
         Verb::History { name } => history(name, session).await,
         Verb::Delete(delete) => remove(delete, session).await,
         Verb::Explain { name } => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::block::Block;
 use super::failure::ProblemView;
+use super::pause::{self, PauseView};
 use super::table::Table;
 use super::target::{self, TargetView};
 use super::version::VersionView;
@@ -38,6 +39,7 @@ pub(crate) struct CertificateView {
     order: Option<OrderView>,
     created_at: Option<Timestamp>,
     deleting: bool,
+    pause: Option<PauseView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +104,7 @@ impl From<&Certificate> for CertificateView {
             order: certificate.order.as_ref().map(OrderView::from),
             created_at: from_wire(certificate.created_at),
             deleting: certificate.deleting,
+            pause: certificate.pause.as_ref().map(PauseView::from),
         }
     }
 }
@@ -236,6 +239,7 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
         block.field("issued by", &version.issuer_cn);
     }
     block.field("renews", &renewal(certificate, now));
+    block.field("paused", &paused(certificate, now));
     block.field("revision", &certificate.revision.to_string());
     if !certificate.targets.is_empty() {
         block.section("targets");
@@ -251,7 +255,19 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
 
 fn headline(certificate: &Certificate) -> String {
     let deleting = if certificate.deleting { ", being deleted" } else { "" };
-    format!("{}: {}, deployment {}{deleting}", certificate.name, certificate.status, certificate.deployment)
+    let paused = if certificate.pause.is_some() { ", PAUSED" } else { "" };
+    format!("{}: {}, deployment {}{deleting}{paused}", certificate.name, certificate.status, certificate.deployment)
+}
+
+/// Returns who holds the certificate still and how to lift that; nothing when nobody does.
+fn paused(certificate: &Certificate, now: Timestamp) -> String {
+    let Some(held) = &certificate.pause else { return String::new() };
+    let (what, lift) = if held.all {
+        ("everything is ", "certwright resume --all".to_owned())
+    } else {
+        ("", format!("certwright certs resume {}", certificate.name))
+    };
+    format!("{what}{}; lifted by `{lift}`", pause::words(held, now))
 }
 
 fn renewal(certificate: &Certificate, now: Timestamp) -> String {
@@ -305,6 +321,9 @@ fn describe_issues(block: &mut Block, certificate: &Certificate, now: Timestamp)
 pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
     let mut block = Block::titled(&headline(certificate));
     block.line(&status_sentence(certificate, now));
+    if certificate.pause.is_some() {
+        block.line(&format!("nothing is ordered and nothing is deployed: {}", paused(certificate, now)));
+    }
     let renewal = renewal(certificate, now);
     if !renewal.is_empty() {
         block.line(&format!("it renews {renewal}"));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::block::Block;
 use super::job::JobView;
+use super::pause::{self, PauseView};
 use super::{safe, some, time};
 
 #[derive(Serialize)]
@@ -22,6 +23,7 @@ struct StatusView {
     jobs: Vec<JobView>,
     expiring_by_week: Vec<u32>,
     next_renewal: Option<NextRenewalView>,
+    pause: Option<PauseView>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +97,7 @@ pub(crate) fn json(overview: &GetOverviewResponse, whoami: &WhoamiResponse) -> S
         expiring_by_week: overview.expiring_by_week.clone(),
         next_renewal: some(&overview.next_renewal_name)
             .map(|name| NextRenewalView { name, at: from_wire(overview.next_renewal_at) }),
+        pause: overview.pause.as_ref().map(PauseView::from),
     };
     super::json(Some("Status"), view)
 }
@@ -102,6 +105,9 @@ pub(crate) fn json(overview: &GetOverviewResponse, whoami: &WhoamiResponse) -> S
 /// Returns the overview for people.
 pub(crate) fn describe(overview: &GetOverviewResponse, whoami: &WhoamiResponse, now: Timestamp) -> String {
     let mut block = Block::titled(&format!("controller {} {}", whoami.controller_name, whoami.controller_version));
+    if let Some(held) = &overview.pause {
+        block.field("PAUSED", &format!("everything is {}", pause::words(held, now)));
+    }
     block.field("certificates", &line(&overview.certificates));
     block.field("deployments", &line(&overview.deployments));
     block.field("agents", &line(&overview.agents));

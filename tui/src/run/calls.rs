@@ -45,6 +45,7 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
         Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
         Call::Deploy(request) => Reply::Accepted(Box::new(client.deploy_certificate(request).await?)),
         Call::Delete(request) => Reply::Deleted(client.delete_certificate(request).await?.certificate.is_some()),
+        Call::Pause(request) => Reply::Paused(Box::new(client.set_pause(request).await?)),
         Call::Enroll(request) => Reply::Enrolled(Box::new(Token { response: client.enroll_agent(request).await? })),
         Call::Revoke(name) => Reply::Agent(Box::new(client.revoke_agent(RevokeAgentRequest { name }).await?)),
         Call::Forget(name) => {

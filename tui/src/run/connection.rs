@@ -48,7 +48,9 @@ async fn follow(client: &Client, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32)
     loop {
         let event = watch.next().await?;
         *attempt = 0;
-        if to_loop.send(Msg::Watched(event.revision)).await.is_err() {
+        if to_loop.send(Msg::Paused(event.pause)).await.is_err()
+            || to_loop.send(Msg::Watched(event.revision)).await.is_err()
+        {
             return Ok(());
         }
     }

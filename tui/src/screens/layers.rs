@@ -184,17 +184,22 @@ fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) 
     lines.push(Line::default());
     let asked = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let verb = confirm.verb;
-    let height = asked.saturating_add(if confirm.name.is_some() { 5 } else { 3 });
+    let height = asked.saturating_add(if confirm.takes_text() { 5 } else { 3 });
     let inner = floating(buf, centered(area, width, height), theme, &confirm.title, "Esc cancels");
     put_all(buf, inner, lines);
-    if confirm.name.is_none() {
+    if !confirm.takes_text() {
         let cancel = Span::styled("[ Cancel ]", theme.reverse());
         put(buf, inner, asked, &Line::from(vec![Span::raw(" "), cancel, Span::raw(format!("   y  {verb}"))]));
         return None;
     }
     // In a low window the question itself must show; what it explains may be cut.
     let row = asked.min(inner.height.saturating_sub(3));
-    put(buf, inner, row, &Line::styled(" Type the name to confirm:", theme.strong()));
+    let asked_for = match confirm.note {
+        Some(note) if note.needed => " Why? It is told to everybody:",
+        Some(_) => " Why? (may stay empty):",
+        None => " Type the name to confirm:",
+    };
+    put(buf, inner, row, &Line::styled(asked_for, theme.strong()));
     let line = part(inner, row.saturating_add(1), 1);
     let cursor = input(buf, line, 0, "> ", &confirm.input);
     let (word, style) = if confirm.is_named() {

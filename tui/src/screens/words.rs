@@ -81,6 +81,7 @@ pub(crate) fn certificate_word(record: &Certificate) -> String {
         _ if record.status == "active" && matches!(record.deployment.as_str(), "partial" | "failed" | "pending") => {
             format!("deploy {}", record.deployment)
         }
+        _ if record.pause.is_some() => format!("{} paused", record.status),
         _ => record.status.clone(),
     }
 }

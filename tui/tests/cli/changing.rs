@@ -51,6 +51,22 @@ async fn create_asks_for_everything_in_one_line() {
 }
 
 #[tokio::test]
+async fn pause_and_resume_say_what_stands_still_and_how_to_lift_it() {
+    let fake = FakeController::start(world());
+    let pause = ["pause", "--all", "--reason", "the CA is replaced"];
+    let one = ["certs", "pause", "web", "--reason", "moves tonight", "-o", "json"];
+    let text = session(&fake, &[&pause, &["status"], &["resume", "--all", "-o", "json"]]).await;
+    let paused = run(&fake, &one).await;
+    let json: serde_json::Value = serde_json::from_str(&paused.out).unwrap();
+    assert_eq!(json["pause"]["reason"], "moves tonight");
+    assert_eq!(json["pause"]["all"], false);
+    let resumed = run(&fake, &["certs", "resume", "web"]).await;
+    assert_snapshot!(format!("{text}{}{}", paused.err, resumed.err));
+    let ran = run(&fake, &["pause", "--reason", "x"]).await;
+    assert_eq!(ran.code, 2, "everything is paused only by --all: {}", ran.err);
+}
+
+#[tokio::test]
 async fn a_dry_run_shows_the_plan_and_says_that_nothing_changed() {
     let fake = FakeController::start(world());
     let words = [CREATE.as_slice(), &["--dry-run"]].concat();

@@ -224,7 +224,7 @@ impl OperatorService for Service {
         let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
             receiver.changed().await.ok()?;
             let revision = *receiver.borrow_and_update();
-            Some((Ok(WatchResponse { revision, server_at: 0 }), receiver))
+            Some((Ok(WatchResponse { revision, ..WatchResponse::default() }), receiver))
         });
         self.serve(Method::OperatorWatch, |_| Ok(()))?;
         Ok(Response::new(Box::pin(stream)))
@@ -273,6 +273,23 @@ impl OperatorService for Service {
         self.change(Method::OperatorDeleteCertificate, request, |world, request| {
             let certificate = Some(world.certificate(&request.name)?).filter(|_| request.purge);
             Ok(DeleteCertificateResponse { certificate })
+        })
+    }
+
+    async fn set_pause(&self, request: Request<SetPauseRequest>) -> Answer<SetPauseResponse> {
+        self.change(Method::OperatorSetPause, request, |world, request| {
+            let pause = request.paused.then(|| Pause {
+                since_at: 0,
+                by: "local:root".into(),
+                reason: request.reason.clone(),
+                all: request.certificate.is_empty(),
+            });
+            if request.certificate.is_empty() {
+                world.overview.pause.clone_from(&pause);
+                return Ok(SetPauseResponse { certificate: None, pause });
+            }
+            let certificate = Certificate { pause: pause.clone(), ..world.certificate(&request.certificate)? };
+            Ok(SetPauseResponse { certificate: Some(certificate), pause })
         })
     }
 

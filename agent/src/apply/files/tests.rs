@@ -75,6 +75,7 @@ impl Site {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            hold: false,
         }
     }
 

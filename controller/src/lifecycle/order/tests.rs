@@ -56,6 +56,7 @@ impl Scene {
             current: None,
             renew_asked_at: None,
             purging: false,
+            paused: None,
         };
         Self { certificate, order: None, slot: None, agents: vec![agent("1")], issuers: vec![issuer("ca")] }
     }
@@ -108,6 +109,7 @@ impl Scene {
             key_agent: self.agents.iter().find(|agent| agent.agent_id == "1"),
             responders: &self.agents,
             issuers: &self.issuers,
+            paused: self.certificate.paused.is_some(),
         };
         next_step(facts, now)
     }
@@ -138,6 +140,29 @@ fn a_new_certificate_begins_with_a_key_and_asks_the_ca_only_with_the_csr_on_reco
     assert_eq!(with_key.next(at(5)), Step::Sleep(Some(after(at(0), KEY_WAIT))), "the agent makes the key");
     with_key.slot.as_mut().unwrap().csr = Some("csr".into());
     assert_eq!(with_key.next(at(5)), Step::CheckNames);
+}
+
+#[test]
+fn a_pause_lets_go_of_what_is_under_way_and_only_what_was_spent_is_fetched() {
+    let pause = super::super::pause::Pause { at: at(0), by: "local:root".into(), reason: String::new() };
+    let paused = |mut scene: Scene| {
+        scene.certificate.paused = Some(pause.clone());
+        scene.next(at(100_000))
+    };
+    assert_eq!(paused(Scene::new()), Step::Sleep(None), "nothing is begun");
+    for phase in [Phase::Starting, Phase::Checking, Phase::Ordering, Phase::Publishing, Phase::Validating] {
+        assert_eq!(paused(Scene::within(phase)), Step::Pause, "{phase:?}");
+    }
+    for phase in [Phase::Waiting, Phase::Failed, Phase::Completed] {
+        assert_eq!(paused(Scene::within(phase)), Step::Sleep(None), "{phase:?}");
+    }
+    for (status, step) in
+        [(CaStatus::Ready, Step::Pause), (CaStatus::Processing, Step::Poll), (CaStatus::Valid, Step::Download)]
+    {
+        let mut scene = Scene::within(Phase::Finalizing);
+        scene.order().ca_status = status;
+        assert_eq!(paused(scene), step, "{status:?}");
+    }
 }
 
 #[test]

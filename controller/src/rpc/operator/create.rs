@@ -132,6 +132,7 @@ async fn parse(
         current: None,
         renew_asked_at: None,
         purging: false,
+        paused: None,
     };
     Ok((certificate, target))
 }

@@ -9,6 +9,7 @@ use super::wishes;
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::job::{Job, progress};
+use crate::lifecycle::pause;
 use crate::rpc::convert;
 use crate::rpc::status::Refusal;
 use crate::rpc::views::{self, Names};
@@ -121,7 +122,10 @@ pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal>
     let targets = bundle.as_ref().map(Bundle::target_values).unwrap_or_default();
     let certificate = bundle.as_ref().map(|bundle| &bundle.certificate.value);
     let order = bundle.as_ref().and_then(|bundle| bundle.order.as_ref()).map(|order| &order.value);
-    Ok(views::job(job, &progress(job, certificate, order, &targets)))
+    let progress = progress(job, certificate, order, &targets);
+    let all = if job.outcome.is_some() { None } else { hub.store.pause_all().await? };
+    let held = certificate.and_then(|certificate| pause::held(certificate, all.as_ref()));
+    Ok(views::job(job, &pause::over(progress, held, &job.certificate_name)))
 }
 
 /// Lists events, newest first.

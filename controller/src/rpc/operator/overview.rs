@@ -10,6 +10,7 @@ use super::lists::job_view;
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
 use crate::rpc::convert;
 use crate::rpc::status::Refusal;
@@ -33,8 +34,12 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     let bundles = hub.store.bundles().await?;
     let agents = hub.store.agents().await?;
     let issuers = hub.store.issuers().await?;
+    let all = hub.store.pause_all().await?;
     let mut attention: Vec<wire::Attention> =
-        bundles.iter().filter_map(|bundle| certificate_attention(bundle, now)).collect();
+        bundles.iter().filter_map(|bundle| certificate_attention(bundle, all.as_ref(), now)).collect();
+    if let Some(pause) = &all {
+        attention.insert(0, pause_attention(pause));
+    }
     attention.extend(agents.iter().filter_map(|agent| agent_attention(hub, agent, now)));
     attention.extend(issuers.iter().filter_map(|issuer| {
         let problem = issuer.value.problem.as_ref()?;
@@ -65,7 +70,14 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         next_renewal_name: next.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
         next_renewal_at: to_wire(next.map(|(at, _)| at)),
         issuers: u64::try_from(issuers.len()).unwrap_or(u64::MAX),
+        pause: all.map(|pause| convert::pause(&pause, true)),
     })
+}
+
+fn pause_attention(pause: &Pause) -> wire::Attention {
+    let problem = Held::All(pause).problem("");
+    let why = format!("{}; {}", problem.message, problem.cause);
+    line("controller", "", "PAUSED", &why, &problem.hint, Some(pause.at))
 }
 
 fn counts(words: impl Iterator<Item = &'static str>) -> Vec<wire::Count> {
@@ -88,13 +100,17 @@ fn line(kind: &str, name: &str, what: &str, why: &str, action: &str, since: Opti
 }
 
 /// The most urgent thing about a certificate, if there is one.
-fn certificate_attention(bundle: &Bundle, now: Timestamp) -> Option<wire::Attention> {
+fn certificate_attention(bundle: &Bundle, all: Option<&Pause>, now: Timestamp) -> Option<wire::Attention> {
     let record = &bundle.certificate.value;
+    let due = matches!(renewal::due(record, bundle.renewal_info(), now), renewal::Due::Now(_));
+    let paused = pause::held(record, all).filter(|_| due).map(|held| held.problem(&record.name));
     let name = &record.name;
     let order = bundle.order.as_ref().map(|order| &order.value);
     let error = order.and_then(|order| order.error.as_ref()).filter(|_| {
         order.is_some_and(|order| (order.failures > 0 && !order.waits_for_issuer) || order.waits_for_agent)
     });
+    // What is due and held still is told as such: a pause never hides that a certificate runs out.
+    let error = paused.as_ref().or(error);
     let (why, action) = error.map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
     let since = order.map(|order| order.started_at);
     match (views::status(bundle, now), error.is_some()) {

@@ -97,6 +97,10 @@ pub(super) async fn step(
         Step::CheckNames => attempt.check_names().await,
         Step::Hold(problem) => attempt.hold(problem).await,
         Step::HoldForIssuer(problem) => attempt.hold_for_issuer(problem).await,
+        Step::Pause => {
+            *handle = None;
+            attempt.pause().await
+        }
         Step::Fail(problem) => attempt.fail(problem, Retry::Now, false).await,
         Step::CheckVisible => attempt.check_visible().await,
         Step::CreateOrder => attempt.create_order(handle).await,
@@ -301,6 +305,18 @@ impl Attempt<'_> {
         order.value.retry_at = None;
         order.value.enter(Phase::Waiting, self.now);
         self.save(&order, Changes::new()).await?;
+        self.wake_agents();
+        Ok(())
+    }
+
+    /// Lets go of the attempt. With no time to go on, it begins anew as soon as nothing pauses it any more.
+    async fn pause(&self) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        order.value.retry_at = None;
+        order.value.waits_for_agent = false;
+        order.value.enter(Phase::Waiting, self.now);
+        let event = self.event("order.paused", "paused: it goes on when the pause is lifted");
+        self.save(&order, Changes::new().event(&event)).await?;
         self.wake_agents();
         Ok(())
     }

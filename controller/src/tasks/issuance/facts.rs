@@ -6,6 +6,7 @@ use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Custody;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Facts, Responder, Step, next_step};
+use crate::lifecycle::pause;
 use crate::store::StoreError;
 use crate::store::certificate::Bundle;
 use crate::tasks::hub::Hub;
@@ -17,6 +18,7 @@ pub(super) struct Gathered {
     key_agent: Option<Responder>,
     responders: Vec<Responder>,
     pub(super) issuers: Vec<Issuer>,
+    paused: bool,
 }
 
 impl Gathered {
@@ -30,9 +32,10 @@ impl Gathered {
                 agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| agent.value));
             }
             let issuers = snapshot.load::<Issuer>(&bundle.certificate.value.specification.issuer_id)?;
-            Ok(Some((bundle, agents, issuers.map(|issuer| issuer.value).into_iter().collect())))
+            let issuers = issuers.map(|issuer| issuer.value).into_iter().collect();
+            Ok(Some((bundle, agents, issuers, crate::store::pause::pause_all(snapshot)?)))
         });
-        let Some((bundle, agents, issuers)) = read.await? else { return Ok(None) };
+        let Some((bundle, agents, issuers, all)) = read.await? else { return Ok(None) };
         // What hinders another order of the same agent does not hinder this one.
         let tokens: Vec<&str> =
             bundle.order.iter().flat_map(|order| &order.value.authorizations).map(|one| one.token.as_str()).collect();
@@ -45,7 +48,8 @@ impl Gathered {
             Custody::Agent => bundle.target_agent_ids().first().and_then(responder),
             Custody::Controller => None,
         };
-        Ok(Some(Self { bundle, key_agent, responders, issuers }))
+        let paused = pause::held(&bundle.certificate.value, all.as_ref()).is_some();
+        Ok(Some(Self { bundle, key_agent, responders, issuers, paused }))
     }
 
     /// Asks for the single next step.
@@ -58,6 +62,7 @@ impl Gathered {
             key_agent: self.key_agent.as_ref(),
             responders: &self.responders,
             issuers: &self.issuers,
+            paused: self.paused,
         };
         next_step(facts, now)
     }
