@@ -574,10 +574,7 @@ mod tests {
         let mut order = order(&ca).await;
         ca.next("/order/1/finalize", Canned::Problem(400, "badCSR"));
         let error = order.finalize(b"csr").await.unwrap_err();
-        assert_eq!(
-            (error.problem().reason.as_str(), error.retry()),
-            ("ACME_BAD_CSR", Retry::After(Duration::from_secs(86_400)))
-        );
+        assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_BAD_CSR", Retry::Daily(None)));
         ca.next("/order/1/finalize", Canned::Problem(403, "orderNotReady"));
         let error = order.finalize(b"csr").await.unwrap_err();
         assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ORDER_NOT_READY", Retry::Now));

@@ -25,10 +25,6 @@ const SUBPROBLEMS_MAX: usize = 10;
 /// When to try again after an answer that time may heal but haste will not.
 const SLOW_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// When to try again after a refusal that stands until someone changes something, here or at the CA: a certificate in use
-/// must not run out because a CA was wrong for a day.
-const DAILY_RETRY_AFTER: Duration = Duration::from_secs(86_400);
-
 /// When the same thing may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -36,6 +32,9 @@ pub enum Retry {
     Now,
     /// Not before this long: the server asked for it, or haste would cost more than it gains.
     After(Duration),
+    /// A refusal that stands until someone changes something, here or at the CA: now and then, since a certificate in use
+    /// must not run out because a CA was wrong for a day; not before this long, if the server says so.
+    Daily(Option<Duration>),
     /// It fails again until someone changes something.
     Never,
 }
@@ -512,11 +511,10 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 fn class_retry(class: Class, retry_after: Option<Duration>) -> Retry {
     match (class, retry_after) {
         (Operator, _) => Retry::Never,
-        (Daily, Some(wait)) => Retry::After(wait.max(DAILY_RETRY_AFTER)),
+        (Daily, wait) => Retry::Daily(wait),
         (Backoff | Slow, Some(wait)) => Retry::After(wait),
         (Backoff, None) => Retry::Now,
         (Slow, None) => Retry::After(SLOW_RETRY_AFTER),
-        (Daily, None) => Retry::After(DAILY_RETRY_AFTER),
     }
 }
 
@@ -715,10 +713,7 @@ mod tests {
             None,
         );
         let problem = error.problem();
-        assert_eq!(
-            (problem.reason.as_str(), error.retry()),
-            ("ACME_REJECTED_IDENTIFIER", Retry::After(DAILY_RETRY_AFTER))
-        );
+        assert_eq!((problem.reason.as_str(), error.retry()), ("ACME_REJECTED_IDENTIFIER", Retry::Daily(None)));
         assert_eq!(problem.message, "ca.test refused the new order");
         let cause =
             "Some were rejected (malformed); bad.example.test: on a list (rejectedIdentifier); ?: forbidden (caa)";
@@ -740,7 +735,7 @@ mod tests {
             assert_eq!(refused(&wire, wait).retry(), expected, "{kind}");
         };
         check("userActionRequired", Retry::Never);
-        check("rejectedIdentifier", Retry::After(DAILY_RETRY_AFTER));
+        check("rejectedIdentifier", Retry::Daily(Some(Duration::from_secs(5))));
         check("rateLimited", Retry::After(Duration::from_secs(5)));
         check("serverInternal", Retry::After(Duration::from_secs(5)));
     }

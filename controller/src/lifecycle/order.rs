@@ -86,6 +86,7 @@ impl Order {
             phase: Phase::Starting,
             attempt: same.map_or(0, |order| order.failures).saturating_add(1),
             failures: same.map_or(0, |order| order.failures),
+            same_failures: same.map_or(0, |order| order.same_failures),
             started_at: now,
             key_slot_id: unfinished.and_then(|order| order.key_slot_id.clone()),
             order_url: same.and_then(|order| order.order_url.clone()),
@@ -186,6 +187,9 @@ pub struct Order {
     pub attempt: u32,
     /// Failures since the last success, for the back-off.
     pub failures: u32,
+    /// How many of them, the latest included, had the same reason.
+    #[serde(default)]
+    pub same_failures: u32,
     /// When this attempt began.
     pub started_at: Timestamp,
     /// The key it will certify.

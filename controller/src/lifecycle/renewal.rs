@@ -1,10 +1,13 @@
 //! When a certificate is ordered, and why: a table of named reasons that reads top to bottom. Called by
 //! `lifecycle/order` and by views. It never holds a number of days: lifetimes are measured in fractions.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::backoff::Life;
 use super::certificate::{Certificate, CurrentVersion, Custody};
 use super::renewal_info::RenewalInfo;
 
@@ -124,6 +127,26 @@ fn fraction_at(certificate_id: &str, current: &CurrentVersion) -> Timestamp {
         + u32::from(digest.get(1).copied().unwrap_or_default());
     let earlier = (lifetime / JITTER_SHARE).mul_f64(f64::from(mine) / f64::from(u16::MAX));
     at.checked_sub(earlier).unwrap_or(at).max(current.not_before)
+}
+
+/// How urgent a look is, 0 most: the thousandths of its life that are left. What has no version, or is waited for by an
+/// operator, comes behind what is in its last eighth and before the rest.
+#[must_use]
+pub fn urgency(certificate: &Certificate, now: Timestamp) -> u32 {
+    const THOUSAND: u32 = 1_000;
+    let waited_for = THOUSAND / LEFT_LAST.unsigned_abs();
+    let Some(current) = &certificate.current else { return waited_for };
+    let Some(life) = life(current, now) else { return 0 };
+    let left = life.left.as_millis().saturating_mul(u128::from(THOUSAND)) / life.whole.as_millis().max(1);
+    let left = u32::try_from(left).unwrap_or(THOUSAND).min(THOUSAND);
+    if certificate.renew_asked_at.is_some() { left.min(waited_for) } else { left }
+}
+
+/// Returns what is left of a version's life; `None` once it expired.
+#[must_use]
+pub fn life(current: &CurrentVersion, now: Timestamp) -> Option<Life> {
+    let left = Duration::try_from(current.not_after.duration_since(now)).ok().filter(|left| !left.is_zero())?;
+    Some(Life { left, whole: Duration::try_from(lifetime(current)).unwrap_or_default() })
 }
 
 /// Returns the instant at which one `share`th of the lifetime is left.
@@ -259,6 +282,21 @@ pub(super) mod tests {
             assert_eq!(due(&one, Some(&late), one.created_at), Due::At(last));
             assert_eq!(due(&one, Some(&late), last), Due::Now(Reason::LifetimeFraction));
         }
+    }
+
+    #[test]
+    fn what_has_least_of_its_life_left_is_most_urgent() {
+        let mut one = certificate(1_000);
+        let urgency_at = |one: &Certificate, hours| urgency(one, one.created_at + SignedDuration::from_hours(hours));
+        assert_eq!(urgency_at(&one, 0), 1_000);
+        assert_eq!(urgency_at(&one, 660), 340);
+        assert_eq!(urgency_at(&one, 999), 1);
+        assert_eq!(urgency_at(&one, 1_001), 0, "expired");
+        one.renew_asked_at = Some(one.created_at);
+        assert_eq!(urgency_at(&one, 660), 125, "someone waits");
+        assert_eq!(urgency_at(&one, 950), 50);
+        one.current = None;
+        assert_eq!(urgency_at(&one, 5_000), 125);
     }
 
     #[test]

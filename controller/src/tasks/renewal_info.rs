@@ -169,6 +169,7 @@ async fn ask(context: &Context, id: &str) -> Result<Option<Timestamp>, LookError
             warn!(certificate_id = id, error = %chain(&error), "the CA does not say when to renew");
             let retry_after = match error.retry() {
                 Retry::After(wait) => Some(wait),
+                Retry::Daily(wait) => wait,
                 Retry::Now | Retry::Never => None,
             };
             RenewalInfo::failed(earlier, version, (error.problem(), retry_after), now, hub.jitter())

@@ -12,12 +12,12 @@ use super::facts::Gathered;
 use super::keys::{self, KeyError};
 use crate::acme::order::AcmeOrder;
 use crate::acme::problem::{AcmeError, Retry};
-use crate::lifecycle::backoff;
+use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Custody};
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
 use crate::lifecycle::problem::{Problem, chain};
-use crate::lifecycle::renewal::Reason;
+use crate::lifecycle::renewal::{self, Reason};
 use crate::preflight::{self, Verdict};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
@@ -329,12 +329,19 @@ impl Attempt<'_> {
             order.value.order_url = None;
         }
         let failures = order.value.failures.saturating_add(1);
-        let retry_at = match retry {
-            Retry::Never => None,
-            Retry::Now => Some(backoff::retry_at(now, failures, None, self.context.hub.jitter())),
-            Retry::After(asked) => Some(backoff::retry_at(now, failures, Some(asked), self.context.hub.jitter())),
+        let same = order.value.error.as_ref().is_some_and(|before| before.reason == problem.reason);
+        let in_a_row = if same { order.value.same_failures.saturating_add(1) } else { 1 };
+        order.value.same_failures = in_a_row;
+        let passing = Cause::of(&problem.reason, in_a_row);
+        let (cause, retry_after) = match retry {
+            Retry::Daily(asked) => (Cause::Standing, asked),
+            Retry::After(asked) => (passing, Some(asked)),
+            Retry::Now | Retry::Never => (passing, None),
         };
-        let severity = if retry_at.is_some() { Severity::Warn } else { Severity::Error };
+        let life = self.certificate().current.as_ref().and_then(|current| renewal::life(current, now));
+        let failed = Failed { failures, cause, retry_after };
+        let retry_at = (retry != Retry::Never).then(|| backoff::retry_at(now, failed, life, self.context.hub.jitter()));
+        let severity = if retry_at.is_some() && cause == Cause::Passing { Severity::Warn } else { Severity::Error };
         let event = self
             .event("order.failed", format!("attempt {failures} failed: {}", problem.message))
             .with_problem(severity, problem.clone());
