@@ -35,6 +35,11 @@ impl Schedule {
         self.by_id.contains_key(id)
     }
 
+    /// When the id is due.
+    pub(super) fn at(&self, id: &str) -> Option<Timestamp> {
+        self.by_id.get(id).copied()
+    }
+
     /// Takes out what is due.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<String> {
         let due: Vec<String> = self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect();
