@@ -15,6 +15,7 @@ pub mod order;
 pub mod pause;
 pub mod policy;
 pub mod problem;
+pub mod rate_limit;
 pub mod renewal;
 pub mod renewal_info;
 pub mod sealed;

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod event;
 pub mod issuer;
 pub mod job;
+pub mod limit;
 pub mod master_key;
 mod migrate;
 pub mod pause;

@@ -2,6 +2,7 @@
 //! at a time and records it (design §1.2). A restart takes the same road as every other day.
 
 pub mod hub;
+pub mod limits;
 pub mod presence;
 pub mod wake;
 

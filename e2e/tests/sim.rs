@@ -20,6 +20,8 @@ mod isolation;
 mod issuers;
 #[path = "sim/lifetime.rs"]
 mod lifetime;
+#[path = "sim/limits.rs"]
+mod limits;
 #[path = "sim/partition.rs"]
 mod partition;
 #[path = "sim/pause.rs"]

@@ -17,10 +17,10 @@ use proto::operator::v1::{
     EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
     GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, Issuer, Job, ListAgentsRequest,
     ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
-    ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListVersionsRequest,
-    ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest, RenewCertificateRequest,
-    RevokeAgentRequest, SetIssuerRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
-    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
+    ListVersionsRequest, ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest,
+    RenewCertificateRequest, RevokeAgentRequest, SetIssuerRequest, SetLimitsRequest, SetPauseRequest, SetPauseResponse,
+    TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -110,6 +110,10 @@ unary! {
     set_issuer(SetIssuerRequest) -> Issuer;
     /// Tries an issuer.
     test_issuer(TestIssuerRequest) -> Issuer;
+    /// Returns what is used of an issuer's limits.
+    list_limits(ListLimitsRequest) -> ListLimitsResponse;
+    /// Sets limits of an issuer, or goes back to what the CA publishes.
+    set_limits(SetLimitsRequest) -> ListLimitsResponse;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.

@@ -9,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod issuer;
 pub(crate) mod job;
+pub(crate) mod limit;
 pub(crate) mod overview;
 pub(crate) mod pause;
 pub(crate) mod table;

@@ -8,6 +8,8 @@ mod changing;
 mod controller;
 #[path = "support/fixtures.rs"]
 mod fixtures;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/reading.rs"]

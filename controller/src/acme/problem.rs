@@ -406,6 +406,29 @@ impl AcmeError {
         of_order && self.is_not_found()
     }
 
+    /// Returns HTTP status, explanation and Retry-After when the server says that it was asked too often, or too much.
+    #[must_use]
+    pub fn too_often(&self) -> Option<(u16, &str, Option<Duration>)> {
+        match self {
+            Self::Refused { problem, retry_after, .. } => {
+                let status = problem.status.unwrap_or(429);
+                let told = problem.leading_kind() == "rateLimited" || (status == 503 && retry_after.is_some());
+                told.then_some((status, problem.detail.as_str(), *retry_after))
+            }
+            Self::Http { source: HttpError::Status { status: 429 | 503, excerpt, .. }, retry_after, .. } => {
+                // No ACME server said this: what stands before it closes the way for all.
+                retry_after.map(|wait| (503, excerpt.as_str(), Some(wait)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the server read what it was asked and refused it: nothing came of it there.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.status.is_none_or(|status| status < 500))
+    }
+
     /// Returns when the same step may be tried again.
     #[must_use]
     pub fn retry(&self) -> Retry {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::problem::Problem;
+use super::rate_limit::Limits;
 use super::sealed::Sealed;
 
 /// Most contacts of an account.
@@ -55,6 +56,9 @@ pub struct Issuer {
     pub facts: Option<Facts>,
     /// When it was added.
     pub created_at: Timestamp,
+    /// Limits that an operator set instead of what the CA publishes.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// A CA's customer (RFC 8555 §7.3.4).
@@ -142,6 +146,14 @@ impl Issuer {
         self.problem = None;
         self.halt = None;
         self.checking = false;
+    }
+
+    /// Returns the host of the directory, with its port where it is not 443: what a CA's limits belong to.
+    #[must_use]
+    pub fn ca_host(&self) -> String {
+        let rest = self.directory.split_once("://").map_or(self.directory.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase()
     }
 }
 

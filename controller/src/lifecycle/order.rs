@@ -19,6 +19,7 @@ use super::backoff::after;
 use super::certificate::{Certificate, Custody, KeySlot};
 use super::issuer::Issuer;
 use super::problem::Problem;
+use super::rate_limit::PREDICTED;
 use super::renewal::{Due, Reason, due};
 use super::renewal_info::RenewalInfo;
 
@@ -104,6 +105,7 @@ impl Order {
             waits_for_issuer: false,
             error: same.and_then(|order| order.error.clone()),
             timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
+            spent: same.and_then(|order| order.spent.clone()),
         }
     }
 
@@ -113,6 +115,23 @@ impl Order {
             self.phase = phase;
             self.timeline.push(PhaseAt { phase, at: now });
         }
+    }
+
+    /// Waits until then for room in a limit: nothing was sent, so nothing failed.
+    pub fn wait(&mut self, problem: Problem, until: Timestamp, now: Timestamp) {
+        self.error = Some(problem);
+        self.retry_at = Some(until);
+        self.waits_for_agent = false;
+        self.waits_for_issuer = false;
+        self.enter(Phase::Waiting, now);
+    }
+
+    /// Whether it waits for room in a limit.
+    #[must_use]
+    pub fn waits_for_limit(&self) -> bool {
+        self.phase == Phase::Waiting
+            && self.retry_at.is_some()
+            && self.error.as_ref().is_some_and(|error| error.reason == PREDICTED)
     }
 
     /// Ends the attempt: it goes on at `retry_at`, or only an operator's act helps.
@@ -226,6 +245,9 @@ pub struct Order {
     pub error: Option<Problem>,
     /// When the phases of this attempt began.
     pub timeline: Vec<PhaseAt>,
+    /// What `order_url` spent of the CA's limits: id of the ledger's entry.
+    #[serde(default)]
+    pub spent: Option<String>,
 }
 
 /// What an order needs to know of an agent.

@@ -4,6 +4,7 @@ pub(super) mod agents;
 pub(super) mod certificates;
 pub(super) mod create;
 pub(super) mod issuers;
+pub(super) mod limits;
 pub(super) mod lists;
 pub(super) mod overview;
 pub(super) mod pause;

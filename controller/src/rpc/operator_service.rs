@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::operator::{agents, certificates, create, issuers, lists, overview, pause, targets};
+use super::operator::{agents, certificates, create, issuers, limits, lists, overview, pause, targets};
 use super::peer::operator_caller;
 use super::serve::Server;
 use super::status::Refusal;
@@ -222,6 +222,21 @@ impl OperatorService for OperatorApi {
     async fn test_issuer(&self, request: Request<wire::TestIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
         let caller = operator_caller(&request)?;
         answer!(issuers::test(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
+    async fn list_limits(
+        &self,
+        request: Request<wire::ListLimitsRequest>,
+    ) -> Result<Response<wire::ListLimitsResponse>, Status> {
+        answer!(limits::list(&self.server.hub, &request.get_ref().issuer))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<wire::SetLimitsRequest>,
+    ) -> Result<Response<wire::ListLimitsResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(limits::set(&self.server.hub, &caller, request.into_inner()))
     }
 
     async fn list_jobs(

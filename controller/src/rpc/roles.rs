@@ -64,6 +64,8 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorRemoveIssuer
         | M::OperatorSetIssuer
         | M::OperatorTestIssuer
+        | M::OperatorListLimits
+        | M::OperatorSetLimits
         | M::OperatorListJobs
         | M::OperatorGetJob
         | M::OperatorListEvents => Access::Operator(OperatorRole::Owner),

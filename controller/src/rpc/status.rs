@@ -9,6 +9,7 @@ use tracing::error;
 use crate::lifecycle::problem::{Problem, chain};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
+use crate::tasks::limits::LimitError;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -87,6 +88,15 @@ impl From<StoreError> for Refusal {
             Code::Unavailable,
             Problem::new("STORE_FAILED", "the controller could not read or write its database", "", hint),
         )
+    }
+}
+
+impl From<LimitError> for Refusal {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Store(error) => error.into(),
+            LimitError::Commit(error) => error.into(),
+        }
     }
 }
 

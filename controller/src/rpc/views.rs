@@ -249,6 +249,11 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
             order.error.as_ref().map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
         add(kind, cause, action, Some(order.started_at));
     }
+    if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.waits_for_limit()) {
+        let (cause, action) =
+            order.error.as_ref().map(|error| (error.message.clone(), error.hint.clone())).unwrap_or_default();
+        add("limit_holds", cause, action, Some(order.started_at));
+    }
     if record.current.as_ref().is_some_and(|current| current.not_after <= now) {
         add(
             "expired",

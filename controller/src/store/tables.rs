@@ -52,6 +52,8 @@ pub enum Table {
     Setting,
     /// The identity CA.
     IdentityCa,
+    /// What was spent of the CAs' rate limits, by time and random.
+    Limit,
 }
 
 impl Table {
@@ -82,6 +84,7 @@ impl Table {
             Self::Request => "request",
             Self::Setting => "setting",
             Self::IdentityCa => "identity_ca",
+            Self::Limit => "limit",
         }
     }
 }

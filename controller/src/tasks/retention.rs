@@ -1,4 +1,4 @@
-//! Keeps what grows with time within bounds: events, jobs, answered requests, spent join tokens. It never touches what a
+//! Keeps what grows with time within bounds: events, jobs, answered requests, spent join tokens, spent limits. It never touches what a
 //! certificate or an agent is made of. Called by `tasks::run`.
 
 use std::ops::Bound;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::hub::Hub;
+use super::limits::{self, LimitError};
 use crate::lifecycle::agent::JoinToken;
 use crate::lifecycle::event::Event;
 use crate::lifecycle::problem::chain;
@@ -52,13 +53,21 @@ enum RetentionError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error(transparent)]
+    Limits(#[from] LimitError),
 }
 
 async fn look(hub: &Hub, events_kept: u64, jobs_kept: usize) -> Result<(), RetentionError> {
     events(hub, events_kept).await?;
     jobs(hub, jobs_kept).await?;
     requests(hub).await?;
-    tokens(hub).await
+    tokens(hub).await?;
+    for _ in 0..BATCHES_MAX {
+        if !limits::retire(hub, CHUNK).await? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn events(hub: &Hub, kept: u64) -> Result<(), RetentionError> {

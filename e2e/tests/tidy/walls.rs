@@ -151,7 +151,7 @@ fn pure_rooms_do_not_touch_the_world() {
 }
 
 /// A library and its homes: path prefixes.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("redb", &["controller/src/store/engine", "e2e/"]),
     ("aes_gcm", &["controller/src/store/seal"]),
     ("instant_acme", &["controller/src/acme", "e2e/"]),
@@ -164,6 +164,7 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("tui_input", &["tui/"]),
     ("tonic", &["controller/src/rpc", "controller/src/app", "agent/src/net", "tui/src/client", "proto/", "e2e/"]),
     ("notify", &["agent/src/"]),
+    ("psl", &["controller/src/lifecycle/rate_limit"]),
 ];
 
 #[test]

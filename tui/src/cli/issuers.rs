@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use proto::operator::v1::{
-    AddIssuerRequest, GetIssuerRequest, Issuer, ListIssuersRequest, RemoveIssuerRequest, SetIssuerRequest,
-    TestIssuerRequest,
+    AddIssuerRequest, GetIssuerRequest, Issuer, LimitSetting, ListIssuersRequest, ListLimitsRequest,
+    RemoveIssuerRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
 };
 
 use super::session::{Session, invalid};
 use crate::client::{ClientError, ErrorKind};
-use crate::output::issuer;
+use crate::output::{issuer, limit};
 
 /// A bundle of roots is smaller than this.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
@@ -37,6 +37,8 @@ pub(crate) enum Verb {
     Test { name: String },
     /// Removes an issuer that no certificate uses
     Rm { name: String },
+    /// Shows the CA's limits: used, left, when they refill
+    Limits(Limits),
 }
 
 #[derive(Args, Debug)]
@@ -94,6 +96,17 @@ pub(crate) struct External {
     eab_key: Option<String>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Limits {
+    name: String,
+    /// Set a limit: orders, registered-domain, exact-set, failed-authorizations, requests
+    #[arg(long, value_name = "KIND=N/PERIOD|KIND=none", value_parser = limit::parse)]
+    set: Vec<LimitSetting>,
+    /// Go back to what the CA publishes
+    #[arg(long)]
+    reset: bool,
+}
+
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientError> {
     match verb {
         Verb::Ls => {
@@ -130,6 +143,20 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Test { name } => {
             let asked = session.client.test_issuer(TestIssuerRequest { name }).await?;
             tried(asked, session).await
+        }
+        Verb::Limits(Limits { name: issuer, set, reset }) => {
+            let found = if set.is_empty() && !reset {
+                session.client.list_limits(ListLimitsRequest { issuer }).await?
+            } else {
+                session.client.set_limits(SetLimitsRequest { issuer, set, reset }).await?
+            };
+            session.list(
+                || found.items.iter().map(|line| line.kind.clone()).collect(),
+                || limit::json_list(&found),
+                |now, wide| limit::table(&found, now, wide),
+            )?;
+            limit::notes(&found).iter().for_each(|note| session.console.note(note));
+            Ok(())
         }
         Verb::Rm { name } => {
             session.client.remove_issuer(RemoveIssuerRequest { name: name.clone() }).await?;

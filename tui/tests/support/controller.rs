@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) pending: Vec<PendingEnrollment>,
     pub(crate) enrollment: EnrollAgentResponse,
     pub(crate) issuers: Vec<Issuer>,
+    pub(crate) limits: ListLimitsResponse,
     pub(crate) jobs: Vec<Job>,
     pub(crate) events: Vec<Event>,
     /// The job that changing calls return.
@@ -360,6 +361,14 @@ impl OperatorService for Service {
         self.change(Method::OperatorRemoveIssuer, request, |world, request| {
             world.issuer(&request.name).map(|_| RemoveIssuerResponse {})
         })
+    }
+
+    async fn list_limits(&self, _: Request<ListLimitsRequest>) -> Answer<ListLimitsResponse> {
+        self.serve(Method::OperatorListLimits, |world| Ok(world.limits.clone()))
+    }
+
+    async fn set_limits(&self, request: Request<SetLimitsRequest>) -> Answer<ListLimitsResponse> {
+        self.change(Method::OperatorSetLimits, request, |world, _| Ok(world.limits.clone()))
     }
 
     async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsResponse> {

@@ -55,6 +55,7 @@ pub(crate) async fn add(
         unsent: false,
         facts: None,
         created_at: hub.now(),
+        limits: Default::default(),
         id,
     };
     let event = hub.event("issuer.added", format!("{} at {}", issuer.name, issuer.directory)).by(&caller.name);

@@ -10,6 +10,8 @@ use super::lists::job_view;
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::issuer::Issuer;
+use crate::lifecycle::order::Order;
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
 use crate::rpc::convert;
@@ -50,6 +52,7 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         };
         Some(line("issuer", &issuer.value.name, what, &problem.message, &problem.hint, None))
     }));
+    attention.extend(issuers.iter().filter_map(|issuer| limit_attention(&issuer.value, &bundles)));
     let total = attention.len();
     attention.truncate(ATTENTION_MAX);
     let mut jobs = Vec::new();
@@ -170,6 +173,21 @@ fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Optio
             record.seen_at,
         )
     })
+}
+
+/// A limit of a CA that holds orders.
+fn limit_attention(issuer: &Issuer, bundles: &[Bundle]) -> Option<wire::Attention> {
+    let orders = bundles.iter().filter_map(|bundle| bundle.order.as_ref().map(|order| &order.value));
+    let held: Vec<&Order> = orders.filter(|order| order.issuer_id == issuer.id && order.waits_for_limit()).collect();
+    let first = held.iter().min_by_key(|order| order.retry_at)?;
+    let next =
+        first.retry_at.map(|at| format!(", the next goes on at {}", at.strftime("%F %H:%MZ"))).unwrap_or_default();
+    let count = held.len();
+    let wait = if count == 1 { "order waits" } else { "orders wait" };
+    let why = first.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+    let since = held.iter().map(|order| order.started_at).min();
+    let action = format!("nothing: they go on by themselves; certwright issuers limits {}", issuer.name);
+    Some(line("issuer", &issuer.name, "LIMIT", &format!("{count} {wait}{next}; {why}"), &action, since))
 }
 
 fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {

@@ -25,6 +25,7 @@ use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::Context;
 use crate::tasks::accounts::{self, AccountError};
+use crate::tasks::limits::LimitError;
 
 /// Events about names that could not be seen from here, at most: with 100 names they all say the same, and a batch is small.
 const DOUBTS_MAX: usize = 5;
@@ -59,6 +60,15 @@ pub(super) enum StepError {
     /// A finding of ours that ends the attempt; recorded on the order, whose resource at the CA is given up.
     #[error("the attempt cannot go on")]
     Refused(Problem),
+}
+
+impl From<LimitError> for StepError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Store(error) => Self::Store(error),
+            LimitError::Commit(error) => Self::Commit(error),
+        }
+    }
 }
 
 impl From<AccountError> for StepError {
@@ -181,7 +191,8 @@ impl Attempt<'_> {
             Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
             None => Changes::new().insert(&order),
         };
-        if !earlier.is_some_and(|earlier| earlier.waits_for_agent || earlier.waits_for_issuer) {
+        let waited = |earlier: &Order| earlier.waits_for_agent || earlier.waits_for_issuer || earlier.waits_for_limit();
+        if !earlier.is_some_and(waited) {
             let message = format!("attempt {} begins: {}", order.attempt, reason.word());
             changes = changes.event(&self.event("order.started", message));
         }
@@ -321,6 +332,19 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Nothing was sent: the order goes on once a limit of the CA has room for it.
+    async fn wait_for_limit(&self, problem: Problem, until: Timestamp) -> Result<(), StepError> {
+        let mut order = self.order()?;
+        let mut changes = Changes::new();
+        if order.value.error.as_ref() != Some(&problem) {
+            let message = format!("{}; it goes on at {until}", problem.message);
+            changes =
+                changes.event(&self.event("order.waiting", message).with_problem(Severity::Warn, problem.clone()));
+        }
+        order.value.wait(problem, until, self.context.hub.now());
+        self.save(&order, changes).await
+    }
+
     /// Ends the attempt. `give_up_order` forgets the order resource, so that the next attempt makes a new one.
     async fn fail(&self, problem: Problem, retry: Retry, give_up_order: bool) -> Result<(), StepError> {
         let mut order = self.order()?;
@@ -352,6 +376,7 @@ impl Attempt<'_> {
     }
 
     async fn refused_by_ca(&self, error: AcmeError, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        self.learn(&error).await?;
         let mut order = self.order()?;
         if error.is_account_gone() && !order.value.registered_again {
             *handle = None;

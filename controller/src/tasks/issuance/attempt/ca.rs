@@ -4,13 +4,18 @@
 use super::{Attempt, StepError};
 use crate::acme::account::Account;
 use crate::acme::order::{AcmeOrder, AuthorizationFacts, AuthorizationStatus, OrderFacts, OrderStatus};
+use crate::acme::problem::AcmeError;
 use crate::lifecycle::backoff::poll_at;
 use crate::lifecycle::certificate::CurrentVersion;
 use crate::lifecycle::event::Severity;
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Authorization, AuthorizationState, CaStatus, Order, Phase};
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rate_limit::{Ask, Refusal, exemption};
 use crate::store::records::{Changes, Versioned};
-use crate::tasks::{accounts, renewal_info};
+use crate::tasks::accounts::{self, AccountError};
+use crate::tasks::limits::{self, Asked};
+use crate::tasks::renewal_info;
 
 /// The conversation about an order.
 struct Resumed<'h> {
@@ -44,8 +49,23 @@ impl Attempt<'_> {
     pub(super) async fn create_order(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
         let mut record = self.order()?;
         let account = accounts::account(self.context, &record.value.issuer_id).await?;
+        let issuer = self.issuer(&record.value).await?;
         let replaces = self.replaces(&record.value, &account).await?;
-        let order = match account.new_order(&record.value.identifiers, replaces.as_deref()).await {
+        let ask = self.ask(&issuer, &record.value, replaces.is_some());
+        let spent = match limits::ask(&self.context.hub, ask, &record).await? {
+            Asked::Go(spent) => spent,
+            Asked::Wait(wait) => {
+                let problem = wait.problem(&self.certificate().name, &issuer);
+                return self.wait_for_limit(problem, wait.until).await;
+            }
+        };
+        let sent = account.new_order(&record.value.identifiers, replaces.as_deref()).await;
+        if let (Err(error), Some(entry)) = (&sent, &spent)
+            && error.is_refusal()
+        {
+            limits::refused(&self.context.hub, &issuer, entry).await?;
+        }
+        let order = match sent {
             Ok(order) => order,
             Err(error) if replaces.is_some() && error.is_replaces_refused() => {
                 // Kept before it is asked for without, so that a crash in between does not ask with it again.
@@ -57,6 +77,7 @@ impl Attempt<'_> {
             Err(error) => return Err(error.into()),
         };
         record.value.order_url = Some(order.url().to_owned());
+        record.value.spent = spent.map(|entry| entry.id);
         let serial = self.certificate().current.as_ref().filter(|_| replaces.is_some()).map(|current| &current.serial);
         let successor = serial.map(|serial| format!(", which replaces {serial}")).unwrap_or_default();
         let event = self.event("order.created", format!("the CA opened {}{successor}", order.url()));
@@ -76,6 +97,42 @@ impl Attempt<'_> {
             return Ok(None);
         }
         Ok(renewal_info::renewal_id(self.context, self.certificate()).await?)
+    }
+
+    /// The issuer of an order.
+    async fn issuer(&self, order: &Order) -> Result<Issuer, StepError> {
+        let issuer = self.context.hub.store.load::<Issuer>(&order.issuer_id).await?;
+        Ok(issuer.ok_or(AccountError::NoIssuer)?.value)
+    }
+
+    /// What the CA's limits need to know of an order.
+    fn ask<'a>(&'a self, issuer: &'a Issuer, order: &'a Order, replaces: bool) -> Ask<'a> {
+        let current = self.certificate().current.as_ref().filter(|current| current.issuer_id == issuer.id);
+        let same_set = current.is_some_and(|current| same_names(&current.identifiers, &order.identifiers));
+        Ask {
+            certificate_id: &order.certificate_id,
+            issuer,
+            identifiers: &order.identifiers,
+            exemption: exemption(issuer, replaces, same_set),
+        }
+    }
+
+    /// Keeps in the ledger what a CA's refusal says about its limits.
+    pub(super) async fn learn(&self, error: &AcmeError) -> Result<(), StepError> {
+        let order = self.order()?.value;
+        let hub = &self.context.hub;
+        let Some(issuer) = hub.store.load::<Issuer>(&order.issuer_id).await? else { return Ok(()) };
+        let issuer = issuer.value;
+        if let Some((status, detail, retry_after)) = error.too_often() {
+            limits::close(hub, self.ask(&issuer, &order, false), Refusal { status, detail, retry_after }).await?;
+        }
+        if let AcmeError::OrderInvalid { identifier: Some(identifier), .. } = error {
+            limits::failed_authorization(hub, &issuer, identifier).await?;
+        }
+        if let (AcmeError::OrderInvalid { .. }, Some(entry_id)) = (error, &order.spent) {
+            limits::not_issued(hub, &issuer, entry_id).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn read_authorizations(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {

@@ -1,0 +1,151 @@
+//! Limits of a CA: what is used, what is left, when it refills.
+
+use jiff::Timestamp;
+use proto::clock::from_wire;
+use proto::operator::v1::{LimitLine, LimitSetting, ListLimitsResponse};
+use serde::Serialize;
+
+use super::table::Table;
+use super::{safe, some, time};
+
+/// Units of a period: how it is written, seconds.
+const UNITS: [(&str, u32); 5] = [("s", 1), ("m", 60), ("min", 60), ("h", 3_600), ("d", 86_400)];
+
+/// A limit in JSON.
+#[derive(Debug, Serialize)]
+struct LimitView {
+    kind: String,
+    name: Option<String>,
+    limit: Option<u32>,
+    period_seconds: Option<u32>,
+    used: u32,
+    left: Option<u32>,
+    refills_at: Option<Timestamp>,
+    waiting: u32,
+    closed_until: Option<Timestamp>,
+    cause: Option<String>,
+    source: String,
+}
+
+impl From<&LimitLine> for LimitView {
+    fn from(line: &LimitLine) -> Self {
+        let known = line.count > 0;
+        Self {
+            kind: safe(&line.kind),
+            name: some(&line.name),
+            limit: known.then_some(line.count),
+            period_seconds: known.then_some(line.period_seconds),
+            used: line.used,
+            left: known.then_some(line.left),
+            refills_at: from_wire(line.refills_at),
+            waiting: line.waiting,
+            closed_until: from_wire(line.closed_until),
+            cause: some(&line.cause),
+            source: safe(&line.source),
+        }
+    }
+}
+
+/// Returns limits as a JSON list.
+pub(crate) fn json_list(found: &ListLimitsResponse) -> String {
+    super::json_list("LimitList", found.items.iter().map(LimitView::from).collect())
+}
+
+/// Returns limits as a table.
+pub(crate) fn table(found: &ListLimitsResponse, now: Timestamp, wide: bool) -> Table {
+    let mut head = vec!["LIMIT", "FOR", "USED", "LEFT", "REFILLS", "WAITING"];
+    if wide {
+        head.extend(["SOURCE", "SAID"]);
+    }
+    let mut table = Table::new(&head);
+    for line in &found.items {
+        let counted = line.kind != "requests";
+        let dash = || "-".to_owned();
+        let limit = match line.count {
+            0 => format!("{}: none", line.kind),
+            count => format!("{}: {count} in {}", line.kind, period(line.period_seconds)),
+        };
+        let refills = match (line.closed_until, line.refills_at) {
+            (0, at) => time::short(now, at),
+            (until, _) => format!("closed by the CA, opens {}", time::short(now, until)),
+        };
+        let mut row = vec![
+            limit,
+            if line.name.is_empty() { dash() } else { line.name.clone() },
+            if counted { line.used.to_string() } else { dash() },
+            if counted && line.count > 0 { line.left.to_string() } else { dash() },
+            refills,
+            if line.waiting == 0 { dash() } else { line.waiting.to_string() },
+        ];
+        if wide {
+            row.extend([line.source.clone(), line.cause.clone()]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Returns what the numbers do not say.
+pub(crate) fn notes(found: &ListLimitsResponse) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !found.published {
+        notes.push(format!(
+            "{} publishes no limits that are known here; certwright issuers limits {} --set orders=N/PERIOD sets what you agreed on",
+            safe(&found.host),
+            safe(&found.issuer)
+        ));
+    }
+    let closed = found.items.iter().filter(|line| line.closed_until != 0);
+    notes.extend(closed.map(|line| format!("{} is closed: the CA said \"{}\"", safe(&line.kind), safe(&line.cause))));
+    notes
+}
+
+/// Reads `orders=300/3h` and `orders=none`.
+pub(crate) fn parse(text: &str) -> Result<LimitSetting, String> {
+    let expected = || "expected KIND=N/PERIOD such as orders=300/3h, or KIND=none".to_owned();
+    let (kind, limit) = text.split_once('=').ok_or_else(expected)?;
+    if limit == "none" {
+        return Ok(LimitSetting { kind: kind.to_owned(), count: 0, period_seconds: 0 });
+    }
+    let (count, period) = limit.split_once('/').ok_or_else(expected)?;
+    let count = count.parse::<u32>().ok().filter(|count| *count > 0).ok_or_else(expected)?;
+    let unit_at = period.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(expected)?;
+    let (number, unit) = period.split_at(unit_at);
+    // "requests=20/s" reads as in one second.
+    let number = if number.is_empty() { Some(1) } else { number.parse::<u32>().ok().filter(|number| *number > 0) };
+    let unit = UNITS.iter().find(|(word, _)| *word == unit).map(|(_, seconds)| *seconds);
+    let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(expected)?;
+    Ok(LimitSetting { kind: kind.to_owned(), count, period_seconds: seconds })
+}
+
+fn period(seconds: u32) -> String {
+    let unit =
+        UNITS.iter().rev().find(|(word, size)| *word != "min" && seconds >= *size && seconds.is_multiple_of(*size));
+    unit.map_or_else(String::new, |(word, size)| match seconds / size {
+        1 => format!("1{word}"),
+        number => format!("{number}{word}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_kind_a_number_and_a_period() {
+        let check = |text: &str, expected: Option<(&str, u32, u32)>| {
+            let parsed = parse(text).ok();
+            let parsed = parsed.as_ref().map(|limit| (limit.kind.as_str(), limit.count, limit.period_seconds));
+            assert_eq!(parsed, expected, "{text}");
+        };
+        check("orders=300/3h", Some(("orders", 300, 10_800)));
+        check("exact-set=5/7d", Some(("exact-set", 5, 604_800)));
+        check("requests=20/s", Some(("requests", 20, 1)));
+        check("orders=none", Some(("orders", 0, 0)));
+        for text in ["orders", "orders=", "orders=0/3h", "orders=3", "orders=3/", "orders=3/h3", "orders=3/2y", "=x"] {
+            check(text, None);
+        }
+        assert!(parse("orders=1/99999999d").is_err());
+        assert_eq!([period(604_800), period(10_800), period(90), period(1)], ["7d", "3h", "90s", "1s"]);
+    }
+}
