@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod deployment;
 pub mod desired;
 pub mod event;
+pub mod fallback;
 pub mod identifier;
 pub mod issuer;
 pub mod job;

@@ -188,14 +188,14 @@ fn csr(name: &str) -> Vec<u8> {
 
 /// Issues one certificate; polls as the driver would, without its pauses.
 async fn issue(lab: &Lab, account: &Account) -> String {
-    let mut order = account.new_order(&[NAME.to_owned()], None).await.unwrap();
+    let mut order = account.new_order(&[NAME.to_owned()], None, None).await.unwrap();
     let challenge = order.authorizations().await.unwrap().remove(0).http01.unwrap();
     lab.tell("add-http01", &json!({"token": challenge.token, "content": challenge.key_authorization})).await;
     order.answer(NAME).await.unwrap();
     until(&mut order, OrderStatus::Ready).await;
     order.finalize(&csr(NAME)).await.unwrap();
     until(&mut order, OrderStatus::Valid).await;
-    order.certificate().await.unwrap()
+    order.certificate(None).await.unwrap().pem
 }
 
 /// Waits before each question, so that one question is usually enough.
@@ -247,11 +247,11 @@ async fn a_real_ca_says_why_and_a_crash_repeats_nothing() {
         let key = AccountKey::generate().unwrap();
         let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
 
-        let refused = account.new_order(&["blocked.example.test".to_owned()], None).await.unwrap_err();
+        let refused = account.new_order(&["blocked.example.test".to_owned()], None, None).await.unwrap_err();
         assert_eq!(refused.problem().reason, "ACME_REJECTED_IDENTIFIER", "{refused}");
 
         // Nothing serves the token.
-        let mut order = account.new_order(&[NAME.to_owned()], None).await.unwrap();
+        let mut order = account.new_order(&[NAME.to_owned()], None, None).await.unwrap();
         order.answer(NAME).await.unwrap();
         while order.refresh().await.unwrap().status == OrderStatus::Pending {
             sleep(Duration::from_millis(100)).await;
@@ -260,7 +260,7 @@ async fn a_real_ca_says_why_and_a_crash_repeats_nothing() {
         assert!(["ACME_UNAUTHORIZED", "ACME_INCORRECT_RESPONSE"].contains(&cause.problem().reason.as_str()), "{cause}");
 
         // A crash after every step: the order is found again by its URL, and the step may be repeated.
-        let url = account.new_order(&[NAME.to_owned()], None).await.unwrap().url().to_owned();
+        let url = account.new_order(&[NAME.to_owned()], None, None).await.unwrap().url().to_owned();
         let mut order = account.resume(&url).await.unwrap();
         let challenge = order.authorizations().await.unwrap().remove(0).http01.unwrap();
         lab.tell("add-http01", &json!({"token": challenge.token, "content": challenge.key_authorization})).await;
@@ -275,7 +275,7 @@ async fn a_real_ca_says_why_and_a_crash_repeats_nothing() {
         let mut order = account.resume(&url).await.unwrap();
         order.finalize(&csr(NAME)).await.expect("accepted before: nothing is sent");
         until(&mut order, OrderStatus::Valid).await;
-        order.certificate().await.unwrap();
+        order.certificate(None).await.unwrap();
         assert!(account.resume(&format!("{url}x")).await.unwrap_err().is_not_found());
     })
     .await;
@@ -288,7 +288,7 @@ async fn a_ca_that_forgot_the_account_gets_it_again() {
         let acme = acme();
         let key = AccountKey::generate().unwrap();
         let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
-        let order = account.new_order(&[NAME.to_owned()], None).await.unwrap();
+        let order = account.new_order(&[NAME.to_owned()], None, None).await.unwrap();
         lab.restart_pebble().await;
         let gone = account.resume(order.url()).await.unwrap_err();
         assert!(gone.is_account_gone(), "{gone}");

@@ -97,6 +97,8 @@ pub struct OrderView {
     pub identifiers: Vec<String>,
     /// pending, ready, processing, valid or invalid.
     pub status: &'static str,
+    /// The profile that was asked for.
+    pub profile: Option<String>,
     /// The certificate it replaces (RFC 9773 §5).
     pub replaces: Option<String>,
 }
@@ -176,14 +178,19 @@ impl FakeCa {
         self.0.book().forget_accounts();
     }
 
+    /// Offers these profiles from now on.
+    pub fn offer_profiles(&self, profiles: &[&str]) {
+        self.0.book().profiles = profiles.iter().map(|&profile| profile.to_owned()).collect();
+    }
+
     /// Changes the terms: accounts order again only once they agreed (RFC 8555 §7.3.3).
     pub fn change_terms(&self) {
         self.0.book().terms += 1;
     }
 
-    /// Deactivates every account, as an operator of the CA may.
-    pub fn deactivate_accounts(&self) {
-        self.0.book().accounts.iter_mut().for_each(|account| account.deactivated = true);
+    /// Deactivates an account, as an operator of the CA may.
+    pub fn deactivate_account(&self, number: usize) {
+        self.0.book().accounts[number].deactivated = true;
     }
 
     /// Makes new accounts only for this customer: key identifier and MAC key (RFC 8555 §7.3.4).
@@ -233,6 +240,7 @@ impl FakeCa {
             identifiers: order.identifiers.clone(),
             status: book.status(order, now),
             replaces: order.replaces.clone(),
+            profile: order.profile.clone(),
         };
         book.orders.iter().map(view).collect()
     }
@@ -393,7 +401,7 @@ fn act(book: &mut Book, kind: RequestKind, request: &Request<Bytes>, now: Timest
         RequestKind::Authorization => book.authorization(account, index),
         RequestKind::Challenge => book.challenge(account, index, &payload),
         RequestKind::Finalize => book.finalize(account, index, &payload, now),
-        RequestKind::Certificate => book.certificate(account, index),
+        RequestKind::Certificate => book.certificate(account, index, request.uri().path().starts_with("/alternate/")),
         _ => Err(Refusal(404, "malformed", "no such resource".to_owned())),
     }
 }
@@ -409,7 +417,7 @@ fn kind(path: &str) -> RequestKind {
         "authorization" => RequestKind::Authorization,
         "challenge" => RequestKind::Challenge,
         "finalize" => RequestKind::Finalize,
-        "certificate" => RequestKind::Certificate,
+        "certificate" | "alternate" => RequestKind::Certificate,
         "renewal-info" => RequestKind::RenewalInfo,
         "key-change" => RequestKind::KeyChange,
         _ => RequestKind::Unknown,
@@ -424,6 +432,10 @@ fn render(answer: Answer) -> Response<Body> {
         Content::Json(value) => plain(answer.status, "application/json", &value.to_string()),
         Content::Pem(pem) => plain(answer.status, "application/pem-certificate-chain", &pem),
     };
+    if let Some(alternate) = answer.alternate {
+        let link = format!("<{alternate}>;rel=\"alternate\"");
+        response.headers_mut().insert("Link", link.parse().expect("our URLs are ASCII"));
+    }
     if let Some(location) = answer.location {
         response.headers_mut().insert("Location", location.parse().expect("our URLs are ASCII"));
     }

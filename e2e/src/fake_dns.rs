@@ -56,6 +56,9 @@ impl FakeDns {
     /// # Errors
     /// As the resolver says.
     pub fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
         self.with(|names| names.get(name).cloned()).map_or(Err(LookupError::NoSuchName), |records| records.addresses)
     }
 

@@ -199,6 +199,8 @@ fn find<'a>(head: &str, tokens: &'a Tokens) -> Option<&'a str> {
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
         .map_or(host, |split| split.0);
+    // RFC 3986 §3.2.2: an IPv6 address stands in brackets.
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let known = answer.identifiers.iter().any(|identifier| identifier.eq_ignore_ascii_case(host));
     known.then_some(answer.key_authorization.as_str())
 }

@@ -295,14 +295,27 @@ impl Account {
         self.session.document.renewal_info.is_some()
     }
 
-    /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses. `replaces` names the
-    /// certificate that the new one takes the place of, as RFC 9773 §4.1 calls it.
+    /// Makes an order (RFC 8555 §7.4). Identifiers are DNS names in A-label form, or IP addresses. A `profile` must be
+    /// one that [`Self::directory`] lists: a server without profiles ignores it. `replaces` names the certificate that the
+    /// new one takes the place of, as RFC 9773 §4.1 calls it.
     ///
     /// # Errors
     /// When the server refuses it.
-    pub async fn new_order(&self, identifiers: &[String], replaces: Option<&str>) -> Result<AcmeOrder, AcmeError> {
+    pub async fn new_order(
+        &self,
+        identifiers: &[String],
+        profile: Option<&str>,
+        replaces: Option<&str>,
+    ) -> Result<AcmeOrder, AcmeError> {
         let (account, guarded) = self.line().await?;
-        AcmeOrder::create(self.clone(), &account, guarded, identifiers, replaces).await
+        AcmeOrder::create(self.clone(), &account, guarded, identifiers, (profile, replaces)).await
+    }
+
+    /// Downloads what a URL of the account names: a POST-as-GET.
+    pub(crate) async fn download(&self, step: Step, uri: &http::Uri) -> Result<Reply, AcmeError> {
+        let guarded = Guarded::new(Arc::clone(&self.session));
+        let signing = SigningKey::read(&self.key)?;
+        guarded.post(step, (&signing, Signer::Account(&self.url)), uri, None).await
     }
 
     /// Reads an order that was made before, by its URL.
@@ -450,7 +463,7 @@ mod tests {
         let directory = CannedCa::directory();
         let account = acme.account(&directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
         ca.next("/order", Canned::Problem(400, "accountDoesNotExist"));
-        let error = account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
+        let error = account.new_order(&["h1.example.test".to_owned()], None, None).await.unwrap_err();
         assert!(error.is_account_gone());
         assert_eq!((error.problem().reason.as_str(), error.retry()), ("ACME_ACCOUNT_GONE", Retry::Now));
         ca.lines();

@@ -13,6 +13,7 @@ use instant_acme::{
     ChallengeType, Error, Identifier, NewOrder, Order, OrderState, OrderStatus as WireOrder,
 };
 use proto::text::one_line;
+use proto::x509::{Chain, LeafFacts};
 
 use crate::acme::account::Account;
 use crate::acme::problem::{AcmeError, AcmeProblem, Attempt, Step};
@@ -22,6 +23,8 @@ use crate::acme::session::{Guarded, NonceTurns};
 pub const AUTHORIZATIONS_MAX: usize = 100;
 /// Longest token (RFC 8555 §8.1 gives no limit; servers use 43).
 const TOKEN_CHARS_MAX: usize = 128;
+/// Longest name of a chain's issuer that is shown, characters.
+const ISSUER_CHARS_MAX: usize = 100;
 /// Longest identifier, characters: a DNS name.
 const IDENTIFIER_CHARS_MAX: usize = 253;
 
@@ -123,6 +126,15 @@ pub struct Http01Challenge {
     pub key_authorization: String,
 }
 
+/// A chain that was downloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downloaded {
+    /// PEM, leaf first, unchecked.
+    pub pem: String,
+    /// Set when no chain is the preferred one: whose chains there are.
+    pub missed: Option<String>,
+}
+
 /// One order at one server.
 pub struct AcmeOrder {
     account: Account,
@@ -142,12 +154,16 @@ impl AcmeOrder {
         line: &instant_acme::Account,
         guarded: Guarded,
         identifiers: &[String],
-        replaces: Option<&str>,
+        (profile, replaces): (Option<&str>, Option<&str>),
     ) -> Result<Self, AcmeError> {
         let identifiers: Vec<Identifier> = identifiers.iter().map(|name| identifier(name)).collect();
         let mut turns = NonceTurns::default();
         let order = loop {
             let wanted = NewOrder::new(&identifiers);
+            let wanted = match profile {
+                Some(profile) => wanted.profile(profile),
+                None => wanted,
+            };
             let wanted = match replaces.and_then(|id| id.split_once('.')) {
                 Some((issuer_key, serial)) => wanted.replaces(CertificateIdentifier {
                     authority_key_identifier: issuer_key.into(),
@@ -276,11 +292,32 @@ impl AcmeOrder {
         Ok(self.facts())
     }
 
-    /// Downloads the certificate of a valid order: one request. Returns PEM, leaf first, unchecked.
+    /// Downloads the certificate of a valid order: one request, and one for each alternate chain until one fits
+    /// `preferred`, the common name of whoever issued the topmost certificate.
     ///
     /// # Errors
-    /// When the order is not valid, or the server refuses.
-    pub async fn certificate(&mut self) -> Result<String, AcmeError> {
+    /// When the order is not valid, or the server refuses. An alternate that cannot be read is passed over.
+    pub async fn certificate(&mut self, preferred: Option<&str>) -> Result<Downloaded, AcmeError> {
+        let pem = self.default_chain().await?;
+        let Some(preferred) = preferred else { return Ok(Downloaded { pem, missed: None }) };
+        let mut offered = vec![topmost_issuer(&pem)];
+        if offered.iter().any(|name| name.eq_ignore_ascii_case(preferred)) {
+            return Ok(Downloaded { pem, missed: None });
+        }
+        for uri in self.guarded.last.alternates() {
+            let Ok(reply) = self.account.download(Step::Certificate, &uri).await else { continue };
+            let alternate = String::from_utf8_lossy(&reply.body).into_owned();
+            let name = topmost_issuer(&alternate);
+            if name.eq_ignore_ascii_case(preferred) {
+                return Ok(Downloaded { pem: alternate, missed: None });
+            }
+            offered.push(name);
+        }
+        Ok(Downloaded { pem, missed: Some(offered.join(", ")) })
+    }
+
+    /// The chain that the server prefers. PEM, leaf first, unchecked.
+    async fn default_chain(&mut self) -> Result<String, AcmeError> {
         let status = OrderStatus::from(self.order.state().status);
         if status != OrderStatus::Valid {
             return Err(AcmeError::NotIssued { ca: self.guarded.session.ca(), status: status.word() });
@@ -308,6 +345,13 @@ impl AcmeOrder {
         }
         AcmeError::OrderInvalid { ca, identifier: None, problem: self.facts().problem.unwrap_or_default() }
     }
+}
+
+/// Returns who issued the topmost certificate of a chain, sanitised; empty when it does not parse.
+fn topmost_issuer(pem: &str) -> String {
+    let chain = Chain::parse_pem(pem.as_bytes()).ok();
+    let top = chain.as_ref().and_then(|chain| chain.certificates.last()).and_then(|der| LeafFacts::parse(der).ok());
+    top.map(|top| one_line(&top.issuer_cn, ISSUER_CHARS_MAX)).unwrap_or_default()
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -399,13 +443,13 @@ mod tests {
     #[allow(dead_code, reason = "compiles only if tasks may run these on any thread")]
     fn every_step_may_run_on_any_thread(mut order: AcmeOrder, account: &Account) {
         fn is_send<T: Send>(_: T) {}
-        is_send(account.new_order(&[], None));
+        is_send(account.new_order(&[], None, None));
         is_send(account.resume(""));
         is_send(order.authorizations());
         is_send(order.answer(""));
         is_send(order.refresh());
         is_send(order.finalize(&[]));
-        is_send(order.certificate());
+        is_send(order.certificate(None));
         is_send(order.invalid_cause());
     }
 
@@ -414,21 +458,21 @@ mod tests {
     }
 
     async fn order(ca: &CannedCa) -> AcmeOrder {
-        let order = ca.warm_account().await.new_order(&names(), None).await.unwrap();
+        let order = ca.warm_account().await.new_order(&names(), None, None).await.unwrap();
         ca.lines();
         order
     }
 
     /// The whole road of one certificate on a warm account.
     async fn issue(account: &Account) -> String {
-        let mut order = account.new_order(&names(), None).await.unwrap();
+        let mut order = account.new_order(&names(), None, None).await.unwrap();
         let authorizations = order.authorizations().await.unwrap();
         assert_eq!(authorizations[0].identifier, "h1.example.test");
         order.answer("h1.example.test").await.unwrap();
         assert_eq!(order.refresh().await.unwrap().status, OrderStatus::Ready);
         assert_eq!(order.finalize(b"csr").await.unwrap().status, OrderStatus::Processing);
         assert_eq!(order.refresh().await.unwrap().status, OrderStatus::Valid);
-        order.certificate().await.unwrap()
+        order.certificate(None).await.unwrap().pem
     }
 
     #[tokio::test]
@@ -458,7 +502,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         let names = names();
-        let orders = futures_util::future::join_all((0..8).map(|_order| account.new_order(&names, None))).await;
+        let orders = futures_util::future::join_all((0..8).map(|_order| account.new_order(&names, None, None))).await;
         for order in orders {
             order.unwrap().refresh().await.unwrap();
         }
@@ -521,7 +565,7 @@ mod tests {
             OrderStatus::Valid,
             "finalised before: nothing is sent"
         );
-        order.certificate().await.unwrap();
+        order.certificate(None).await.unwrap();
         assert_eq!(ca.lines(), ["POST /order/1", "POST /cert/1"]);
         let gone = account.resume("https://ca.test/order/9").await.unwrap_err();
         assert!(gone.is_not_found());
@@ -531,7 +575,7 @@ mod tests {
     async fn a_certificate_is_asked_for_only_when_the_order_is_valid() {
         let ca = CannedCa::new();
         let mut order = order(&ca).await;
-        assert_eq!(order.certificate().await.unwrap_err().problem().reason, "ACME_NOT_ISSUED");
+        assert_eq!(order.certificate(None).await.unwrap_err().problem().reason, "ACME_NOT_ISSUED");
         assert_eq!(ca.lines(), [""; 0]);
     }
 
@@ -613,7 +657,7 @@ mod tests {
     async fn names_and_addresses_are_different_identifiers() {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
-        account.new_order(&["*.example.test".to_owned(), "2001:db8::1".to_owned()], None).await.unwrap();
+        account.new_order(&["*.example.test".to_owned(), "2001:db8::1".to_owned()], None, None).await.unwrap();
         let payload = ca.asked().pop().unwrap().payload;
         let expected = json!([{"type": "dns", "value": "*.example.test"}, {"type": "ip", "value": "2001:db8::1"}]);
         assert_eq!(payload["identifiers"], expected);

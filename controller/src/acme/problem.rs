@@ -275,6 +275,14 @@ pub enum AcmeError {
         /// The server's word, sanitised.
         status: String,
     },
+    /// The directory does not list the profile: the server would refuse it, or ignore it silently.
+    #[error("{ca} offers no profile {profile}")]
+    ProfileNotOffered {
+        /// The issuer.
+        ca: String,
+        /// As the operator wrote it.
+        profile: String,
+    },
     /// The directory names no keyChange.
     #[error("{ca} offers no change of an account's key")]
     NoKeyChange {
@@ -447,6 +455,7 @@ impl AcmeError {
             | Self::ExternalKey { .. }
             | Self::AccountClosed { .. }
             | Self::NoKeyChange { .. }
+            | Self::ProfileNotOffered { .. }
             | Self::AccountKey { .. }
             | Self::Directory { .. }
             | Self::Roots { .. } => Retry::Never,
@@ -476,6 +485,7 @@ impl AcmeError {
             | Self::Token { .. }
             | Self::NoChallenge { .. }
             | Self::NotIssued { .. }
+            | Self::ProfileNotOffered { .. }
             | Self::NoKeyChange { .. } => None,
         }
     }
@@ -509,6 +519,7 @@ impl AcmeError {
             }
             Self::ExternalKey { source } => EXTERNAL_REFUSED.problem(&self.to_string(), &chain(source.as_ref())),
             Self::AccountClosed { status, .. } => CLOSED.problem(&self.to_string(), status),
+            Self::ProfileNotOffered { .. } => NO_PROFILE.problem(&self.to_string(), "its directory does not list it"),
             Self::NoKeyChange { .. } => NO_KEY_CHANGE.problem(&self.to_string(), "its directory names no keyChange"),
             Self::AccountKey { source } => ACCOUNT_KEY.problem(&self.to_string(), &chain(source.as_ref())),
             Self::Directory { source } => DIRECTORY.problem(&self.to_string(), &chain(source)),
@@ -646,6 +657,12 @@ const CLOSED: Known = row(
     "ACME_ACCOUNT_CLOSED",
     Operator,
     "Ask the CA why. A new account with a new key: certwright issuers set NAME --new-account; or order elsewhere: certwright certs set CERTIFICATE --issuer OTHER",
+);
+const NO_PROFILE: Known = row(
+    "",
+    "PROFILE_NOT_OFFERED",
+    Operator,
+    "certwright issuers get shows what it offers; then certwright issuers set NAME --profile PROFILE, or --profile default",
 );
 const NO_KEY_CHANGE: Known = row(
     "",

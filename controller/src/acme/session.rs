@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderMap, LINK};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
@@ -34,6 +34,8 @@ const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 const JOSE_JSON: HeaderValue = HeaderValue::from_static("application/jose+json");
 /// Nonces refused in a row to one request of ours (reliability.md AC3).
 const NONCE_REFUSALS_MAX: u8 = 5;
+/// Most alternate chains that are looked at; CAs offer one or two.
+const ALTERNATES_MAX: usize = 5;
 /// How long a directory is believed; its URLs may change.
 const DIRECTORY_AGE_MAX: SignedDuration = SignedDuration::from_hours(12);
 /// Most nonces kept: one per parallel order is of use.
@@ -134,12 +136,12 @@ impl Session {
 
     async fn exchange(&self, request: Request<BodyWrapper<Bytes>>, last: &LastAnswer) -> Result<Reply, HttpError> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        last.set(None);
+        last.set(None, Vec::new());
         if !self.document.allows(&uri) {
             return Err(HttpError::Foreign { url: shown(&uri) });
         }
         let reply = self.wire.send(request).await?;
-        last.set(Some(reply.answer));
+        last.set(Some(reply.answer), alternates(&reply.parts.headers));
         if reply.parts.status == StatusCode::BAD_REQUEST && reply.problem().is_some_and(|p| is_bad_nonce(&p)) {
             // The server forgot one: the others are as old or older.
             lock(&self.nonces).clear();
@@ -184,16 +186,32 @@ impl fmt::Debug for Session {
 
 /// What the server last said to one account or order; orders of one account run in parallel, so each has its own.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastAnswer(Arc<Mutex<Option<Answer>>>);
+pub(crate) struct LastAnswer(Arc<Mutex<(Option<Answer>, Vec<Uri>)>>);
 
 impl LastAnswer {
     pub(crate) fn get(&self) -> Option<Answer> {
-        *lock(&self.0)
+        lock(&self.0).0
     }
 
-    fn set(&self, answer: Option<Answer>) {
-        *lock(&self.0) = answer;
+    /// The alternate chains that a certificate's answer named (RFC 8555 §7.4.2).
+    pub(crate) fn alternates(&self) -> Vec<Uri> {
+        lock(&self.0).1.clone()
     }
+
+    fn set(&self, answer: Option<Answer>, alternates: Vec<Uri>) {
+        *lock(&self.0) = (answer, alternates);
+    }
+}
+
+/// Reads `Link: <URL>;rel="alternate"` headers (RFC 8288), as many as are of use.
+fn alternates(headers: &HeaderMap) -> Vec<Uri> {
+    let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let alternate = |link: &str| {
+        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_alternate = parameters.split(';').any(|one| matches!(one.trim(), "rel=\"alternate\"" | "rel=alternate"));
+        url.parse().ok().filter(|_| is_alternate)
+    };
+    links.filter_map(alternate).take(ALTERNATES_MAX).collect()
 }
 
 /// instant-acme's only way out.
@@ -296,6 +314,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::time::Duration;
 
+    #[test]
+    fn links_to_alternate_chains_are_read() {
+        let mut headers = HeaderMap::new();
+        for link in [
+            r#"<https://ca.test/dir>;rel="index""#,
+            r#"<https://ca.test/c/1/1>;rel="alternate", <https://ca.test/c/1/2>; rel="alternate""#,
+            "<not a url>;rel=alternate",
+            "nonsense",
+        ] {
+            headers.append(LINK, link.parse().unwrap());
+        }
+        assert_eq!(alternates(&headers), ["https://ca.test/c/1/1", "https://ca.test/c/1/2"]);
+    }
+
     use super::*;
     use crate::acme::account::{AccountKey, AccountTerms, Acme};
     use crate::acme::canned::{Canned, CannedCa, HandClock};
@@ -307,7 +339,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         ca.next("/order", canned);
-        let error = account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
+        let error = account.new_order(&["h1.example.test".to_owned()], None, None).await.unwrap_err();
         let problem = error.problem();
         assert!(
             !problem.hint.is_empty() && !problem.cause.is_empty() && problem.message.contains("ca.test"),
@@ -380,7 +412,7 @@ mod tests {
         let ca = CannedCa::new();
         let account = ca.warm_account().await;
         ca.forget_nonces();
-        account.new_order(&["h1.example.test".to_owned()], None).await.unwrap();
+        account.new_order(&["h1.example.test".to_owned()], None, None).await.unwrap();
         assert_eq!(ca.lines(), ["POST /order", "POST /order"]);
     }
 
@@ -390,12 +422,13 @@ mod tests {
         let account = ca.warm_account().await;
         let names = ["h1.example.test".to_owned()];
         let four_orders = async || {
-            let orders = futures_util::future::join_all((0..4).map(|_order| account.new_order(&names, None))).await;
+            let orders =
+                futures_util::future::join_all((0..4).map(|_order| account.new_order(&names, None, None))).await;
             assert!(orders.iter().all(Result::is_ok));
         };
         four_orders().await;
         ca.forget_nonces();
-        account.new_order(&names, None).await.unwrap();
+        account.new_order(&names, None, None).await.unwrap();
         ca.lines();
         four_orders().await;
         let posts = ca.lines().iter().filter(|line| line.starts_with("POST")).count();
@@ -410,7 +443,7 @@ mod tests {
             for _refusal in 0..refusals {
                 ca.next("/order", Canned::Problem(400, "badNonce"));
             }
-            let result = account.new_order(&["h1.example.test".to_owned()], None).await;
+            let result = account.new_order(&["h1.example.test".to_owned()], None, None).await;
             assert_eq!(ca.lines(), vec!["POST /order"; posts], "always with the nonce of the refusal");
             match result {
                 Ok(_) => assert!(is_ok),
@@ -464,7 +497,7 @@ mod tests {
         use_account().await;
         assert_eq!(ca.lines(), ["GET /dir"]);
         ca.next("/order", Canned::Problem(404, "malformed"));
-        account.new_order(&["h1.example.test".to_owned()], None).await.unwrap_err();
+        account.new_order(&["h1.example.test".to_owned()], None, None).await.unwrap_err();
         use_account().await;
         clock.forward(12);
         use_account().await;

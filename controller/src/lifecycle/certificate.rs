@@ -46,13 +46,22 @@ pub enum Http01 {
     Webroot(String),
 }
 
-/// What an operator asks for. A change of any field but `http01` and `responders` is a new version.
+/// What an operator asks for. A change of identifiers, issuer, profile, key type or custody is a new version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specification {
     /// A-labels, lower case.
     pub identifiers: Vec<String>,
     /// Id of the issuer.
     pub issuer_id: String,
+    /// Ids of the issuers that are asked when the first fails and time is short, in their order.
+    #[serde(default)]
+    pub fallback_ids: Vec<String>,
+    /// Profile to order; `None` is the issuer's default.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Keep the key when the version is renewed, instead of a new one each time.
+    #[serde(default)]
+    pub reuse_key: bool,
     /// Key algorithm.
     pub key_type: KeyType,
     /// Custody of the next version's key.
@@ -112,6 +121,12 @@ pub struct CurrentVersion {
     pub key_type: KeyType,
     /// Who issued it.
     pub issuer_id: String,
+    /// Profile it was ordered with.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// What was wanted then; a fallback or an issuer's default may have answered. Absent in versions of earlier days.
+    #[serde(default)]
+    pub wanted: Option<Wanted>,
     /// The key is gone: the version cannot be deployed again.
     pub key_lost: bool,
     /// When it was revoked at the CA, by whomever; what is revoked is replaced at once.
@@ -120,6 +135,26 @@ pub struct CurrentVersion {
     /// Why, as the CA or the operator said it (RFC 5280 §5.3.1); sanitised.
     #[serde(default)]
     pub revoked_reason: Option<String>,
+}
+
+/// The part of a specification that a version need not show: who was to issue it, with which profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Id of the first issuer.
+    pub issuer_id: String,
+    /// As in the specification.
+    pub profile: Option<String>,
+}
+
+impl CurrentVersion {
+    /// Whether it was ordered for another issuer or profile than is wanted now. A version of a fallback was not.
+    #[must_use]
+    pub fn wanted_elsewhere(&self, wanted: &Specification) -> bool {
+        match &self.wanted {
+            Some(then) => then.issuer_id != wanted.issuer_id || then.profile != wanted.profile,
+            None => self.issuer_id != wanted.issuer_id || wanted.profile.is_some(),
+        }
+    }
 }
 
 /// One issued leaf and chain. Key in the store: `certificate_id/id`.

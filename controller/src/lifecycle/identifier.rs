@@ -1,4 +1,4 @@
-//! DNS identifiers (RFC 8555 §7.1.3, RFC 1035 §2.3.4): text from an operator becomes an A-label name that cannot be wrong.
+//! DNS and IP identifiers (RFC 8555 §7.1.3, RFC 8738, RFC 1035 §2.3.4): text from an operator becomes an A-label name that cannot be wrong.
 //! Called by `rpc` when a certificate is created or changed.
 
 use std::collections::HashSet;
@@ -20,8 +20,8 @@ pub enum Refusal {
     /// A final dot.
     #[error("\"{0}\" ends with a dot")]
     TrailingDot(String),
-    /// An IP address.
-    #[error("\"{0}\" is an IP address")]
+    /// An address that nobody outside a host or link can reach.
+    #[error("\"{0}\" is an address that no CA can reach")]
     IpAddress(String),
     /// One label only.
     #[error("\"{0}\" has no dot: a public CA issues only for names below a public suffix")]
@@ -59,9 +59,7 @@ impl Refusal {
         match self {
             Self::Empty | Self::None => "give at least one host name, for example --san www.example.com",
             Self::TrailingDot(_) => "write it without the final dot",
-            Self::IpAddress(_) => {
-                "use a DNS name: certificates for addresses need a CA profile that this version does not order"
-            }
+            Self::IpAddress(_) => "use the address under which others reach the server",
             Self::OneLabel(_) => "write the full name, for example web.example.com",
             Self::LongLabel(..) | Self::LongName(..) => "use a shorter name",
             Self::NotDns(_) => {
@@ -111,8 +109,16 @@ pub fn parse(text: &str) -> Result<String, Refusal> {
     if text.is_empty() {
         return Err(Refusal::Empty);
     }
-    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-        return Err(Refusal::IpAddress(shown()));
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        // RFC 8738 §3, in the form of RFC 5952 §4. An address of one's own (RFC 1918) may have a CA of one's own.
+        let lonely = match address {
+            IpAddr::V4(address) => address.is_loopback() || address.is_link_local() || address.is_broadcast(),
+            IpAddr::V6(address) => {
+                address.is_loopback() || address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+            }
+        };
+        let unusable = lonely || address.is_unspecified() || address.is_multicast();
+        return if unusable { Err(Refusal::IpAddress(shown())) } else { Ok(address.to_string()) };
     }
     if text.ends_with('.') {
         return Err(Refusal::TrailingDot(shown()));
@@ -171,8 +177,12 @@ mod tests {
     fn what_is_not_a_name_says_why() {
         check("", Err(Refusal::Empty));
         check("a.example.", Err(Refusal::TrailingDot("a.example.".into())));
-        check("192.0.2.1", Err(Refusal::IpAddress("192.0.2.1".into())));
-        check("[2001:db8::1]", Err(Refusal::IpAddress("[2001:db8::1]".into())));
+        check("192.0.2.1", Ok("192.0.2.1"));
+        check("10.1.2.3", Ok("10.1.2.3"));
+        check("[2001:DB8:0::1]", Ok("2001:db8::1"));
+        for lonely in ["127.0.0.1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "::1", "fe80::1", "::ffff:192.0.2.1"] {
+            check(lonely, Err(Refusal::IpAddress(lonely.into())));
+        }
         check("localhost", Err(Refusal::OneLabel("localhost".into())));
         check("a.*.example", Err(Refusal::WildcardPlace("a.*.example".into())));
         check("under_score.example", Err(Refusal::NotDns("under_score.example".into())));

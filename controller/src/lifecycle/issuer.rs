@@ -54,6 +54,12 @@ pub struct Issuer {
     /// What its directory said of itself last.
     #[serde(default)]
     pub facts: Option<Facts>,
+    /// Profile that is ordered where a certificate names none; `None` leaves it to the CA.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Common name of whoever issued the topmost certificate of the chain to take, where the CA offers several.
+    #[serde(default)]
+    pub preferred_chain: Option<String>,
     /// When it was added.
     pub created_at: Timestamp,
     /// Limits that an operator set instead of what the CA publishes.

@@ -207,6 +207,8 @@ mod tests {
             identifiers: identifiers.clone(),
             key_type: KeyType::P256,
             issuer_id: "i1".into(),
+            profile: None,
+            wanted: None,
             key_lost: false,
             revoked_at: None,
             revoked_reason: None,
@@ -214,6 +216,9 @@ mod tests {
         let specification = Specification {
             identifiers,
             issuer_id: "i1".into(),
+            fallback_ids: vec![],
+            profile: None,
+            reuse_key: false,
             key_type: KeyType::P256,
             custody: Custody::Controller,
             http01: Http01::Standalone(80),

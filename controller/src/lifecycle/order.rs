@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::after;
-use super::certificate::{Certificate, Custody, KeySlot};
+use super::certificate::{Certificate, Custody, KeySlot, Specification};
+use super::fallback::{candidates, choose, is_of_issuer};
 use super::issuer::Issuer;
 use super::problem::Problem;
 use super::rate_limit::PREDICTED;
@@ -76,11 +77,17 @@ impl Order {
     /// Begins an attempt. What an earlier attempt of the same wish left is kept: its key, its order at the CA, and how
     /// often it failed. A corrected wish starts afresh.
     #[must_use]
-    pub fn begin(certificate: &Certificate, reason: Reason, earlier: Option<&Self>, now: Timestamp) -> Self {
+    pub fn begin(
+        certificate: &Certificate,
+        issuer_id: &str,
+        reason: Reason,
+        earlier: Option<&Self>,
+        now: Timestamp,
+    ) -> Self {
         let wanted = &certificate.specification;
         let unfinished = earlier.filter(|order| order.phase != Phase::Completed);
-        let same =
-            unfinished.filter(|order| order.identifiers == wanted.identifiers && order.issuer_id == wanted.issuer_id);
+        let same = unfinished.filter(|order| order.answers(wanted));
+        let at_same_ca = same.filter(|order| order.issuer_id == issuer_id);
         Self {
             certificate_id: certificate.id.clone(),
             reason,
@@ -89,10 +96,16 @@ impl Order {
             failures: same.map_or(0, |order| order.failures),
             same_failures: same.map_or(0, |order| order.same_failures),
             started_at: now,
-            key_slot_id: unfinished.and_then(|order| order.key_slot_id.clone()),
-            order_url: same.and_then(|order| order.order_url.clone()),
+            key_slot_id: unfinished
+                .and_then(|order| order.key_slot_id.clone())
+                .or_else(|| kept_key(certificate, reason)),
+            order_url: at_same_ca.and_then(|order| order.order_url.clone()),
             identifiers: wanted.identifiers.clone(),
-            issuer_id: wanted.issuer_id.clone(),
+            issuer_id: issuer_id.to_owned(),
+            issuers: candidates(wanted),
+            wanted_profile: wanted.profile.clone(),
+            profile: at_same_ca.and_then(|order| order.profile.clone()),
+            tries: same.map(|order| order.tries.clone()).unwrap_or_default(),
             ca_status: CaStatus::Pending,
             authorizations: Vec::new(),
             replaces_refused: same.is_some_and(|order| order.replaces_refused),
@@ -107,6 +120,22 @@ impl Order {
             timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
             spent: same.and_then(|order| order.spent.clone()),
         }
+    }
+
+    /// Whether it was begun for this wish: its failures and its order at the CA count for it.
+    #[must_use]
+    pub fn answers(&self, wanted: &Specification) -> bool {
+        let same_issuers = match self.issuers.as_slice() {
+            [] => self.issuer_id == wanted.issuer_id,
+            issuers => issuers == candidates(wanted),
+        };
+        same_issuers && self.identifiers == wanted.identifiers && self.wanted_profile == wanted.profile
+    }
+
+    /// How often this issuer failed in this wish, by its own doing.
+    #[must_use]
+    pub fn failures_of(&self, issuer_id: &str) -> u32 {
+        self.tries.iter().find(|one| one.issuer_id == issuer_id).map_or(0, |one| one.failures)
     }
 
     /// Enters a phase, and remembers when. Entering the phase it is in does nothing.
@@ -137,12 +166,34 @@ impl Order {
     /// Ends the attempt: it goes on at `retry_at`, or only an operator's act helps.
     pub fn fail(&mut self, problem: Problem, retry_at: Option<Timestamp>, now: Timestamp) {
         self.failures = self.failures.saturating_add(1);
+        if is_of_issuer(&problem.reason) {
+            match self.tries.iter_mut().find(|one| one.issuer_id == self.issuer_id) {
+                Some(one) => one.failures = one.failures.saturating_add(1),
+                None => self.tries.push(Tries { issuer_id: self.issuer_id.clone(), failures: 1 }),
+            }
+        }
         self.error = Some(problem);
         self.retry_at = retry_at;
         self.waits_for_agent = false;
         self.waits_for_issuer = false;
         self.enter(if retry_at.is_some() { Phase::Waiting } else { Phase::Failed }, now);
     }
+}
+
+/// A pinned key goes into the next version as well, unless it is the key that is wrong.
+fn kept_key(certificate: &Certificate, reason: Reason) -> Option<String> {
+    let key_is_bad = matches!(reason, Reason::KeyLost | Reason::Revoked);
+    let current = certificate.current.as_ref().filter(|_| certificate.specification.reuse_key && !key_is_bad)?;
+    (!current.key_lost).then(|| current.key_slot_id.clone())
+}
+
+/// How often an issuer failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tries {
+    /// Which.
+    pub issuer_id: String,
+    /// Since the last success.
+    pub failures: u32,
 }
 
 /// What the CA last said about the order (RFC 8555 §7.1.6).
@@ -219,6 +270,18 @@ pub struct Order {
     pub identifiers: Vec<String>,
     /// See `identifiers`.
     pub issuer_id: String,
+    /// The issuers that this wish may ask, in their order.
+    #[serde(default)]
+    pub issuers: Vec<String>,
+    /// The profile in the wish.
+    #[serde(default)]
+    pub wanted_profile: Option<String>,
+    /// The profile that was ordered.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Issuers that failed.
+    #[serde(default)]
+    pub tries: Vec<Tries>,
     /// What the CA last said.
     pub ca_status: CaStatus,
     /// Its authorizations.
@@ -341,15 +404,21 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
     }
     if facts.certificate.renew_asked_at.is_some() {
         // In every unfinished phase the wish means: begin now, on what is wanted now. Beginning clears it.
-        let wanted = &facts.certificate.specification;
-        let same = order.identifiers == wanted.identifiers && order.issuer_id == wanted.issuer_id;
-        return Step::Begin(if same { order.reason } else { Reason::SpecificationChanged });
+        return Step::Begin(if order.answers(&facts.certificate.specification) {
+            order.reason
+        } else {
+            Reason::SpecificationChanged
+        });
     }
     let halted =
         facts.issuers.iter().find(|one| one.id == order.issuer_id).and_then(|one| one.waits(&facts.certificate.name));
     match (order.phase, halted) {
         (Phase::Failed | Phase::Completed, _) => return Step::Sleep(None),
-        (Phase::Waiting, Some(_)) if order.waits_for_issuer => return Step::Sleep(None),
+        (Phase::Waiting, Some(_)) if order.waits_for_issuer => {
+            // Looked at every hour: time gets short by itself.
+            let next = choose(facts.certificate, Some(order), facts.issuers, now);
+            return if next == order.issuer_id { Step::Sleep(None) } else { Step::Begin(order.reason) };
+        }
         (Phase::Waiting, _) => return waiting(facts, order, now),
         (_, Some(problem)) => return Step::HoldForIssuer(problem),
         (_, None) => {}

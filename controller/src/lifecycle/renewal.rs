@@ -168,7 +168,7 @@ fn differs(certificate: &Certificate, current: &CurrentVersion) -> bool {
     custody_differs
         || wanted.identifiers != current.identifiers
         || wanted.key_type != current.key_type
-        || wanted.issuer_id != current.issuer_id
+        || current.wanted_elsewhere(wanted)
 }
 
 #[cfg(test)]
@@ -185,6 +185,9 @@ pub(super) mod tests {
             specification: Specification {
                 identifiers: vec!["a.test".into()],
                 issuer_id: "i".into(),
+                fallback_ids: vec![],
+                profile: None,
+                reuse_key: false,
                 key_type: KeyType::P256,
                 custody: Custody::Agent,
                 http01: Http01::Standalone(80),
@@ -204,6 +207,8 @@ pub(super) mod tests {
                 identifiers: vec!["a.test".into()],
                 key_type: KeyType::P256,
                 issuer_id: "i".into(),
+                profile: None,
+                wanted: None,
                 key_lost: false,
                 revoked_at: None,
                 revoked_reason: None,

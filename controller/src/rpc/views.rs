@@ -74,7 +74,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         issues: issues(hub, names, bundle, now),
         renew_at: to_wire(planned.map(|planned| planned.at)),
         renew_reason: planned.map_or_else(String::new, |planned| planned.reason.word().to_owned()),
-        current: record.current.as_ref().map(current),
+        current: record.current.as_ref().map(|facts| current(names, facts)),
         targets: bundle
             .targets
             .iter()
@@ -82,11 +82,14 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
                 target_view(hub, names, bundle, &target.value, state.as_ref().map(|state| &state.value))
             })
             .collect(),
-        order: order.map(|order| order_view(hub, bundle, order)),
+        order: order.map(|order| order_view(hub, names, bundle, order)),
         created_at: to_wire(Some(record.created_at)),
         auto_renew: record.auto_renew,
         deleting: record.purging,
         pause: pause::held(record, names.pause.as_ref()).map(pause_view),
+        fallbacks: wanted.fallback_ids.iter().map(|id| names.issuer(id)).collect(),
+        profile: wanted.profile.clone().unwrap_or_default(),
+        reuse_key: wanted.reuse_key,
     }
 }
 
@@ -111,7 +114,7 @@ pub(super) fn deployment(bundle: &Bundle) -> Deployment {
     )
 }
 
-fn current(facts: &CurrentVersion) -> wire::Version {
+fn current(names: &Names, facts: &CurrentVersion) -> wire::Version {
     wire::Version {
         id: facts.version_id.clone(),
         serial: facts.serial.clone(),
@@ -125,18 +128,20 @@ fn current(facts: &CurrentVersion) -> wire::Version {
         current: true,
         deployable: !facts.key_lost,
         reason: String::new(),
+        issuer: names.issuer(&facts.issuer_id),
+        profile: facts.profile.clone().unwrap_or_default(),
     }
 }
 
 /// A version in a certificate's history.
-pub(super) fn version(version: &Version, bundle: &Bundle) -> wire::Version {
+pub(super) fn version(names: &Names, version: &Version, bundle: &Bundle) -> wire::Version {
     let now_current = bundle.certificate.value.current.as_ref().filter(|current| current.version_id == version.id);
     wire::Version {
         issued_at: to_wire(Some(version.issued_at)),
         reason: version.reason.clone(),
         current: now_current.is_some(),
         deployable: now_current.is_some_and(|current| !current.key_lost),
-        ..current(&version.facts)
+        ..current(names, &version.facts)
     }
 }
 
@@ -171,7 +176,7 @@ fn target_view(
     }
 }
 
-fn order_view(hub: &Hub, bundle: &Bundle, order: &Order) -> wire::Order {
+fn order_view(hub: &Hub, names: &Names, bundle: &Bundle, order: &Order) -> wire::Order {
     let ids = bundle.responder_ids();
     let responders: Vec<_> = ids.iter().filter_map(|id| hub.presence.of(id)).collect();
     let authorization = |one: &crate::lifecycle::order::Authorization| {
@@ -200,6 +205,8 @@ fn order_view(hub: &Hub, bundle: &Bundle, order: &Order) -> wire::Order {
         order_url: order.order_url.clone().unwrap_or_default(),
         authorizations: order.authorizations.iter().map(authorization).collect(),
         reason: order.reason.word().to_owned(),
+        issuer: names.issuer(&order.issuer_id),
+        profile: order.profile.clone().unwrap_or_default(),
     }
 }
 
@@ -303,6 +310,8 @@ pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Iss
         profiles: profiles.collect(),
         external_account_required: facts.external_account_required,
         external_kid: record.external.as_ref().map(|external| external.kid.clone()).unwrap_or_default(),
+        profile: record.profile.clone().unwrap_or_default(),
+        preferred_chain: record.preferred_chain.clone().unwrap_or_default(),
     }
 }
 

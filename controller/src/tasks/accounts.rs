@@ -113,6 +113,7 @@ async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
         let same = issuer.contacts == checked.contacts
             && issuer.terms_accepted == checked.terms_accepted
             && issuer.root_pem == checked.root_pem
+            && issuer.profile == checked.profile
             && issuer.external == checked.external;
         if same {
             issuer.unsent = false;
@@ -141,6 +142,9 @@ async fn tried(context: &Context, issuer: &Issuer) -> Result<(), AccountError> {
             Standing::Unknown => forget(context, &issuer.id).await?,
             Standing::Closed => return Err(closed(issuer).into()),
         }
+    }
+    if let Some(profile) = issuer.profile.as_ref().filter(|profile| !facts.profiles.contains_key(*profile)) {
+        return Err(AcmeError::ProfileNotOffered { ca: issuer.name.clone(), profile: profile.clone() }.into());
     }
     let account = obtain(context, &issuer.id).await?;
     if issuer.unsent {
@@ -217,6 +221,18 @@ async fn obtain(context: &Context, issuer_id: &str) -> Result<Account, AccountEr
         }
         return Ok(account);
     }
+}
+
+/// Reads an issuer's directory anew, for what it may offer since.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn read_directory(context: &Context, issuer_id: &str) -> Result<DirectoryFacts, AccountError> {
+    let issuer = context.hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer)?;
+    let read = context.acme.probe_directory(&directory(&issuer.value)).await?;
+    let facts = facts(read.clone());
+    edit(&context.hub, issuer_id, None, |issuer| issuer.facts = Some(facts.clone())).await?;
+    Ok(read)
 }
 
 /// Keeps what a CA said on the issuer: a new problem is one event, however many orders meet it. Returns whether the

@@ -15,6 +15,8 @@ const AUTHORITY_SECONDS: i64 = 10 * 365 * 86_400;
 pub(super) struct Authority {
     root_pem: String,
     intermediate: CertifiedIssuer<'static, KeyPair>,
+    /// The intermediate once more, signed by another root.
+    cross_signed_pem: String,
     issued: u64,
 }
 
@@ -36,11 +38,18 @@ pub(super) struct LeafPlan<'a> {
 
 impl Authority {
     pub(super) fn new(now: Timestamp) -> Self {
-        let root = CertifiedIssuer::self_signed(authority("Fake Root", now), KeyPair::generate().unwrap()).unwrap();
+        let root = |name| CertifiedIssuer::self_signed(authority(name, now), KeyPair::generate().unwrap()).unwrap();
+        let (root, other) = (root("Fake Root"), root("Other Root"));
         let intermediate =
             CertifiedIssuer::signed_by(authority("Fake Intermediate", now), KeyPair::generate().unwrap(), &root)
                 .unwrap();
-        Self { root_pem: root.pem(), intermediate, issued: 0 }
+        let cross_signed = authority("Fake Intermediate", now).signed_by(intermediate.key(), &other).unwrap();
+        Self { root_pem: root.pem(), intermediate, cross_signed_pem: cross_signed.pem(), issued: 0 }
+    }
+
+    /// Returns the chain with the intermediate that another root signed: "Other Root".
+    pub(super) fn under_the_other_root(&self, chain: &str) -> String {
+        chain.replace(&self.intermediate.pem(), &self.cross_signed_pem)
     }
 
     pub(super) fn root_pem(&self) -> &str {

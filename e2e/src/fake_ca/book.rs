@@ -25,6 +25,8 @@ pub(super) struct Refusal(pub(super) u16, pub(super) &'static str, pub(super) St
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) location: Option<String>,
+    /// Where another chain for the same leaf is (§7.4.2).
+    pub(super) alternate: Option<String>,
     pub(super) body: Content,
     /// Set when a challenge was answered: the server has to look now.
     pub(super) validate: Option<Validation>,
@@ -91,6 +93,8 @@ pub(super) struct Book {
     pub(super) renewal_info: Option<RenewalInfo>,
     /// Accounts below this number are forgotten.
     forgotten: usize,
+    /// Profiles it offers; none means that it does not know of profiles and ignores them.
+    pub(super) profiles: Vec<String>,
     /// How often the terms changed.
     pub(super) terms: u32,
     /// The customer whom new accounts must be bound to: key identifier and MAC key.
@@ -125,6 +129,7 @@ impl Book {
             mischief: Mischief::default(),
             renewal_info: None,
             forgotten: 0,
+            profiles: Vec::new(),
             terms: 0,
             customer: None,
             nonces: BTreeSet::new(),
@@ -152,6 +157,9 @@ impl Book {
                 "externalAccountRequired": self.customer.is_some(),
             },
         });
+        for profile in &self.profiles {
+            directory["meta"]["profiles"][profile] = format!("{base}/profiles/{profile}").into();
+        }
         if self.renewal_info.is_some() {
             directory["renewalInfo"] = format!("{base}/renewal-info").into();
         }
@@ -280,7 +288,7 @@ impl Book {
 
 impl Answer {
     pub(super) fn json(status: u16, value: Value) -> Self {
-        Self { status, location: None, body: Content::Json(value), validate: None, retry_after: None }
+        Self { status, location: None, alternate: None, body: Content::Json(value), validate: None, retry_after: None }
     }
 }
 

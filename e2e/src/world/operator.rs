@@ -194,6 +194,7 @@ impl Wish {
             responders: self.responders.clone(),
             target: self.target.clone(),
             dry_run: false,
+            ..Default::default()
         }
     }
 }

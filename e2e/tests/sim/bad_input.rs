@@ -245,7 +245,7 @@ async fn wishes_that_cannot_be_met_are_refused_field_by_field() {
         ("wildcard", names(&["*.example.test"])),
         ("long label", names(&[&format!("{label}.example.test")])),
         ("space", names(&["a b.example.test"])),
-        ("address", names(&["192.0.2.1"])),
+        ("address", names(&["127.0.0.1"])),
         ("final dot", names(&["web.example.test."])),
         ("twice", names(&["web.example.test", "WEB.example.test"])),
         ("too many", many),

@@ -1,11 +1,11 @@
-//! What a CA wants of its customer (issue 3, AC15, AC16, AC27): new terms, an external account, a closed account. Each
+//! What issuers can do, and what they want of their customer (issue 3, AC8, AC15, AC16, AC27): new terms, an external account, a closed account. Each
 //! halts the issuer with one alarm, its orders wait and ask nothing, and an operator's act sets them going.
 
 use std::time::Duration;
 
-use e2e::fake_ca::FakeCa;
-use e2e::fake_ca::fault::RequestKind;
-use e2e::world::{ISSUER, World};
+use e2e::fake_ca::fault::{Fault, RequestKind, When};
+use e2e::fake_ca::{FakeCa, Options};
+use e2e::world::{ISSUER, Plan, World};
 use proto::operator::v1 as api;
 use proto::types::v1::Custody;
 
@@ -13,6 +13,9 @@ use crate::{SOON, wish};
 
 /// Long enough for every back-off to have tried again.
 const LONG: Duration = Duration::from_secs(86_400);
+
+/// A directory is read anew after half a day.
+const DIRECTORY_AGE: Duration = Duration::from_secs(13 * 3_600);
 
 async fn issuer(world: &World, name: &str) -> api::Issuer {
     let request = api::GetIssuerRequest { name: name.to_owned() };
@@ -83,7 +86,7 @@ async fn changed_terms_halt_the_issuer_until_its_owner_agrees() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_account_is_one_alarm_and_a_new_one_goes_on() {
     let new_account = api::SetIssuerRequest { name: ISSUER.to_owned(), new_account: true, ..Default::default() };
-    halt_and_go_on("closed", |world| world.ca.deactivate_accounts(), new_account).await;
+    halt_and_go_on("closed", |world| world.ca.deactivate_account(0), new_account).await;
 }
 
 async fn add(world: &mut World, request: api::AddIssuerRequest) -> api::Issuer {
@@ -157,4 +160,162 @@ async fn contacts_are_changed_at_the_ca_and_the_account_stays() {
     world.ca.forget_accounts();
     let again = tried(&mut world, ISSUER).await;
     assert_eq!((again.account_status.as_str(), world.ca.accounts().len()), ("valid", 2), "registered again");
+}
+
+/// Asks for `web`, with a target on the first agent, and returns what was accepted.
+async fn create(world: &World, change: impl Fn(&mut api::CreateCertificateRequest)) {
+    let mut request = wish(world, "web", Custody::Agent, 0).request();
+    change(&mut request);
+    world.operator.client().create_certificate(request).await.unwrap();
+}
+
+fn accounts_asked(world: &World) -> Vec<usize> {
+    world.ca.orders().iter().map(|order| order.account).collect()
+}
+
+async fn versions(world: &World) -> Vec<api::Version> {
+    let request = api::ListVersionsRequest { certificate: "web".to_owned() };
+    world.operator.client().list_versions(request).await.unwrap().into_inner().items
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_version_the_third_failure_asks_the_fallback() {
+    let mut world = World::new(1).await;
+    let request = another(&world);
+    add(&mut world, request).await;
+    let fault = Fault::Problem { status: 500, kind: "serverInternal", detail: "down", retry_after: None };
+    world.ca.fail(RequestKind::NewOrder, When::First(3), fault);
+    create(&world, |request| request.fallbacks = vec!["other".to_owned()]).await;
+    let live = world.settle_live("web", LONG).await;
+    assert_eq!((accounts_asked(&world), live.issuer.as_str()), (vec![1], ISSUER));
+    assert_eq!(live.current.unwrap().issuer, "other");
+    let told = world.operator.events().await;
+    assert_eq!(told.iter().filter(|event| event.kind == "order.fallback").count(), 1);
+    tokio::time::sleep(LONG).await;
+    assert_eq!(accounts_asked(&world), [1], "it is what was wanted: nothing is ordered again");
+    world.operator.renew("web", "again").await.unwrap();
+    world.settle_live("web", SOON).await;
+    assert_eq!(accounts_asked(&world), [1, 0], "the next one is asked of the first issuer again");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_waits_for_its_issuer_until_an_eighth_of_the_life_is_left() {
+    let ca = Options { lifetime_seconds: 86_400, backdate_seconds: 0, ..Options::default() };
+    let mut world = World::begin(Plan { ca, ..Plan::default() }).await;
+    let request = another(&world);
+    add(&mut world, request).await;
+    create(&world, |request| request.fallbacks = vec!["other".to_owned()]).await;
+    let first = world.settle_live("web", SOON).await.current.unwrap();
+    world.ca.deactivate_account(0);
+    let renewed = async |world: &World| {
+        let current = world.operator.certificate("web").await.and_then(|certificate| certificate.current);
+        current.is_some_and(|current| current.id != first.id)
+    };
+    world.settle("the fallback renews it", LONG, renewed).await;
+    let left = first.not_after - world.now_ms();
+    let life = first.not_after - first.not_before;
+    assert!(left > 0 && left <= life / 8, "{left} of {life} ms are left");
+    assert_eq!((accounts_asked(&world), halts(&world).await), (vec![0, 1], 1));
+    let told = world.operator.certificate("web").await.unwrap();
+    assert_eq!((told.order.unwrap().issuer.as_str(), told.current.unwrap().issuer.as_str()), ("other", "other"));
+    world.settle_live("web", SOON).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_is_ordered_only_where_the_directory_lists_it() {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    let mut request = wish(&world, "web", Custody::Agent, 0).request();
+    request.profile = "shortlived".to_owned();
+    let refused = world.operator.client().create_certificate(request.clone()).await.unwrap_err();
+    assert!(refused.message().contains("--profile"), "{refused:?}");
+    world.ca.offer_profiles(&["classic", "shortlived"]);
+    world.operator.client().test_issuer(api::TestIssuerRequest { name: ISSUER.to_owned() }).await.unwrap();
+    let listed = tried(&mut world, ISSUER).await;
+    assert_eq!(listed.profiles.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["classic", "shortlived"]);
+    world.operator.client().create_certificate(request).await.unwrap();
+    let live = world.settle_live("web", SOON).await;
+    assert_eq!(world.ca.orders()[0].profile.as_deref(), Some("shortlived"));
+    assert_eq!(live.current.unwrap().profile, "shortlived");
+    // The CA drops its profiles: that is seen before the next order, which would otherwise silently get another one.
+    world.ca.offer_profiles(&[]);
+    tokio::time::sleep(DIRECTORY_AGE).await;
+    let change = api::UpdateCertificateRequest {
+        name: "web".to_owned(),
+        profile: Some("classic".to_owned()),
+        ..Default::default()
+    };
+    world.operator.client().update_certificate(change.clone()).await.unwrap();
+    let waits = async |world: &World| {
+        let order = world.operator.certificate("web").await.and_then(|certificate| certificate.order);
+        order.and_then(|order| order.error).is_some_and(|error| error.reason == "PROFILE_NOT_OFFERED")
+    };
+    world.settle("the order waits", LONG, waits).await;
+    assert_eq!(world.ca.orders().len(), 1, "nothing was ordered");
+    let change = api::UpdateCertificateRequest { profile: Some("default".to_owned()), ..change };
+    world.operator.client().update_certificate(change).await.unwrap();
+    world.settle_live("web", LONG).await;
+    assert_eq!(world.ca.orders()[1].profile, None);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_key_stays_and_another_is_new_each_time() {
+    let mut world = World::new(1).await;
+    create(&world, |request| request.reuse_key = true).await;
+    let key = |world: &World| std::fs::read(world.agents[0].dir("web").join("key.pem")).unwrap();
+    world.settle_live("web", SOON).await;
+    let first = key(&world);
+    for request_id in ["one", "two"] {
+        world.operator.renew("web", request_id).await.unwrap();
+        world.settle_live("web", SOON).await;
+        assert_eq!(key(&world), first, "{request_id}");
+    }
+    let change = api::UpdateCertificateRequest { name: "web".to_owned(), reuse_key: Some(false), ..Default::default() };
+    world.operator.client().update_certificate(change).await.unwrap();
+    world.operator.renew("web", "three").await.unwrap();
+    world.settle_live("web", SOON).await;
+    assert_ne!(key(&world), first);
+    assert_eq!(versions(&world).await.len(), 4);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_preferred_chain_is_taken_where_it_is_offered() {
+    let mut world = World::new(1).await;
+    create(&world, |_| {}).await;
+    for (preferred, request_id, missed) in [("other root", "one", 0), ("No Such Root", "two", 1)] {
+        let request = api::SetIssuerRequest {
+            name: ISSUER.to_owned(),
+            preferred_chain: Some(preferred.to_owned()),
+            ..Default::default()
+        };
+        set(&mut world, request).await;
+        world.operator.renew("web", request_id).await.unwrap();
+        world.settle_live("web", SOON).await;
+        let chain = std::fs::read(world.agents[0].dir("web").join("fullchain.pem")).unwrap();
+        let chain = proto::x509::Chain::parse_pem(&chain).unwrap();
+        let top = proto::x509::LeafFacts::parse(chain.certificates.last().unwrap()).unwrap().issuer_cn;
+        assert_eq!(top == "Other Root", missed == 0, "{preferred}: {top}");
+        let events = world.operator.events().await;
+        assert_eq!(events.iter().filter(|event| event.kind == "version.chain").count(), missed);
+    }
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_gets_a_certificate() {
+    let mut world = World::new(1).await;
+    for (custody, request_id) in [(Custody::Agent, "a"), (Custody::Controller, "b")] {
+        let mut request = wish(&world, &format!("ip{request_id}"), custody, 0).request();
+        let address = world.agents[0].machine.address().to_string();
+        request.identifiers.push(address.clone());
+        let name = request.name.clone();
+        world.operator.client().create_certificate(request).await.unwrap();
+        let live = world.settle_live(&name, SOON).await;
+        assert!(live.current.unwrap().identifiers.contains(&address));
+    }
+    world.check().await;
 }

@@ -56,6 +56,12 @@ pub(crate) struct Add {
     /// Accept the issuer's terms of service
     #[arg(long)]
     accept_terms: bool,
+    /// Profile to order where a certificate names none; default: the CA's choice
+    #[arg(long, value_name = "PROFILE", default_value = "", hide_default_value = true)]
+    profile: String,
+    /// Take the chain whose topmost certificate was issued by this common name, where the CA offers several
+    #[arg(long, value_name = "CN", default_value = "", hide_default_value = true)]
+    preferred_chain: String,
     #[command(flatten)]
     external: External,
 }
@@ -78,6 +84,12 @@ pub(crate) struct Set {
     /// Accept the issuer's terms of service as they are now
     #[arg(long)]
     accept_terms: bool,
+    /// Profile to order where a certificate names none; `default` is the CA's choice
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
+    /// Take the chain whose topmost certificate was issued by this common name; `default` is the CA's choice
+    #[arg(long, value_name = "CN")]
+    preferred_chain: Option<String>,
     #[command(flatten)]
     external: External,
     /// Forget the account and make another one with a new key
@@ -129,6 +141,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
                 email: String::new(),
                 accept_terms: add.accept_terms,
                 contacts: add.contacts,
+                profile: add.profile,
+                preferred_chain: add.preferred_chain,
                 external_key: add.external.key()?,
                 external_kid: add.external.eab_kid.unwrap_or_default(),
             };
@@ -199,6 +213,8 @@ impl Set {
             external_key: self.external.key()?,
             external_kid: self.external.eab_kid.unwrap_or_default(),
             new_account: self.new_account,
+            profile: self.profile,
+            preferred_chain: self.preferred_chain,
             name: self.name,
         };
         let nothing = SetIssuerRequest { name: request.name.clone(), ..Default::default() };

@@ -24,6 +24,9 @@ pub(crate) struct CertificateView {
     kind: &'static str,
     identifiers: Vec<String>,
     issuer: Option<String>,
+    fallbacks: Vec<String>,
+    profile: Option<String>,
+    reuse_key: bool,
     key_type: Option<String>,
     custody: Option<String>,
     http01: Option<String>,
@@ -54,6 +57,8 @@ struct IssueView {
 struct OrderView {
     phase: String,
     attempt: u32,
+    issuer: Option<String>,
+    profile: Option<String>,
     reason: Option<String>,
     started_at: Option<Timestamp>,
     retry_at: Option<Timestamp>,
@@ -89,6 +94,9 @@ impl From<&Certificate> for CertificateView {
             kind: kind(certificate.kind),
             identifiers: each(&certificate.identifiers),
             issuer: some(&certificate.issuer),
+            fallbacks: each(&certificate.fallbacks),
+            profile: some(&certificate.profile),
+            reuse_key: certificate.reuse_key,
             key_type: some(key_type(certificate.key_type)),
             custody: some(custody(certificate.custody)),
             http01: certificate.http01.as_ref().and_then(http01_word),
@@ -125,6 +133,8 @@ impl From<&Order> for OrderView {
         Self {
             phase: safe(&order.phase),
             attempt: order.attempt,
+            issuer: some(&order.issuer),
+            profile: some(&order.profile),
             reason: some(&order.reason),
             started_at: from_wire(order.started_at),
             retry_at: from_wire(order.retry_at),
@@ -228,7 +238,10 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     let mut block = Block::titled(&headline(certificate));
     block.field("identifiers", &certificate.identifiers.join(", "));
     block.field("issuer", &certificate.issuer);
-    let key = format!("{}, custody {}", key_type(certificate.key_type), custody(certificate.custody));
+    block.field("fallbacks", &certificate.fallbacks.join(", "));
+    block.field("profile", &certificate.profile);
+    let kept = if certificate.reuse_key { ", kept in later versions" } else { "" };
+    let key = format!("{}, custody {}{kept}", key_type(certificate.key_type), custody(certificate.custody));
     block.field("key", &key);
     block.field("http-01", &certificate.http01.as_ref().and_then(http01_word).unwrap_or_default());
     block.field("responders", &certificate.responders.join(", "));
@@ -247,6 +260,7 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     }
     if let Some(order) = &certificate.order {
         block.section("order");
+        describe_fallback(&mut block, certificate, order);
         describe_order(&mut block, order, now);
     }
     describe_issues(&mut block, certificate, now);
@@ -278,6 +292,13 @@ fn renewal(certificate: &Certificate, now: Timestamp) -> String {
         (None, _) => String::new(),
         (Some(_), "") => time::both(now, certificate.renew_at),
         (Some(_), word) => format!("{}, because {}", time::both(now, certificate.renew_at), reason(word)),
+    }
+}
+
+/// Another issuer than the first is asked, or was.
+fn describe_fallback(block: &mut Block, certificate: &Certificate, order: &Order) {
+    if !order.issuer.is_empty() && order.issuer != certificate.issuer {
+        block.line(&format!("from issuer {}, a fallback of {}", order.issuer, certificate.issuer));
     }
 }
 
@@ -331,6 +352,7 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
     if let Some(order) = certificate.order.as_ref().filter(|order| order.phase != "completed") {
         let why = if order.reason.is_empty() { String::new() } else { format!(": {}", reason(&order.reason)) };
         block.line(&format!("an order is in phase {}{why}", order.phase));
+        describe_fallback(&mut block, certificate, order);
         if let Some(step) = order.phases.iter().find(|step| step.state == "running" || step.state == "waiting") {
             block.below(&format!("{} is {}: {}", step.name, step.state, step.detail));
         }

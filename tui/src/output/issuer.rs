@@ -26,6 +26,8 @@ pub(crate) struct IssuerView {
     external_account_required: bool,
     external_kid: Option<String>,
     profiles: Vec<ProfileView>,
+    profile: Option<String>,
+    preferred_chain: Option<String>,
     error: Option<ProblemView>,
 }
 
@@ -54,6 +56,8 @@ impl From<&Issuer> for IssuerView {
             external_account_required: issuer.external_account_required,
             external_kid: some(&issuer.external_kid),
             profiles: issuer.profiles.iter().map(ProfileView::from).collect(),
+            profile: some(&issuer.profile),
+            preferred_chain: some(&issuer.preferred_chain),
             error: issuer.problem.as_ref().map(ProblemView::from),
         }
     }
@@ -109,6 +113,8 @@ pub(crate) fn describe(issuer: &Issuer) -> String {
     }
     let profiles: Vec<&str> = issuer.profiles.iter().map(|profile| profile.name.as_str()).collect();
     block.field("profiles", &profiles.join(", "));
+    block.field("profile", &issuer.profile);
+    block.field("chain under", &issuer.preferred_chain);
     block.field("account", &issuer.account_url);
     block.field("certificates", &issuer.certificates.to_string());
     block.field("id", &issuer.id);

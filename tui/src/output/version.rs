@@ -17,6 +17,8 @@ pub(crate) struct VersionView {
     fingerprint_sha256: String,
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
+    issuer: Option<String>,
+    profile: Option<String>,
     issuer_cn: Option<String>,
     identifiers: Vec<String>,
     custody: Option<String>,
@@ -33,6 +35,8 @@ impl From<&Version> for VersionView {
             fingerprint_sha256: safe(&version.fingerprint_sha256),
             not_before: from_wire(version.not_before),
             not_after: from_wire(version.not_after),
+            issuer: some(&version.issuer),
+            profile: some(&version.profile),
             issuer_cn: some(&version.issuer_cn),
             identifiers: each(&version.identifiers),
             custody: some(custody(version.custody)),
@@ -59,7 +63,7 @@ pub(crate) fn json_list(versions: &[Version]) -> String {
 /// Returns the versions as a table.
 pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
     let mut table =
-        Table::new(&["VERSION", "CURRENT", "ISSUED", "EXPIRES", "SERIAL", "CUSTODY", "DEPLOYABLE", "REASON"]);
+        Table::new(&["VERSION", "CURRENT", "ISSUED", "EXPIRES", "SERIAL", "ISSUER", "CUSTODY", "DEPLOYABLE", "REASON"]);
     let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     for version in versions {
         table.row([
@@ -68,6 +72,7 @@ pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
             time::short(now, version.issued_at),
             time::short(now, version.not_after),
             version.serial.clone(),
+            version.issuer.clone(),
             custody(version.custody).to_owned(),
             word(version.deployable),
             version.reason.clone(),

@@ -50,6 +50,8 @@ pub(crate) fn version() -> Version {
         current: true,
         deployable: true,
         reason: "first".into(),
+        issuer: "lab".into(),
+        ..Default::default()
     }
 }
 

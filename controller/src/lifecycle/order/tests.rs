@@ -5,7 +5,7 @@
 use jiff::SignedDuration;
 
 use super::*;
-use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType, Specification};
+use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType};
 use crate::lifecycle::issuer::Halt;
 use crate::lifecycle::issuer::tests::issuer;
 
@@ -42,6 +42,9 @@ impl Scene {
         let specification = Specification {
             identifiers: vec!["a.test".into(), "b.test".into()],
             issuer_id: "ca".into(),
+            fallback_ids: vec![],
+            profile: None,
+            reuse_key: false,
             key_type: KeyType::P256,
             custody: Custody::Agent,
             http01: Http01::Standalone(80),
@@ -76,7 +79,7 @@ impl Scene {
             lost: false,
             problem: None,
         });
-        let mut order = Order::begin(&scene.certificate, Reason::NoVersion, None, at(0));
+        let mut order = Order::begin(&scene.certificate, "ca", Reason::NoVersion, None, at(0));
         order.key_slot_id = Some("k".into());
         order.order_url = Some("https://ca.test/order/1".into());
         order.authorizations = ["a.test", "b.test"]
@@ -133,7 +136,7 @@ impl Scene {
 fn a_new_certificate_begins_with_a_key_and_asks_the_ca_only_with_the_csr_on_record() {
     let mut scene = Scene::new();
     assert_eq!(scene.next(at(0)), Step::Begin(Reason::NoVersion));
-    scene.order = Some(Order::begin(&scene.certificate, Reason::NoVersion, None, at(0)));
+    scene.order = Some(Order::begin(&scene.certificate, "ca", Reason::NoVersion, None, at(0)));
     assert_eq!(scene.next(at(0)), Step::MakeKey);
     let mut with_key = Scene::within(Phase::Starting);
     with_key.slot.as_mut().unwrap().csr = None;
@@ -280,7 +283,8 @@ fn a_corrected_wish_begins_at_once_in_every_unfinished_phase_and_without_the_old
         scene.certificate.specification.issuer_id = "other".into();
         scene.certificate.renew_asked_at = Some(at(50));
         assert_eq!(scene.next(at(50)), Step::Begin(Reason::SpecificationChanged), "{phase:?}");
-        let order = Order::begin(&scene.certificate, Reason::SpecificationChanged, scene.order.as_ref(), at(50));
+        let order =
+            Order::begin(&scene.certificate, "other", Reason::SpecificationChanged, scene.order.as_ref(), at(50));
         assert_eq!((order.issuer_id.as_str(), order.order_url, order.failures), ("other", None, 0));
     }
 }
@@ -320,7 +324,7 @@ fn a_changed_specification_begins_again_with_a_new_key_and_a_new_order() {
     scene.certificate.specification.identifiers = vec!["c.test".into()];
     assert_eq!(scene.next(at(20)), Step::Begin(Reason::SpecificationChanged));
     let earlier = scene.order.clone().unwrap();
-    let order = Order::begin(&scene.certificate, Reason::SpecificationChanged, Some(&earlier), at(20));
+    let order = Order::begin(&scene.certificate, "other", Reason::SpecificationChanged, Some(&earlier), at(20));
     assert_eq!(order.order_url, None, "the old order names other identifiers");
     scene.order = Some(order);
     assert_eq!(scene.next(at(20)), Step::MakeKey, "the old CSR too");
@@ -332,13 +336,13 @@ fn a_new_attempt_keeps_the_key_and_the_open_order_but_a_new_wish_does_not() {
     scene.order().fail(problem("X"), Some(at(60)), at(20));
     assert_eq!((scene.order().phase, scene.order().failures), (Phase::Waiting, 1));
     let earlier = scene.order.clone().unwrap();
-    let again = Order::begin(&scene.certificate, Reason::NoVersion, Some(&earlier), at(60));
+    let again = Order::begin(&scene.certificate, "ca", Reason::NoVersion, Some(&earlier), at(60));
     assert_eq!(again.key_slot_id.as_deref(), Some("k"));
     assert_eq!(again.order_url, earlier.order_url);
     assert_eq!(again.failures, 1);
     let mut done = earlier;
     done.enter(Phase::Completed, at(70));
-    let renewal = Order::begin(&scene.certificate, Reason::LifetimeFraction, Some(&done), at(99));
+    let renewal = Order::begin(&scene.certificate, "ca", Reason::LifetimeFraction, Some(&done), at(99));
     assert_eq!((renewal.key_slot_id, renewal.order_url, renewal.failures), (None, None, 0));
 }
 
@@ -358,6 +362,8 @@ fn a_completed_order_sleeps_until_renewal_and_a_purge_for_ever() {
         identifiers: scene.certificate.specification.identifiers.clone(),
         key_type: KeyType::P256,
         issuer_id: "ca".into(),
+        profile: None,
+        wanted: None,
         key_lost: false,
         revoked_at: None,
         revoked_reason: None,

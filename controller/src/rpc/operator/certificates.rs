@@ -41,6 +41,7 @@ pub(crate) async fn update(
     }
     let new_version = after.specification.identifiers != before.specification.identifiers
         || after.specification.issuer_id != before.specification.issuer_id
+        || after.specification.profile != before.specification.profile
         || after.specification.key_type != before.specification.key_type
         || after.specification.custody != before.specification.custody;
     if new_version || wishes::is_stuck(&bundle) {
@@ -104,6 +105,13 @@ async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRe
     if let Some(issuer) = &request.issuer {
         wanted.issuer_id = create::issuer(hub, issuer, &mut errors).await?;
     }
+    if request.set_fallbacks {
+        wanted.fallback_ids = create::fallbacks(hub, &request.fallbacks, &mut errors).await?;
+    }
+    if let Some(profile) = &request.profile {
+        wanted.profile = create::profile(hub, &wanted.issuer_id, profile, &mut errors).await?;
+    }
+    wanted.reuse_key = request.reuse_key.unwrap_or(wanted.reuse_key);
     wanted.key_type =
         request.key_type.and_then(|_| convert::key_type_in(request.key_type())).unwrap_or(wanted.key_type);
     wanted.custody = request.custody.and_then(|_| convert::custody_in(request.custody())).unwrap_or(wanted.custody);

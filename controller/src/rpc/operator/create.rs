@@ -6,6 +6,7 @@ use proto::types::v1 as types;
 
 use super::targets;
 use crate::lifecycle::certificate::{Certificate, Custody, Http01, KeyType, Specification, is_name};
+use crate::lifecycle::fallback::FALLBACKS_MAX;
 use crate::lifecycle::identifier;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::Kind;
@@ -23,6 +24,8 @@ use super::wishes::{self, Wish};
 
 /// The port of HTTP-01 (RFC 8555 §8.3) when none is named.
 const HTTP_PORT: u16 = 80;
+/// Longest name of a profile; CAs use up to 20 characters.
+pub(crate) const PROFILE_CHARS_MAX: usize = 100;
 /// Most agents named as responders.
 const RESPONDERS_MAX: usize = 50;
 const NAME_HINT: &str =
@@ -92,6 +95,8 @@ async fn parse(
     }
     let identifiers = identifiers(&request.identifiers, &mut errors);
     let issuer_id = issuer(hub, &request.issuer, &mut errors).await?;
+    let fallback_ids = fallbacks(hub, &request.fallbacks, &mut errors).await?;
+    let profile = profile(hub, &issuer_id, &request.profile, &mut errors).await?;
     let http01 = http01(request.http01.as_ref(), &mut errors).unwrap_or(Http01::Standalone(HTTP_PORT));
     let responders = responders(hub, &request.responders, &http01, &mut errors).await?;
     let default = if request.target.is_some() { Custody::Agent } else { Custody::Controller };
@@ -118,6 +123,9 @@ async fn parse(
     let specification = Specification {
         identifiers,
         issuer_id,
+        fallback_ids,
+        profile,
+        reuse_key: request.reuse_key,
         key_type: convert::key_type_in(request.key_type()).unwrap_or(KeyType::P256),
         custody,
         http01,
@@ -162,6 +170,52 @@ pub(crate) async fn issuer(hub: &Hub, name: &str, errors: &mut Vec<types::FieldE
             Ok(String::new())
         }
     }
+}
+
+/// Returns the ids of the issuers that are asked after the first.
+pub(crate) async fn fallbacks(
+    hub: &Hub,
+    names: &[String],
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Vec<String>, Refusal> {
+    let mut ids = Vec::new();
+    for name in names.iter().take(FALLBACKS_MAX) {
+        match hub.store.issuer_by_name(name).await? {
+            Some(issuer) => ids.push(issuer.value.id),
+            None => {
+                let message = format!("there is no issuer named \"{}\"", proto::text::one_line(name, 80));
+                errors.push(field_error("fallback", message, "certwright issuers ls shows them"));
+            }
+        }
+    }
+    if names.len() > FALLBACKS_MAX {
+        let message = format!("{} fallbacks; at most {FALLBACKS_MAX}", names.len());
+        errors.push(field_error("fallback", message, "name fewer"));
+    }
+    Ok(ids)
+}
+
+/// Checks a profile against what the issuer's directory listed last; the order checks once more.
+pub(crate) async fn profile(
+    hub: &Hub,
+    issuer_id: &str,
+    name: &str,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Option<String>, Refusal> {
+    if matches!(name, "" | "default") {
+        return Ok(None);
+    }
+    let facts = hub.store.load::<Issuer>(issuer_id).await?.and_then(|issuer| issuer.value.facts);
+    let offered = facts.as_ref().map(|facts| facts.profiles.keys().map(String::as_str).collect::<Vec<_>>());
+    if let Some(offered) = offered.filter(|offered| !offered.contains(&name)) {
+        let shown = proto::text::one_line(name, 80);
+        let hint = match offered.as_slice() {
+            [] => "leave it out: the issuer's directory lists no profiles".to_owned(),
+            offered => format!("it offers {}; or leave it out", offered.join(", ")),
+        };
+        errors.push(field_error("profile", format!("the issuer offers no profile \"{shown}\""), hint));
+    }
+    Ok(Some(proto::text::one_line(name, PROFILE_CHARS_MAX)))
 }
 
 /// Parses how challenges are answered; `None` when the request leaves it open or is wrong.

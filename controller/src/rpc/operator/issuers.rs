@@ -8,7 +8,9 @@ use proto::x509::parse_certificates;
 use secrecy::SecretString;
 use tonic::Code;
 
+use super::create::PROFILE_CHARS_MAX;
 use crate::lifecycle::certificate::is_name;
+use crate::lifecycle::fallback::candidates;
 use crate::lifecycle::issuer::{CONTACTS_MAX, External, Issuer};
 use crate::lifecycle::problem::Problem;
 use crate::rpc::peer::OperatorCaller;
@@ -23,6 +25,8 @@ use crate::tasks::hub::Hub;
 const URL_BYTES_MAX: usize = 2_048;
 /// Longest key identifier of an external account; CAs use up to about 100 characters.
 const KID_BYTES_MAX: usize = 512;
+/// Longest common name of a chain's issuer (RFC 5280 allows 64).
+const CHAIN_CHARS_MAX: usize = 100;
 /// Shortest and longest MAC key, base64: 16 to 384 octets.
 const MAC_CHARS_MIN: usize = 22;
 const MAC_CHARS_MAX: usize = 512;
@@ -54,6 +58,8 @@ pub(crate) async fn add(
         checking: true,
         unsent: false,
         facts: None,
+        profile: text(&request.profile, PROFILE_CHARS_MAX),
+        preferred_chain: text(&request.preferred_chain, CHAIN_CHARS_MAX),
         created_at: hub.now(),
         limits: Default::default(),
         id,
@@ -97,6 +103,11 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
     check_contacts(&request.contacts, &mut errors);
     check_external(&request.external_kid, &request.external_key, &mut errors);
     Ok(errors)
+}
+
+/// An optional word of an operator: "default" and nothing mean that the CA chooses.
+fn text(word: &str, chars_max: usize) -> Option<String> {
+    Some(one_line(word.trim(), chars_max)).filter(|word| !matches!(word.as_str(), "" | "default"))
 }
 
 fn check_roots(pem: &str, errors: &mut Vec<FieldError>) {
@@ -190,6 +201,14 @@ pub(crate) async fn set(
         record.external = Some(external);
         said.push("external account");
     }
+    if let Some(profile) = &request.profile {
+        record.profile = text(profile, PROFILE_CHARS_MAX);
+        said.push("profile");
+    }
+    if let Some(chain) = &request.preferred_chain {
+        record.preferred_chain = text(chain, CHAIN_CHARS_MAX);
+        said.push("preferred chain");
+    }
     if request.new_account {
         record.account_key = None;
         record.account_url = None;
@@ -222,8 +241,9 @@ async fn named(hub: &Hub, name: &str) -> Result<Versioned<Issuer>, Refusal> {
 pub(crate) async fn list(hub: &Hub) -> Result<wire::ListIssuersResponse, Refusal> {
     let bundles = hub.store.bundles().await?;
     let items = hub.store.issuers().await?;
-    let used =
-        |id: &str| bundles.iter().filter(|bundle| bundle.certificate.value.specification.issuer_id == id).count();
+    let used = |id: &String| {
+        bundles.iter().filter(|bundle| candidates(&bundle.certificate.value.specification).contains(id)).count()
+    };
     let items =
         items.iter().map(|issuer| views::issuer(issuer, u64::try_from(used(&issuer.value.id)).unwrap_or(u64::MAX)));
     Ok(wire::ListIssuersResponse { items: items.collect() })

@@ -93,7 +93,9 @@ pub(crate) async fn certificate(hub: &Hub, name: &str) -> Result<wire::Certifica
 pub(crate) async fn versions(hub: &Hub, name: &str) -> Result<wire::ListVersionsResponse, Refusal> {
     let bundle = wishes::bundle(hub, name).await?;
     let versions = hub.store.versions(&bundle.certificate.value.id).await?;
-    Ok(wire::ListVersionsResponse { items: versions.iter().map(|version| views::version(version, &bundle)).collect() })
+    let names = Names::read(hub).await?;
+    let items = versions.iter().map(|version| views::version(&names, version, &bundle)).collect();
+    Ok(wire::ListVersionsResponse { items })
 }
 
 /// Lists jobs, newest first.

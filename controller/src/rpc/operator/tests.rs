@@ -171,7 +171,7 @@ async fn a_corrected_wish_does_not_wait_for_the_next_try_of_the_old_one() {
     scene.set(ask(8080)).await.unwrap();
     assert_eq!(record().await.certificate.value.renew_asked_at, None, "nothing waits");
     let now = scene.hub.now();
-    let mut order = Order::begin(&record().await.certificate.value, Reason::NoVersion, None, now);
+    let mut order = Order::begin(&record().await.certificate.value, "lab", Reason::NoVersion, None, now);
     order.fail(Problem::new("X", "m", "c", "h"), None, now);
     scene.hub.store.commit(Changes::new().insert(&order)).await.unwrap();
     scene.set(ask(80)).await.unwrap();

@@ -15,6 +15,7 @@ use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Custody};
 use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::fallback::choose;
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
 use crate::lifecycle::problem::{Problem, chain};
 use crate::lifecycle::renewal::{self, Reason};
@@ -186,7 +187,10 @@ impl Attempt<'_> {
     async fn begin(&self, reason: Reason) -> Result<(), StepError> {
         let bundle = &self.gathered.bundle;
         let earlier = bundle.order.as_ref().map(|order| &order.value);
-        let order = Order::begin(self.certificate(), reason, earlier, self.now);
+        let wanted = &self.certificate().specification;
+        let same_wish = earlier.filter(|order| order.phase != Phase::Completed && order.answers(wanted));
+        let issuer_id = choose(self.certificate(), same_wish, &self.gathered.issuers, self.now);
+        let order = Order::begin(self.certificate(), &issuer_id, reason, earlier, self.now);
         let mut changes = match &bundle.order {
             Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
             None => Changes::new().insert(&order),
@@ -195,6 +199,9 @@ impl Attempt<'_> {
         if !earlier.is_some_and(waited) {
             let message = format!("attempt {} begins: {}", order.attempt, reason.word());
             changes = changes.event(&self.event("order.started", message));
+        }
+        if issuer_id != wanted.issuer_id && earlier.is_none_or(|earlier| earlier.issuer_id != issuer_id) {
+            changes = changes.event(&self.fallback(&issuer_id));
         }
         if bundle.certificate.value.renew_asked_at.is_some() {
             let mut certificate = bundle.certificate.clone();
@@ -211,6 +218,19 @@ impl Attempt<'_> {
             self.wake_agents();
         }
         Ok(())
+    }
+
+    /// Says that another issuer is asked, and why.
+    fn fallback(&self, issuer_id: &str) -> Event {
+        let name = |id: &str| {
+            let issuer = self.gathered.issuers.iter().find(|issuer| issuer.id == id);
+            issuer.map_or_else(|| "(removed)".to_owned(), |issuer| issuer.name.clone())
+        };
+        let (asked, first) = (name(issuer_id), name(&self.certificate().specification.issuer_id));
+        let message = format!("issuer {asked} is asked instead of {first}, which does not issue while time is short");
+        let mut event = self.event("order.fallback", message);
+        event.severity = Severity::Warn;
+        event
     }
 
     async fn make_key(&self) -> Result<(), StepError> {

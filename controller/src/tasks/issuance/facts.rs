@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::fallback::candidates;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Facts, Responder, Step, next_step};
 use crate::lifecycle::pause;
@@ -31,8 +32,10 @@ impl Gathered {
             for agent_id in bundle.responder_ids().into_iter().chain(bundle.target_agent_ids()) {
                 agents.extend(snapshot.load::<Agent>(&agent_id)?.map(|agent| agent.value));
             }
-            let issuers = snapshot.load::<Issuer>(&bundle.certificate.value.specification.issuer_id)?;
-            let issuers = issuers.map(|issuer| issuer.value).into_iter().collect();
+            let mut issuers = Vec::new();
+            for issuer_id in candidates(&bundle.certificate.value.specification) {
+                issuers.extend(snapshot.load::<Issuer>(&issuer_id)?.map(|issuer| issuer.value));
+            }
             Ok(Some((bundle, agents, issuers, crate::store::pause::pause_all(snapshot)?)))
         });
         let Some((bundle, agents, issuers, all)) = read.await? else { return Ok(None) };

@@ -17,6 +17,7 @@ const IDENTIFIERS_MAX: usize = 100;
 pub(in crate::fake_ca) struct Order {
     pub(in crate::fake_ca) account: usize,
     pub(in crate::fake_ca) identifiers: Vec<String>,
+    pub(in crate::fake_ca) profile: Option<String>,
     authorizations: Vec<usize>,
     expires: Timestamp,
     csr_der: Option<Vec<u8>>,
@@ -46,10 +47,12 @@ impl Book {
     ) -> Result<Answer, Refusal> {
         self.agrees(account)?;
         let identifiers = identifiers(payload)?;
+        let profile = self.profile(payload)?;
         let replaces = payload.get("replaces").and_then(Value::as_str).map(str::to_owned);
         let open = |order: &Order, book: &Self| {
             order.account == account
                 && order.identifiers == identifiers
+                && order.profile == profile
                 && matches!(book.status(order, now), "pending" | "ready" | "processing")
         };
         let same: Vec<_> = (0..self.orders.len()).filter(|index| open(&self.orders[*index], self)).collect();
@@ -66,6 +69,7 @@ impl Book {
         self.orders.push(Order {
             account,
             identifiers,
+            profile,
             authorizations,
             expires: now + PENDING_LIFE,
             csr_der: None,
@@ -75,6 +79,17 @@ impl Book {
             replaces,
         });
         Ok(self.order_answer(201, self.orders.len() - 1, now))
+    }
+
+    /// A server that does not know of profiles ignores them; one that does refuses what it does not offer.
+    fn profile(&self, payload: &Value) -> Result<Option<String>, Refusal> {
+        let profile = payload.get("profile").and_then(Value::as_str).map(str::to_owned);
+        match profile.filter(|_| !self.profiles.is_empty()) {
+            Some(profile) if !self.profiles.contains(&profile) => {
+                Err(Refusal(400, "invalidProfile", format!("no profile {profile}")))
+            }
+            profile => Ok(profile),
+        }
     }
 
     fn authorization_for(&mut self, account: usize, identifier: &str, now: Timestamp) -> usize {
@@ -121,8 +136,7 @@ impl Book {
         let order = &self.orders[index];
         let authorizations: Vec<_> =
             order.authorizations.iter().map(|index| self.url("authorization", *index)).collect();
-        let identifiers: Vec<_> =
-            order.identifiers.iter().map(|name| json!({ "type": "dns", "value": name })).collect();
+        let identifiers: Vec<_> = order.identifiers.iter().map(|name| identifier_value(name)).collect();
         let mut value = json!({
             "status": self.status(order, now),
             "expires": order.expires.to_string(),
@@ -186,7 +200,7 @@ impl Book {
         let mut value = json!({
             "status": status,
             "expires": found.expires.to_string(),
-            "identifier": { "type": "dns", "value": wildcard.unwrap_or(&found.identifier) },
+            "identifier": identifier_value(wildcard.unwrap_or(&found.identifier)),
             "challenges": challenges,
         });
         if wildcard.is_some() {
@@ -319,15 +333,28 @@ impl Book {
         }
     }
 
-    /// POST-as-GET of a certificate (§7.4.2).
-    pub(in crate::fake_ca) fn certificate(&self, account: usize, index: usize) -> Result<Answer, Refusal> {
+    /// POST-as-GET of a certificate (§7.4.2), or of its alternate chain.
+    pub(in crate::fake_ca) fn certificate(
+        &self,
+        account: usize,
+        index: usize,
+        is_alternate: bool,
+    ) -> Result<Answer, Refusal> {
         let order = self.orders.iter().find(|order| order.certificate == Some(index));
         if order.ok_or_else(|| missing("certificate"))?.account != account {
             return Err(foreign());
         }
         let pem = self.certificates[index].pem.clone();
-        Ok(Answer { body: Content::Pem(pem), ..Answer::json(200, Value::Null) })
+        let pem = if is_alternate { self.authority.under_the_other_root(&pem) } else { pem };
+        let alternate = (!is_alternate).then(|| self.url("alternate", index));
+        Ok(Answer { alternate, body: Content::Pem(pem), ..Answer::json(200, Value::Null) })
     }
+}
+
+/// An identifier (§9.7.7, RFC 8738 §3).
+fn identifier_value(name: &str) -> Value {
+    let kind = if name.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "dns" };
+    json!({ "type": kind, "value": name })
 }
 
 fn missing(what: &str) -> Refusal {
@@ -351,7 +378,8 @@ fn identifiers(payload: &Value) -> Result<Vec<String>, Refusal> {
     for entry in list.into_iter().flatten() {
         let name = entry["value"].as_str().unwrap_or_default();
         let well_formed = !name.is_empty() && name.is_ascii() && !name.ends_with('.') && name == name.to_lowercase();
-        if entry["type"] != "dns" || !well_formed {
+        let kind = if name.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "dns" };
+        if entry["type"] != kind || !well_formed {
             return Err(Refusal(400, "rejectedIdentifier", format!("{entry} is not accepted")));
         }
         names.push(name.to_owned());

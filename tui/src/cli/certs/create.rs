@@ -12,18 +12,27 @@ use crate::client::ClientError;
 #[derive(Args, Debug)]
 pub(crate) struct Create {
     name: String,
-    /// DNS name the certificate is for (repeats; the first is the main one)
+    /// DNS name or IP address the certificate is for (repeats; the first is the main one)
     #[arg(long = "san", value_name = "NAME", required = true)]
     sans: Vec<String>,
     /// Issuer to order from
     #[arg(long, value_name = "ISSUER")]
     issuer: String,
+    /// Issuer to ask when the first one fails and time is short (repeats, in this order)
+    #[arg(long = "fallback", value_name = "ISSUER")]
+    fallbacks: Vec<String>,
+    /// Profile to order, as `issuers get` lists them; default: the issuer's
+    #[arg(long, value_name = "PROFILE", default_value = "", hide_default_value = true)]
+    profile: String,
     /// Key algorithm: p256, p384, rsa2048, rsa3072 or rsa4096
     #[arg(long, value_name = "TYPE", default_value = "p256", value_parser = key_type)]
     key: KeyType,
     /// Where the key is born and stays; default: the agent when there is one target
     #[arg(long, value_name = "agent|controller", value_parser = custody)]
     custody: Option<Custody>,
+    /// Keep the key in later versions instead of a new one each time
+    #[arg(long)]
+    reuse_key: bool,
     /// How HTTP-01 is answered: standalone[:PORT] or webroot:DIR
     #[arg(long, value_name = "MODE", default_value = "standalone:80", value_parser = target_options::http01)]
     http01: Http01,
@@ -72,6 +81,9 @@ impl Create {
             responders: self.responders,
             target,
             dry_run: self.dry_run,
+            fallbacks: self.fallbacks,
+            profile: self.profile,
+            reuse_key: self.reuse_key,
         })
     }
 }

@@ -19,12 +19,24 @@ pub(crate) struct Set {
     /// Issuer to order from
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
+    /// Replaces the issuers to ask when the first one fails and time is short (repeats, in this order)
+    #[arg(long = "fallback", value_name = "ISSUER", conflicts_with = "no_fallbacks")]
+    fallbacks: Vec<String>,
+    /// Asks no other issuer
+    #[arg(long)]
+    no_fallbacks: bool,
+    /// Profile to order; `default` is the issuer's: a change is a new version
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
     /// Key algorithm of the next version
     #[arg(long, value_name = "TYPE", value_parser = key_type)]
     key: Option<KeyType>,
     /// Where the key is born and stays: a change is a new key and a new version
     #[arg(long, value_name = "agent|controller", value_parser = custody)]
     custody: Option<Custody>,
+    /// Whether later versions keep the key
+    #[arg(long, value_name = "on|off", value_parser = on_off)]
+    reuse_key: Option<bool>,
     /// How HTTP-01 is answered: standalone[:PORT] or webroot:DIR
     #[arg(long, value_name = "MODE", value_parser = target_options::http01)]
     http01: Option<Http01>,
@@ -57,7 +69,8 @@ impl Set {
     fn changes_something(&self) -> bool {
         let lists = !self.sans.is_empty() || !self.responders.is_empty() || self.no_responders;
         let words = self.issuer.is_some() || self.key.is_some() || self.custody.is_some();
-        lists || words || self.http01.is_some() || self.auto_renew.is_some()
+        let issuers = !self.fallbacks.is_empty() || self.no_fallbacks || self.profile.is_some();
+        lists || words || issuers || self.reuse_key.is_some() || self.http01.is_some() || self.auto_renew.is_some()
     }
 
     fn request(self) -> UpdateCertificateRequest {
@@ -72,6 +85,10 @@ impl Set {
             set_responders: self.no_responders || !self.responders.is_empty(),
             responders: self.responders,
             auto_renew: self.auto_renew,
+            set_fallbacks: self.no_fallbacks || !self.fallbacks.is_empty(),
+            fallbacks: self.fallbacks,
+            profile: self.profile,
+            reuse_key: self.reuse_key,
         }
     }
 }

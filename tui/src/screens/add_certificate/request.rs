@@ -215,6 +215,7 @@ pub(super) fn request(wizard: &Wizard, request_id: String, dry_run: bool) -> Cre
         responders: responders(wizard),
         target: target(wizard),
         dry_run,
+        ..Default::default()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Attempt, StepError};
 use crate::acme::account::Account;
+use crate::acme::directory::DirectoryFacts;
 use crate::acme::order::{AcmeOrder, AuthorizationFacts, AuthorizationStatus, OrderFacts, OrderStatus};
 use crate::acme::problem::AcmeError;
 use crate::lifecycle::backoff::poll_at;
@@ -49,6 +50,7 @@ impl Attempt<'_> {
     pub(super) async fn create_order(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
         let mut record = self.order()?;
         let account = accounts::account(self.context, &record.value.issuer_id).await?;
+        let profile = self.profile(&record.value, account.directory()).await?;
         let issuer = self.issuer(&record.value).await?;
         let replaces = self.replaces(&record.value, &account).await?;
         let ask = self.ask(&issuer, &record.value, replaces.is_some());
@@ -59,7 +61,7 @@ impl Attempt<'_> {
                 return self.wait_for_limit(problem, wait.until).await;
             }
         };
-        let sent = account.new_order(&record.value.identifiers, replaces.as_deref()).await;
+        let sent = account.new_order(&record.value.identifiers, profile.as_deref(), replaces.as_deref()).await;
         if let (Err(error), Some(entry)) = (&sent, &spent)
             && error.is_refusal()
         {
@@ -76,6 +78,7 @@ impl Attempt<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        record.value.profile = profile;
         record.value.order_url = Some(order.url().to_owned());
         record.value.spent = spent.map(|entry| entry.id);
         let serial = self.certificate().current.as_ref().filter(|_| replaces.is_some()).map(|current| &current.serial);
@@ -133,6 +136,24 @@ impl Attempt<'_> {
             limits::not_issued(hub, &issuer, entry_id).await?;
         }
         Ok(())
+    }
+
+    /// The profile to order: the certificate's, else the issuer's default. A fallback that does not know the first one's
+    /// profile is asked for its own default. What the directory did not list when it was read last is looked up there now.
+    async fn profile(&self, order: &Order, known: &DirectoryFacts) -> Result<Option<String>, StepError> {
+        let wanted = &self.certificate().specification;
+        let of_issuer = self.gathered.issuers.iter().find(|issuer| issuer.id == order.issuer_id);
+        let of_issuer = of_issuer.and_then(|issuer| issuer.profile.clone());
+        let is_first = order.issuer_id == wanted.issuer_id;
+        let named = wanted.profile.clone().filter(|profile| is_first || known.profiles.contains_key(profile));
+        let Some(profile) = named.or(of_issuer) else { return Ok(None) };
+        if !known.profiles.contains_key(&profile) {
+            let facts = accounts::read_directory(self.context, &order.issuer_id).await?;
+            if !facts.profiles.contains_key(&profile) {
+                return Err(StepError::Refused(not_offered(&profile, &facts)));
+            }
+        }
+        Ok(Some(profile))
     }
 
     pub(super) async fn read_authorizations(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
@@ -271,6 +292,22 @@ impl Attempt<'_> {
             ))
         })
     }
+}
+
+/// A server without profiles would silently ignore the wish.
+fn not_offered(profile: &str, facts: &DirectoryFacts) -> Problem {
+    let offered: Vec<&str> = facts.profiles.keys().map(String::as_str).collect();
+    let cause = match offered.as_slice() {
+        [] => "its directory lists no profiles".to_owned(),
+        offered => format!("its directory lists {}", offered.join(", ")),
+    };
+    let hint = "choose another profile: certwright certs set NAME --profile PROFILE (or --profile default), or certwright issuers set NAME --profile PROFILE";
+    Problem::new(
+        "PROFILE_NOT_OFFERED",
+        format!("the issuer offers no profile {profile}; nothing was ordered"),
+        cause,
+        hint,
+    )
 }
 
 fn authorization(facts: &AuthorizationFacts) -> Result<Authorization, StepError> {

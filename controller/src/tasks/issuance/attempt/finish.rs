@@ -1,5 +1,6 @@
 //! The end of an order: the chain is downloaded, distrusted until it is checked, and becomes the current version.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 
 use jiff::Timestamp;
@@ -8,8 +9,9 @@ use proto::text::one_line;
 use proto::x509::{self, Chain, CsrFacts};
 
 use super::{Attempt, StepError};
-use crate::acme::order::AcmeOrder;
-use crate::lifecycle::certificate::{CurrentVersion, KeySlot, Version};
+use crate::acme::order::{AcmeOrder, Downloaded};
+use crate::lifecycle::certificate::{CurrentVersion, KeySlot, Version, Wanted};
+use crate::lifecycle::event::Severity;
 use crate::lifecycle::order::Phase;
 use crate::lifecycle::problem::Problem;
 use crate::store::engine::Order as ScanOrder;
@@ -27,9 +29,12 @@ const ISSUER_CHARS_MAX: usize = 100;
 
 impl Attempt<'_> {
     pub(super) async fn download(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
-        let pem = {
+        let preferred = self.order()?.value.issuer_id;
+        let preferred = self.gathered.issuers.iter().find(|issuer| issuer.id == preferred);
+        let preferred = preferred.and_then(|issuer| issuer.preferred_chain.clone());
+        let Downloaded { pem, missed } = {
             let resumed = self.resume_order(handle).await?;
-            resumed.certificate().await?
+            resumed.certificate(preferred.as_deref()).await?
         };
         let slot = self.gathered.bundle.order_slot().map(|slot| slot.value.clone());
         let slot = slot.ok_or_else(|| StepError::Refused(wrong(&self.certificate().name, "its key slot is gone")))?;
@@ -47,34 +52,54 @@ impl Attempt<'_> {
         let mut certificate = self.gathered.bundle.certificate.clone();
         certificate.value.current = Some(version.facts.clone());
         let mut changes = Changes::new().insert(&version).update(&certificate);
-        for old in self.outlived(&version).await? {
+        let (outlived, kept) = self.outlived(&version).await?;
+        for old in outlived {
             let slot = format!("{}/{}", old.value.certificate_id, old.value.facts.key_slot_id);
-            changes = changes.remove(&old).delete_raw(Table::KeySlot, &slot);
+            changes = changes.remove(&old);
+            // A pinned key is in later versions as well.
+            if !kept.contains(&old.value.facts.key_slot_id) {
+                changes = changes.delete_raw(Table::KeySlot, &slot);
+            }
         }
         let message = format!(
             "serial {} from {}, valid until {}",
             version.facts.serial, version.facts.issuer_cn, version.facts.not_after
         );
-        let event = self.event("version.issued", message);
         if let Some(before) = &self.certificate().current {
             let known = format!("{}/{}", version.certificate_id, before.version_id);
             changes = changes.delete_raw(Table::RenewalInfo, &known);
         }
-        self.save(&order, changes.event(&event)).await?;
+        let mut changes = changes.event(&self.event("version.issued", message));
+        if let Some(offered) = missed {
+            let message = format!(
+                "no chain under {}; the CA's own choice is used; offered: {offered}",
+                preferred.unwrap_or_default()
+            );
+            let mut event = self.event("version.chain", message);
+            event.severity = Severity::Warn;
+            changes = changes.event(&event);
+        }
+        self.save(&order, changes).await?;
         self.wake_agents();
         self.context.hub.wake.renewals.ring(&version.certificate_id);
         Ok(())
     }
 
     /// The versions that are old enough to go, with their keys: a few at a time, oldest first.
-    async fn outlived(&self, newest: &Version) -> Result<Vec<Versioned<Version>>, StepError> {
+    /// Beside them the slots that other versions need.
+    async fn outlived(&self, newest: &Version) -> Result<(Vec<Versioned<Version>>, HashSet<String>), StepError> {
         let prefix = format!("{}/", newest.certificate_id);
-        let kept = self.context.hub.store.read(move |snapshot| {
+        let versions = self.context.hub.store.read(move |snapshot| {
             snapshot.list::<Version>(&prefix, Bound::Unbounded, ScanOrder::Descending, VERSIONS_KEPT + OUTLIVED_MAX)
         });
         let current = self.certificate().current.as_ref().map(|current| current.version_id.clone());
-        let old = kept.await?.into_iter().skip(VERSIONS_KEPT - 1);
-        Ok(old.filter(|version| current.as_ref() != Some(&version.value.id)).collect())
+        let is_kept = |(index, version): &(usize, Versioned<Version>)| {
+            *index < VERSIONS_KEPT - 1 || current.as_ref() == Some(&version.value.id)
+        };
+        let (kept, old): (Vec<_>, Vec<_>) = versions.await?.into_iter().enumerate().partition(is_kept);
+        let slots = kept.into_iter().map(|(_, version)| version.value.facts.key_slot_id);
+        let slots = slots.chain(std::iter::once(newest.facts.key_slot_id.clone()));
+        Ok((old.into_iter().map(|(_, version)| version).collect(), slots.collect()))
     }
 
     fn version(&self, chain: &Chain, slot: &KeySlot, now: Timestamp) -> Result<Version, StepError> {
@@ -97,7 +122,12 @@ impl Attempt<'_> {
                 key_slot_id: slot.id.clone(),
                 identifiers: slot.identifiers.clone(),
                 key_type: slot.key_type,
+                wanted: Some(Wanted {
+                    issuer_id: order.issuers.first().unwrap_or(&order.issuer_id).clone(),
+                    profile: order.wanted_profile,
+                }),
                 issuer_id: order.issuer_id,
+                profile: order.profile,
                 key_lost: false,
                 revoked_at: None,
                 revoked_reason: None,
