@@ -188,6 +188,12 @@ impl FakeCa {
         self.0.book().terms += 1;
     }
 
+    /// Returns the thumbprint of each account's key (RFC 7638).
+    #[must_use]
+    pub fn account_keys(&self) -> Vec<String> {
+        self.0.book().accounts.iter().map(|account| account.key.thumbprint.clone()).collect()
+    }
+
     /// Deactivates an account, as an operator of the CA may.
     pub fn deactivate_account(&self, number: usize) {
         self.0.book().accounts[number].deactivated = true;

@@ -19,8 +19,9 @@ use proto::operator::v1::{
     ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
     ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
     ListVersionsRequest, ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest,
-    RenewCertificateRequest, RevokeAgentRequest, SetIssuerRequest, SetLimitsRequest, SetPauseRequest, SetPauseResponse,
-    TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    RenewCertificateRequest, RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest,
+    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -114,6 +115,8 @@ unary! {
     list_limits(ListLimitsRequest) -> ListLimitsResponse;
     /// Sets limits of an issuer, or goes back to what the CA publishes.
     set_limits(SetLimitsRequest) -> ListLimitsResponse;
+    /// Gives an issuer's account another key.
+    rollover_account(RolloverAccountRequest) -> Issuer;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.

@@ -38,6 +38,16 @@ pub struct Issuer {
     pub external: Option<External>,
     /// Our account's key, sealed before the account is made: a crash in between finds the same account again.
     pub account_key: Option<Sealed>,
+    /// The key that follows, sealed before the CA is told. It stays until it is the account's key: the CA may have taken
+    /// it while its answer was lost.
+    #[serde(default)]
+    pub next_key: Option<Sealed>,
+    /// An operator asked for another key, and it is not known yet which one the CA has.
+    #[serde(default)]
+    pub rolling: bool,
+    /// How often the key changed: what was signed or computed with an earlier one is void.
+    #[serde(default)]
+    pub key_epoch: u32,
     /// The account's URL, once it exists.
     pub account_url: Option<String>,
     /// Why the account does not work.
@@ -114,6 +124,7 @@ impl Issuer {
             Some(Halt::Closed) => "closed",
             Some(Halt::External) => "external",
             Some(Halt::Unusable) => "unusable",
+            None if self.rolling => "rolling",
             None if self.account_url.is_some() => "valid",
             None => "none",
         }
@@ -123,15 +134,21 @@ impl Issuer {
     /// CA would be asked in vain.
     #[must_use]
     pub fn heals_by_itself(&self) -> bool {
-        let is_open = self.account_url.is_none() || self.problem.is_some() || self.unsent || self.checking;
+        let is_open =
+            self.account_url.is_none() || self.problem.is_some() || self.unsent || self.checking || self.rolling;
         is_open && matches!(self.halt, None | Some(Halt::Unusable))
     }
 
     /// Why an order of `certificate` waits for this issuer, while it does.
     #[must_use]
     pub fn waits(&self, certificate: &str) -> Option<Problem> {
-        self.halt?;
         let name = &self.name;
+        if self.rolling {
+            let message = format!("{certificate} waits for issuer {name}, whose account gets another key");
+            let hint = format!("nothing: it goes on by itself; certwright issuers get {name} says how far it is");
+            return Some(Problem::new("ISSUER_ROLLING", message, "which key the CA knows is not certain yet", hint));
+        }
+        self.halt?;
         let (cause, hint) = match &self.problem {
             Some(problem) => (problem.message.clone(), problem.hint.clone()),
             None => (String::new(), format!("certwright issuers get {name} says why")),
@@ -145,6 +162,15 @@ impl Issuer {
         self.problem = Some(problem);
         self.halt = halt;
         self.checking = false;
+    }
+
+    /// The key that followed is the account's key.
+    pub fn roll_over(&mut self) {
+        if let Some(next) = self.next_key.take() {
+            self.account_key = Some(next);
+            self.key_epoch = self.key_epoch.saturating_add(1);
+        }
+        self.rolling = false;
     }
 
     /// Everything works.

@@ -102,6 +102,8 @@ impl Order {
             order_url: at_same_ca.and_then(|order| order.order_url.clone()),
             identifiers: wanted.identifiers.clone(),
             issuer_id: issuer_id.to_owned(),
+            account_url: at_same_ca.and_then(|order| order.account_url.clone()),
+            key_epoch: same.map_or(0, |order| order.key_epoch),
             issuers: candidates(wanted),
             wanted_profile: wanted.profile.clone(),
             profile: at_same_ca.and_then(|order| order.profile.clone()),
@@ -119,6 +121,15 @@ impl Order {
             error: same.and_then(|order| order.error.clone()),
             timeline: vec![PhaseAt { phase: Phase::Starting, at: now }],
             spent: same.and_then(|order| order.spent.clone()),
+        }
+    }
+
+    /// Takes note of the issuer's account: an order of an earlier account is not ours any more.
+    pub fn adopt(&mut self, issuer: &Issuer) {
+        self.key_epoch = issuer.key_epoch;
+        if self.account_url.is_some() && self.account_url != issuer.account_url {
+            self.order_url = None;
+            self.account_url = None;
         }
     }
 
@@ -270,6 +281,12 @@ pub struct Order {
     pub identifiers: Vec<String>,
     /// See `identifiers`.
     pub issuer_id: String,
+    /// The account that `order_url` belongs to.
+    #[serde(default)]
+    pub account_url: Option<String>,
+    /// [`Issuer::key_epoch`] when the attempt began.
+    #[serde(default)]
+    pub key_epoch: u32,
     /// The issuers that this wish may ask, in their order.
     #[serde(default)]
     pub issuers: Vec<String>,
@@ -422,6 +439,11 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
         (Phase::Waiting, _) => return waiting(facts, order, now),
         (_, Some(problem)) => return Step::HoldForIssuer(problem),
         (_, None) => {}
+    }
+    let issuer = facts.issuers.iter().find(|one| one.id == order.issuer_id);
+    if issuer.is_some_and(|issuer| issuer.key_epoch != order.key_epoch) {
+        // The CA expects answers to its challenges that name the new key (RFC 8555 §8.1).
+        return Step::Begin(order.reason);
     }
     match order.phase {
         Phase::Starting => starting(facts, order, now),

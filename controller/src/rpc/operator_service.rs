@@ -239,6 +239,14 @@ impl OperatorService for OperatorApi {
         answer!(limits::set(&self.server.hub, &caller, request.into_inner()))
     }
 
+    async fn rollover_account(
+        &self,
+        request: Request<wire::RolloverAccountRequest>,
+    ) -> Result<Response<wire::Issuer>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(issuers::roll_over(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
     async fn list_jobs(
         &self,
         request: Request<wire::ListJobsRequest>,

@@ -66,6 +66,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorTestIssuer
         | M::OperatorListLimits
         | M::OperatorSetLimits
+        | M::OperatorRolloverAccount
         | M::OperatorListJobs
         | M::OperatorGetJob
         | M::OperatorListEvents => Access::Operator(OperatorRole::Owner),

@@ -19,6 +19,7 @@ use crate::acme::problem::AcmeError;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::issuer::{Facts, Issuer};
 use crate::lifecycle::problem::chain;
+use crate::lifecycle::sealed::Sealed;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
 use crate::store::issuer::{account_key_place, external_key_place};
@@ -93,9 +94,18 @@ async fn open(hub: &Hub) -> BTreeSet<String> {
 /// on the issuer, and its waiting orders go on.
 async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
     let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
+    let halted = issuer.value.halt.is_some() || issuer.value.rolling;
     if !issuer.value.checking && !issuer.value.heals_by_itself() {
         return Ok(());
     }
+    let issuer = match rolled(context, issuer).await {
+        Ok(issuer) => issuer,
+        Err(AccountError::Acme(error)) => {
+            fail(context, issuer_id, &error).await?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error),
+    };
     match tried(context, &issuer.value).await {
         Ok(()) => {}
         Err(AccountError::Acme(error)) => {
@@ -104,7 +114,6 @@ async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
         }
         Err(error) => return Err(error),
     }
-    let halted = issuer.value.halt.is_some();
     let checked = issuer.value;
     let event = context.hub.event("issuer.checked", format!("{} works", checked.name));
     let event = if checked.checking || checked.problem.is_some() { Some(event) } else { None };
@@ -126,6 +135,45 @@ async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
         context.hub.store.certificate_ids().await?.iter().for_each(|id| context.hub.wake.certificates.ring(id));
     }
     Ok(())
+}
+
+/// Gives the account another key, if one was asked for (RFC 8555 §7.3.5). The new key is sealed before the CA is told;
+/// after a crash or a lost answer the CA is asked which key it knows. Returns the issuer as it is then.
+async fn rolled(context: &Context, issuer: Versioned<Issuer>) -> Result<Versioned<Issuer>, AccountError> {
+    let hub = &context.hub;
+    let id = issuer.value.id.clone();
+    if !issuer.value.rolling {
+        return Ok(issuer);
+    }
+    if issuer.value.next_key.is_none() {
+        let key = AccountKey::generate()?;
+        let sealed = hub.store.keyring.seal(account_key_place(&id), &key.0);
+        edit(hub, &id, None, |issuer| issuer.next_key = issuer.next_key.clone().or_else(|| Some(sealed.clone())))
+            .await?;
+    }
+    let issuer = hub.store.load::<Issuer>(&id).await?.ok_or(AccountError::NoIssuer)?.value;
+    let next = open_key(hub, &issuer, issuer.next_key.as_ref())?;
+    let old = open_key(hub, &issuer, issuer.account_key.as_ref())?;
+    let (Some(next), Some(old), Some(url)) = (next, old, &issuer.account_url) else {
+        // Made anew meanwhile: there is no account whose key could change.
+        edit(hub, &id, None, |issuer| issuer.rolling = false).await?;
+        return hub.store.load::<Issuer>(&id).await?.ok_or(AccountError::NoIssuer);
+    };
+    let place = directory(&issuer);
+    if !matches!(context.acme.standing(&place, &next).await?, Standing::Valid(_)) {
+        let changed = context.acme.change_key(&place, url, &old, &next).await;
+        // A refusal may be about an earlier try whose answer was lost: the CA says which key it knows.
+        if let Err(error) = changed
+            && !matches!(context.acme.standing(&place, &next).await?, Standing::Valid(_))
+        {
+            // The old key is the account's key; the new one is kept for the next wish.
+            edit(hub, &id, None, |issuer| issuer.rolling = false).await?;
+            return Err(error.into());
+        }
+    }
+    let event = hub.event("issuer.rolled_over", format!("the account at {} has another key", issuer.name));
+    edit(hub, &id, Some(event), Issuer::roll_over).await?;
+    hub.store.load::<Issuer>(&id).await?.ok_or(AccountError::NoIssuer)
 }
 
 async fn tried(context: &Context, issuer: &Issuer) -> Result<(), AccountError> {
@@ -165,7 +213,7 @@ async fn tried(context: &Context, issuer: &Issuer) -> Result<(), AccountError> {
 /// When the CA refuses, the issuer is halted, or the store fails.
 pub(crate) async fn account(context: &Context, issuer_id: &str) -> Result<Account, AccountError> {
     let issuer = context.hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer)?;
-    if issuer.value.halt.is_some() {
+    if issuer.value.halt.is_some() || issuer.value.rolling {
         return Err(AccountError::Halted);
     }
     match obtain(context, issuer_id).await {
@@ -261,6 +309,15 @@ pub(crate) async fn fail(context: &Context, issuer_id: &str, error: &AcmeError) 
 /// When the store fails.
 pub(crate) async fn halt_if_closed(context: &Context, issuer_id: &str) -> Result<bool, AccountError> {
     let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(false) };
+    if let Some(next) = open_key(&context.hub, &issuer.value, issuer.value.next_key.as_ref())?
+        && let Ok(Standing::Valid(_)) = context.acme.standing(&directory(&issuer.value), &next).await
+    {
+        // A key change that seemed to have failed was done after all.
+        let message = format!("the account at {} has the key that it was to get", issuer.value.name);
+        edit(&context.hub, issuer_id, Some(context.hub.event("issuer.rolled_over", message)), Issuer::roll_over)
+            .await?;
+        return Ok(true);
+    }
     match standing(context, &issuer.value).await {
         Ok(Standing::Closed) => fail(context, issuer_id, &closed(&issuer.value)).await,
         // Not known: the refusal itself is what is shown.
@@ -320,8 +377,13 @@ fn facts(read: DirectoryFacts) -> Facts {
 }
 
 fn account_key(hub: &Hub, issuer: &Issuer) -> Result<Option<AccountKey>, AccountError> {
+    open_key(hub, issuer, issuer.account_key.as_ref())
+}
+
+/// Both keys are sealed for the same place: the next one moves into it.
+fn open_key(hub: &Hub, issuer: &Issuer, sealed: Option<&Sealed>) -> Result<Option<AccountKey>, AccountError> {
     let open = |sealed| hub.store.keyring.open(account_key_place(&issuer.id), sealed);
-    Ok(issuer.account_key.as_ref().map(open).transpose()?.map(AccountKey))
+    Ok(sealed.map(open).transpose()?.map(AccountKey))
 }
 
 async fn seal_new_key(hub: &Hub, mut issuer: Versioned<Issuer>) -> Result<(), AccountError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::fake_ca::fault::{Fault, RequestKind, When};
 use e2e::fake_ca::{FakeCa, Options};
+use e2e::power::{KillPoint, Step};
 use e2e::world::{ISSUER, Plan, World};
 use proto::operator::v1 as api;
 use proto::types::v1::Custody;
@@ -14,6 +15,8 @@ use crate::{SOON, wish};
 /// Long enough for every back-off to have tried again.
 const LONG: Duration = Duration::from_secs(86_400);
 
+/// A killed controller comes back after seconds and tries an open issuer at once.
+const RECOVERY: Duration = Duration::from_secs(20 * 60);
 /// A directory is read anew after half a day.
 const DIRECTORY_AGE: Duration = Duration::from_secs(13 * 3_600);
 
@@ -317,5 +320,87 @@ async fn an_address_gets_a_certificate() {
         let live = world.settle_live(&name, SOON).await;
         assert!(live.current.unwrap().identifiers.contains(&address));
     }
+    world.check().await;
+}
+
+async fn roll_over(world: &mut World) {
+    let asked = async |world: &World| {
+        let request = api::RolloverAccountRequest { name: ISSUER.to_owned() };
+        world.operator.client().rollover_account(request).await.is_ok()
+    };
+    world.settle("the key change is accepted", RECOVERY, asked).await;
+    let settled = async |world: &World| {
+        let request = api::GetIssuerRequest { name: ISSUER.to_owned() };
+        let found = world.operator.client().get_issuer(request).await;
+        found.is_ok_and(|issuer| !issuer.get_ref().checking && issuer.get_ref().account_status == "valid")
+    };
+    world.settle("the account is valid", RECOVERY, settled).await;
+}
+
+/// The account gets another key with one kill of the controller; returns whether it struck.
+async fn survive_rollover(step: Step, nth: u64) -> bool {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    let before = world.ca.account_keys();
+    world.controller.plan(Some(KillPoint { step, nth: world.controller.switch().count(step) + nth }));
+    roll_over(&mut world).await;
+    let struck = world.controller.deaths() > 0;
+    world.controller.plan(None);
+    let after = world.ca.account_keys();
+    assert_eq!((before.len(), after.len()), (1, 1), "{step:?} {nth}: it is the same account");
+    assert_ne!(before, after, "{step:?} {nth}: with another key");
+    create(&world, |_| {}).await;
+    world.settle_live("web", SOON).await;
+    world.check().await;
+    struck
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_change_survives_the_death_of_the_controller_at_every_commit_and_request() {
+    for step in [Step::BeforeSync, Step::AfterSync, Step::CaRequest, Step::CaReply] {
+        let mut nth = 1;
+        while survive_rollover(step, nth).await {
+            nth += 1;
+            assert!(nth < 60, "{step:?} has no end");
+        }
+        assert!(nth > 2, "{step:?}: a key change has several");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_change_in_the_midst_of_orders_costs_none_of_them() {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    let names = ["a", "b", "c", "d"];
+    for (index, name) in names.into_iter().enumerate() {
+        world.operator.create(&wish(&world, name, Custody::Agent, 0)).await.unwrap();
+        // Each is somewhere else on its road.
+        tokio::time::sleep(Duration::from_millis(40 * u64::try_from(index).unwrap())).await;
+    }
+    roll_over(&mut world).await;
+    for name in names {
+        world.settle_live(name, Duration::from_secs(600)).await;
+    }
+    assert_eq!(world.ca.accounts().len(), 1);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_key_change_leaves_the_old_key_in_use() {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    let before = world.ca.account_keys();
+    let fault = Fault::Problem { status: 403, kind: "malformed", detail: "not today", retry_after: None };
+    world.ca.fail(RequestKind::KeyChange, When::Always, fault);
+    let request = api::RolloverAccountRequest { name: ISSUER.to_owned() };
+    world.operator.client().rollover_account(request).await.unwrap();
+    let told = tried(&mut world, ISSUER).await;
+    assert_eq!((told.account_status.as_str(), told.problem.unwrap().reason.as_str()), ("valid", "ACME_MALFORMED"));
+    create(&world, |_| {}).await;
+    world.settle_live("web", SOON).await;
+    assert_eq!(world.ca.account_keys(), before);
+    world.ca.heal();
+    roll_over(&mut world).await;
+    assert_ne!(world.ca.account_keys(), before);
     world.check().await;
 }

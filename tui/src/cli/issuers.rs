@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use proto::operator::v1::{
     AddIssuerRequest, GetIssuerRequest, Issuer, LimitSetting, ListIssuersRequest, ListLimitsRequest,
-    RemoveIssuerRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
+    RemoveIssuerRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
 };
 
 use super::session::{Session, invalid};
@@ -35,6 +35,8 @@ pub(crate) enum Verb {
     Set(Set),
     /// Reads the directory anew and proves the account
     Test { name: String },
+    /// Gives the account another key; orders wait meanwhile
+    Rollover { name: String },
     /// Removes an issuer that no certificate uses
     Rm { name: String },
     /// Shows the CA's limits: used, left, when they refill
@@ -171,6 +173,10 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             )?;
             limit::notes(&found).iter().for_each(|note| session.console.note(note));
             Ok(())
+        }
+        Verb::Rollover { name } => {
+            let asked = session.client.rollover_account(RolloverAccountRequest { name }).await?;
+            tried(asked, session).await
         }
         Verb::Rm { name } => {
             session.client.remove_issuer(RemoveIssuerRequest { name: name.clone() }).await?;

@@ -353,6 +353,10 @@ impl OperatorService for Service {
         self.change(Method::OperatorSetIssuer, request, |world, request| world.issuer(&request.name))
     }
 
+    async fn rollover_account(&self, request: Request<RolloverAccountRequest>) -> Answer<Issuer> {
+        self.serve(Method::OperatorRolloverAccount, |world| world.issuer(&request.get_ref().name))
+    }
+
     async fn test_issuer(&self, request: Request<TestIssuerRequest>) -> Answer<Issuer> {
         self.serve(Method::OperatorTestIssuer, |world| world.issuer(&request.get_ref().name))
     }

@@ -52,6 +52,9 @@ pub(crate) async fn add(
         terms_accepted: request.accept_terms,
         external: external(hub, &id, request.external_kid, request.external_key),
         account_key: None,
+        next_key: None,
+        rolling: false,
+        key_epoch: 0,
         account_url: None,
         problem: None,
         halt: None,
@@ -211,6 +214,9 @@ pub(crate) async fn set(
     }
     if request.new_account {
         record.account_key = None;
+        record.next_key = None;
+        record.rolling = false;
+        record.key_epoch = record.key_epoch.saturating_add(1);
         record.account_url = None;
         said.push("a new account with a new key");
     }
@@ -223,6 +229,20 @@ pub(crate) async fn set(
 pub(crate) async fn test(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
     let issuer = named(hub, name).await?;
     let event = hub.event("issuer.test_asked", &issuer.value.name).by(&caller.name);
+    try_now(hub, issuer, Changes::new().event(&event)).await
+}
+
+/// Gives the account another key.
+pub(crate) async fn roll_over(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
+    let mut issuer = named(hub, name).await?;
+    if issuer.value.account_url.is_none() || issuer.value.halt.is_some() {
+        let status = issuer.value.account_status();
+        let hint = format!("certwright issuers get {name} says what is missing");
+        let message = format!("the account of issuer {name} cannot get another key now: it is {status}");
+        return Err(Refusal::new(Code::FailedPrecondition, Problem::new("ISSUER_HALTED", message, "", hint)));
+    }
+    issuer.value.rolling = true;
+    let event = hub.event("issuer.rollover_asked", name).by(&caller.name);
     try_now(hub, issuer, Changes::new().event(&event)).await
 }
 

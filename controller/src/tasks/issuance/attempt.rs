@@ -190,7 +190,10 @@ impl Attempt<'_> {
         let wanted = &self.certificate().specification;
         let same_wish = earlier.filter(|order| order.phase != Phase::Completed && order.answers(wanted));
         let issuer_id = choose(self.certificate(), same_wish, &self.gathered.issuers, self.now);
-        let order = Order::begin(self.certificate(), &issuer_id, reason, earlier, self.now);
+        let mut order = Order::begin(self.certificate(), &issuer_id, reason, earlier, self.now);
+        if let Some(issuer) = self.gathered.issuers.iter().find(|issuer| issuer.id == issuer_id) {
+            order.adopt(issuer);
+        }
         let mut changes = match &bundle.order {
             Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
             None => Changes::new().insert(&order),

@@ -81,6 +81,7 @@ impl Attempt<'_> {
         record.value.profile = profile;
         record.value.order_url = Some(order.url().to_owned());
         record.value.spent = spent.map(|entry| entry.id);
+        record.value.account_url = Some(account.url().to_owned());
         let serial = self.certificate().current.as_ref().filter(|_| replaces.is_some()).map(|current| &current.serial);
         let successor = serial.map(|serial| format!(", which replaces {serial}")).unwrap_or_default();
         let event = self.event("order.created", format!("the CA opened {}{successor}", order.url()));
