@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acme::account::Acme;
 use crate::acme::http::Transport;
 use crate::ca::{CaError, IdentityCa};
+use crate::config::Mail;
 use crate::dns::lookup::Lookup;
 use crate::lifecycle::problem::Problem;
 use crate::preflight::probe::Probe;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub name: String,
     /// `HOST:PORT` that agents are told.
     pub advertise: Option<String>,
+    /// The local mailer.
+    pub mail: Mail,
 }
 
 /// Why a controller ended.
@@ -104,11 +107,13 @@ where
         acme: Arc::new(Acme::new(parts.transport, parts.clock)),
         lookup: parts.lookup,
         probe: parts.probe,
+        mail: parts.mail.clone(),
+        name: parts.name.clone(),
     };
     let server = Server {
         hub,
         ca,
-        installation: Installation { name: parts.name, advertise: parts.advertise },
+        installation: Installation { name: parts.name, advertise: parts.advertise, mail: parts.mail },
         stop: stop.clone(),
     };
     let broken = server.hub.store.engine.failed();

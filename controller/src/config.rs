@@ -11,6 +11,9 @@ use crate::lifecycle::problem::Problem;
 /// Larger configuration files are refused.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
+/// Longest address (RFC 5321 §4.5.3.1.3).
+const MAIL_TO_MAX: usize = 254;
+
 /// certwright-controller: obtains certificates, decides when to renew, tells agents what to hold
 #[derive(Debug, Parser)]
 #[command(name = "certwright-controller", version)]
@@ -116,6 +119,9 @@ pub struct Config {
     /// How the controller looks names up.
     #[serde(default)]
     pub dns: Dns,
+    /// Whom to tell how attempts ended.
+    #[serde(default)]
+    pub mail: Mail,
 }
 
 /// `[dns]`
@@ -125,6 +131,46 @@ pub struct Dns {
     /// Resolvers to ask instead of the system's, as `IP:PORT`.
     #[serde(default)]
     pub servers: Vec<SocketAddr>,
+}
+
+/// `[mail]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mail {
+    /// Whom: a local user or an address; empty means nobody.
+    pub to: String,
+    /// The local mailer, called as `SENDMAIL -i TO`.
+    pub sendmail: PathBuf,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self { to: "root".to_owned(), sendmail: PathBuf::from("/usr/sbin/sendmail") }
+    }
+}
+
+impl Mail {
+    /// Returns the mailer if it is there and someone is to be told.
+    #[must_use]
+    pub fn sendmail_there(&self) -> Option<PathBuf> {
+        (!self.to.is_empty() && self.sendmail.is_file()).then(|| self.sendmail.clone())
+    }
+
+    /// Returns whom it tells and how; empty when it tells nobody.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let there = self.sendmail_there();
+        there.map(|sendmail| format!("{} by {}", self.to, sendmail.display())).unwrap_or_default()
+    }
+
+    /// Refuses what could be taken for an option or a header.
+    fn check(&self) -> Result<(), String> {
+        let sign = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'+' | b'-' | b'@');
+        if self.to.len() > MAIL_TO_MAX || self.to.starts_with('-') || !self.to.bytes().all(sign) {
+            return Err("[mail] to: one user or address: letters, digits and . _ + - @".to_owned());
+        }
+        if self.sendmail.is_absolute() { Ok(()) } else { Err("[mail] sendmail: an absolute path".to_owned()) }
+    }
 }
 
 impl Config {
@@ -148,12 +194,13 @@ impl Config {
             return Err(unreadable(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| {
+        let parsed: Result<Self, String> = toml::from_str(&text).map_err(|error| error.to_string());
+        parsed.and_then(|config| config.mail.check().map(|()| config)).map_err(|cause| {
             Problem::new(
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
-                error.to_string(),
-                "remove or correct the key it names; [dns] servers = [\"192.0.2.53:53\"] is all there is",
+                cause,
+                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], and [mail] to and sendmail",
             )
         })
     }
@@ -205,6 +252,10 @@ mod tests {
         std::fs::write(&path, "[dns]\nserver = [\"1.1.1.1:53\"]\n").unwrap();
         let problem = Config::load(Some(&path)).unwrap_err();
         assert!(problem.cause.contains("server"), "{problem:?}");
+        for to in ["-oQ/tmp", "a b", "root\\nBcc: x@y"] {
+            std::fs::write(&path, format!("[mail]\nto = \"{to}\"\n")).unwrap();
+            assert!(Config::load(Some(&path)).unwrap_err().cause.contains("[mail] to"), "{to}");
+        }
         std::fs::write(&path, "[dns]\nservers = [\"192.0.2.53:53\"]\n").unwrap();
         assert_eq!(Config::load(Some(&path)).unwrap().dns.servers.len(), 1);
     }

@@ -13,6 +13,7 @@ pub mod identifier;
 pub mod issuer;
 pub mod job;
 pub mod order;
+pub mod outcome;
 pub mod pause;
 pub mod policy;
 pub mod problem;

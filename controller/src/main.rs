@@ -109,6 +109,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         probe: Arc::new(TcpProbe),
         name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
         advertise: serve.advertised(),
+        mail: config.mail,
     };
     let agents = TcpListenerStream::new(agents)
         .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));

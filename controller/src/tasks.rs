@@ -11,6 +11,8 @@ pub(crate) mod deletion;
 pub(crate) mod departures;
 pub(crate) mod issuance;
 pub(crate) mod jobs;
+pub(crate) mod mail;
+pub(crate) mod outcome;
 pub(crate) mod publish;
 pub(crate) mod renewal_info;
 pub(crate) mod retention;
@@ -25,6 +27,7 @@ use tracing::error;
 
 use self::hub::Hub;
 use crate::acme::account::Acme;
+use crate::config::Mail;
 use crate::dns::lookup::Lookup;
 use crate::preflight::probe::Probe;
 
@@ -42,6 +45,10 @@ pub(crate) struct Context {
     pub(crate) lookup: Arc<dyn Lookup>,
     /// The token as a CA would see it.
     pub(crate) probe: Arc<dyn Probe>,
+    /// The local mailer.
+    pub(crate) mail: Mail,
+    /// Host name of the controller.
+    pub(crate) name: String,
 }
 
 /// Runs all tasks until `stop`. A task that panics is logged and starts again.
@@ -64,10 +71,11 @@ enum Name {
     Departures,
     Retention,
     RenewalInfo,
+    Mail,
 }
 
 impl Name {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accounts,
         Self::Issuance,
         Self::Jobs,
@@ -76,6 +84,7 @@ impl Name {
         Self::Departures,
         Self::Retention,
         Self::RenewalInfo,
+        Self::Mail,
     ];
 }
 
@@ -90,6 +99,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Publish => one.spawn(publish::run(context.hub, child)),
             Name::Deletion => one.spawn(deletion::run(context.hub, child)),
             Name::Retention => one.spawn(retention::run(context.hub, child)),
+            Name::Mail => one.spawn(mail::run(context.hub, context.mail, context.name, child)),
             Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };

@@ -22,6 +22,8 @@ mod issuers;
 mod lifetime;
 #[path = "sim/limits.rs"]
 mod limits;
+#[path = "sim/outcome.rs"]
+mod outcome;
 #[path = "sim/partition.rs"]
 mod partition;
 #[path = "sim/pause.rs"]

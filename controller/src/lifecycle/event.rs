@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::outcome::AttemptOutcome;
 use super::problem::Problem;
 
 /// How much an operator should care.
@@ -38,6 +39,9 @@ pub struct Event {
     pub message: String,
     /// What went wrong.
     pub problem: Option<Problem>,
+    /// Of `attempt.ended`: what it did where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Box<AttemptOutcome>>,
 }
 
 impl Severity {

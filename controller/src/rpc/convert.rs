@@ -10,6 +10,7 @@ use crate::lifecycle::agent::{Hello, Policy, PolicyDir};
 use crate::lifecycle::certificate::{Custody, Http01, KeyType};
 use crate::lifecycle::desired::{Desired, Name};
 use crate::lifecycle::event::Event;
+use crate::lifecycle::outcome::{AttemptOutcome, CommandOutcome, TargetOutcome};
 use crate::lifecycle::pause::Pause;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::target::{Content, Endpoint, File, Status, Step, Target};
@@ -327,5 +328,27 @@ pub(crate) fn event(event: Event) -> proto::operator::v1::Event {
         agent: event.agent.unwrap_or_default(),
         message: event.message,
         problem: event.problem.as_ref().map(problem),
+        outcome: event.outcome.as_deref().map(outcome),
     }
+}
+
+fn outcome(outcome: &AttemptOutcome) -> operator_wire::AttemptOutcome {
+    let target = |target: &TargetOutcome| operator_wire::TargetOutcome {
+        host: target.host.clone(),
+        dir: target.dir.clone(),
+        status: target.status.map_or(wire::TargetStatus::Unspecified, status).into(),
+        files: target.files.clone(),
+        commands: target.commands.iter().map(command_outcome).collect(),
+        problem: target.problem.as_ref().map(problem),
+    };
+    operator_wire::AttemptOutcome {
+        result: outcome.result.word().to_owned(),
+        serial: outcome.serial.clone(),
+        targets: outcome.targets.iter().map(target).collect(),
+        targets_total: u64::try_from(outcome.targets_total).unwrap_or(u64::MAX),
+    }
+}
+
+fn command_outcome(command: &CommandOutcome) -> operator_wire::CommandOutcome {
+    operator_wire::CommandOutcome { argv: command.argv.clone(), exit_status: command.exit_status }
 }

@@ -51,6 +51,7 @@ impl OperatorService for OperatorApi {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             controller_name: self.server.installation.name.clone(),
             advertise: self.server.installation.advertise.clone().unwrap_or_default(),
+            mail: self.server.installation.mail.words(),
         }))
     }
 

@@ -23,6 +23,7 @@ use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::deletion::{self, DeletionError};
 use crate::tasks::hub::Hub;
+use crate::tasks::outcome;
 use crate::tasks::publish;
 
 /// Most steps kept of one deployment: files, commands and endpoints.
@@ -58,7 +59,7 @@ pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest)
             let told = report.targets.iter().find(|told| told.target_id == target.value.id);
             // While it works the outcome is still open.
             if let Some(told) = told.filter(|told| told.doing.is_empty()) {
-                outcome(hub, caller, bundle, (&target.value, state.as_ref()), told).await?;
+                take_outcome(hub, caller, bundle, (&target.value, state.as_ref()), told).await?;
             }
         }
         if bundle.certificate.value.purging {
@@ -87,7 +88,7 @@ fn remember(hub: &Hub, caller: &AgentCaller, report: &ReportRequest) {
 }
 
 /// Stores one target's outcome if it is news.
-async fn outcome(
+async fn take_outcome(
     hub: &Hub,
     caller: &AgentCaller,
     bundle: &Bundle,
@@ -105,12 +106,14 @@ async fn outcome(
         return Ok(());
     }
     let event = event(hub, caller, &certificate.name, target, &fresh);
+    let ended = outcome::deployed(hub, bundle, stored.map(|stored| &stored.value), &fresh).await?;
     let changes = match stored {
         Some(stored) => Changes::new().update(&Versioned { revision: stored.revision, value: fresh }),
         None => Changes::new().insert(&fresh),
     };
-    match hub.store.commit(changes.event(&event)).await {
-        Ok(_) => {}
+    let changes = ended.iter().fold(changes.event(&event), |changes, ended| changes.event(ended));
+    match hub.store.commit(changes).await {
+        Ok(_) => ended.iter().for_each(|ended| outcome::told(hub, ended)),
         // A newer report of the same agent was faster.
         Err(CommitError::Conflict { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),

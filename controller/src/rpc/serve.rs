@@ -21,6 +21,7 @@ use super::listener::{self, Io, PeerUid};
 use super::operator_service::OperatorApi;
 use super::peer::Guard;
 use crate::ca::{CaError, IdentityCa};
+use crate::config::Mail;
 use crate::lifecycle::backoff::after;
 use crate::lifecycle::problem::chain;
 use crate::tasks::hub::Hub;
@@ -44,6 +45,8 @@ pub(crate) struct Installation {
     pub(crate) name: String,
     /// `HOST:PORT` that agents are told.
     pub(crate) advertise: Option<String>,
+    /// The local mailer.
+    pub(crate) mail: Mail,
 }
 
 /// What serving needs.

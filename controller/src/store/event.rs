@@ -8,9 +8,12 @@ use super::engine::Order as ScanOrder;
 use super::records::{Changes, Record};
 use super::tables::Table;
 use crate::lifecycle::event::Event;
+use crate::lifecycle::outcome::MailCursor;
 
 /// Most events of one page.
 pub const EVENTS_PAGE_MAX: usize = 500;
+/// Its key among the settings.
+const MAIL_CURSOR: &str = "mail";
 
 impl Record for Event {
     const TABLE: Table = Table::Event;
@@ -23,6 +26,14 @@ impl Record for Event {
 /// Twenty digits, so that keys sort as numbers do.
 fn key(seq: u64) -> String {
     format!("{seq:020}")
+}
+
+impl Record for MailCursor {
+    const TABLE: Table = Table::Setting;
+
+    fn key(&self) -> String {
+        MAIL_CURSOR.to_owned()
+    }
 }
 
 /// Whose events to list.
@@ -84,6 +95,42 @@ impl Store {
             Ok(events)
         })
         .await
+    }
+
+    /// Returns how far the mailer got; `None` before it ever looked.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn mail_cursor(&self) -> Result<Option<MailCursor>, StoreError> {
+        Ok(self.load::<MailCursor>(MAIL_CURSOR).await?.map(|record| record.value))
+    }
+
+    /// Returns the events of one kind after `seq`, oldest first and at most `limit`, and the number of the last event that
+    /// was looked at.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events_after(
+        &self,
+        mut seq: u64,
+        kind: &'static str,
+        limit: usize,
+    ) -> Result<(Vec<Event>, u64), StoreError> {
+        let mut found = Vec::new();
+        loop {
+            let from = key(seq);
+            let page = self
+                .read(move |snapshot| {
+                    snapshot.list::<Event>("", Bound::Excluded(&from), ScanOrder::Ascending, EVENTS_PAGE_MAX)
+                })
+                .await?;
+            let full = page.len() == EVENTS_PAGE_MAX;
+            seq = page.last().map_or(seq, |event| event.value.seq);
+            found.extend(page.into_iter().map(|event| event.value).filter(|event| event.kind == kind));
+            if !full || found.len() >= limit {
+                return Ok((found, seq));
+            }
+        }
     }
 
     /// Returns the highest sequence number in use, 0 when there is none.

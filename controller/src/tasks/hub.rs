@@ -75,6 +75,7 @@ impl Hub {
             agent: None,
             message: one_line(message.as_ref(), MESSAGE_CHARS_MAX),
             problem: None,
+            outcome: None,
         }
     }
 }

@@ -198,6 +198,8 @@ async fn serve(
         probe: outside.probe,
         name: "controller".to_owned(),
         advertise: Some(CONTROLLER.to_owned()),
+        // Processes are of the real world.
+        mail: controller::config::Mail { to: String::new(), ..controller::config::Mail::default() },
     };
     let agents = stream::unfold(agents, |mut listener| async move {
         listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), listener))

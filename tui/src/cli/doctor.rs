@@ -75,7 +75,12 @@ async fn connection(session: &Session<'_>) -> (Vec<Check>, Result<(), ClientErro
                 ),
                 address => Check::new("agents", format!("are told {address}"), None),
             };
-            (vec![Check::new("socket", operator, None), Check::new("versions", versions, advice), agents], Ok(()))
+            let mail = match whoami.mail.as_str() {
+                "" => "the journal only: the controller's host has no local mailer, or [mail] to is empty".to_owned(),
+                mail => format!("the journal, and mail to {mail}"),
+            };
+            let told = Check::new("outcomes", mail, None);
+            (vec![Check::new("socket", operator, None), Check::new("versions", versions, advice), agents, told], Ok(()))
         }
         Err(error) => {
             let hint = error.problem.hint.clone();

@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::Event;
+use proto::operator::v1::{AttemptOutcome, CommandOutcome, Event, TargetOutcome};
 use serde::Serialize;
 
 use super::failure::ProblemView;
 use super::table::Table;
-use super::{safe, some, time};
+use super::{each, safe, some, time};
+use crate::client::target_status;
 
 #[derive(Serialize)]
 struct EventView {
@@ -20,6 +21,54 @@ struct EventView {
     agent: Option<String>,
     message: String,
     error: Option<ProblemView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeView>,
+}
+
+/// How an attempt ended, in JSON.
+#[derive(Serialize)]
+struct OutcomeView {
+    result: String,
+    serial: Option<String>,
+    targets: Vec<TargetOutcomeView>,
+    targets_total: u64,
+}
+
+#[derive(Serialize)]
+struct TargetOutcomeView {
+    host: String,
+    dir: String,
+    status: Option<String>,
+    files: Vec<String>,
+    commands: Vec<CommandView>,
+    error: Option<ProblemView>,
+}
+
+#[derive(Serialize)]
+struct CommandView {
+    argv: String,
+    exit_status: Option<i32>,
+}
+
+impl From<&AttemptOutcome> for OutcomeView {
+    fn from(outcome: &AttemptOutcome) -> Self {
+        let command =
+            |command: &CommandOutcome| CommandView { argv: safe(&command.argv), exit_status: command.exit_status };
+        let target = |target: &TargetOutcome| TargetOutcomeView {
+            host: safe(&target.host),
+            dir: safe(&target.dir),
+            status: (target.status != 0).then(|| target_status(target.status).to_owned()),
+            files: each(&target.files),
+            commands: target.commands.iter().map(command).collect(),
+            error: target.problem.as_ref().map(ProblemView::from),
+        };
+        Self {
+            result: safe(&outcome.result),
+            serial: some(&outcome.serial),
+            targets: outcome.targets.iter().map(target).collect(),
+            targets_total: outcome.targets_total,
+        }
+    }
 }
 
 impl From<&Event> for EventView {
@@ -34,6 +83,7 @@ impl From<&Event> for EventView {
             agent: some(&event.agent),
             message: safe(&event.message),
             error: event.problem.as_ref().map(ProblemView::from),
+            outcome: event.outcome.as_ref().map(OutcomeView::from),
         }
     }
 }

@@ -283,6 +283,7 @@ pub(crate) fn whoami() -> WhoamiResponse {
         controller_version: "0.1.0".into(),
         controller_name: "ctl".into(),
         advertise: "ctl.example.test:7443".into(),
+        mail: "root by /usr/sbin/sendmail".into(),
     }
 }
 

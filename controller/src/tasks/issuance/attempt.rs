@@ -27,6 +27,7 @@ use crate::store::tables::Table;
 use crate::tasks::Context;
 use crate::tasks::accounts::{self, AccountError};
 use crate::tasks::limits::LimitError;
+use crate::tasks::outcome;
 
 /// Events about names that could not be seen from here, at most: with 100 names they all say the same, and a batch is small.
 const DOUBTS_MAX: usize = 5;
@@ -392,8 +393,10 @@ impl Attempt<'_> {
         let event = self
             .event("order.failed", format!("attempt {failures} failed: {}", problem.message))
             .with_problem(severity, problem.clone());
+        let ended = outcome::not_issued(&self.context.hub, &self.gathered.bundle, severity, problem.clone()).await?;
         order.value.fail(problem, retry_at, now);
-        self.save(&order, Changes::new().event(&event)).await?;
+        self.save(&order, Changes::new().event(&event).event(&ended)).await?;
+        outcome::told(&self.context.hub, &ended);
         self.wake_agents();
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::lifecycle::problem::Problem;
 use crate::store::engine::Order as ScanOrder;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
+use crate::tasks::outcome;
 
 /// A leaf may begin this much in our future: clocks differ.
 const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
@@ -79,7 +80,12 @@ impl Attempt<'_> {
             event.severity = Severity::Warn;
             changes = changes.event(&event);
         }
+        let (hub, bundle) = (&self.context.hub, &self.gathered.bundle);
+        // With targets the attempt ends when they have answered.
+        let ended = bundle.targets.is_empty().then(|| outcome::issued(hub, bundle, &version.facts.serial));
+        changes = ended.iter().fold(changes, |changes, ended| changes.event(ended));
         self.save(&order, changes).await?;
+        ended.iter().for_each(|ended| outcome::told(hub, ended));
         self.wake_agents();
         self.context.hub.wake.renewals.ring(&version.certificate_id);
         Ok(())
