@@ -8,6 +8,7 @@ pub mod directory;
 pub mod http;
 pub mod jws;
 pub mod order;
+pub(crate) mod pace;
 pub mod problem;
 mod renewal_info;
 pub(crate) mod session;

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod certificate;
+pub mod clock_skew;
 pub mod deployment;
 pub mod desired;
 pub mod event;

@@ -1,6 +1,7 @@
 //! Level-triggered tasks without input: each wakes by timer or by a "look again" signal, reads the store, does one thing
 //! at a time and records it (design §1.2). A restart takes the same road as every other day.
 
+pub mod clock;
 pub mod hub;
 pub mod limits;
 pub mod presence;
@@ -63,6 +64,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
 /// The tasks by name.
 #[derive(Clone, Copy, Debug)]
 enum Name {
+    Clock,
     Accounts,
     Issuance,
     Jobs,
@@ -75,7 +77,8 @@ enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
+        Self::Clock,
         Self::Accounts,
         Self::Issuance,
         Self::Jobs,
@@ -93,6 +96,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
         let mut one = JoinSet::new();
         let (context, child) = (context.clone(), stop.clone());
         match name {
+            Name::Clock => one.spawn(clock::run(context, child)),
             Name::Accounts => one.spawn(accounts::run(context, child)),
             Name::Issuance => one.spawn(issuance::run(context, child)),
             Name::Jobs => one.spawn(jobs::run(context.hub, child)),

@@ -298,6 +298,8 @@ impl Inner {
             }
             Some(fault) => self.spoiled(fault),
         };
+        let mut answer = answer;
+        answer.headers_mut().insert("Date", http_date(self.clock.now()));
         self.log.lock().unwrap_or_else(PoisonError::into_inner)[line].status = answer.status().as_u16();
         tokio::time::sleep(LATENCY / 2).await;
         Ok(answer)
@@ -538,3 +540,8 @@ impl HttpClient for Client {
 
 #[cfg(test)]
 mod tests;
+
+fn http_date(now: Timestamp) -> http::HeaderValue {
+    let text = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    text.expect("our times have four-digit years").parse().expect("a date is ASCII")
+}

@@ -1,6 +1,9 @@
 //! The wall clock of the simulation: a fixed start plus tokio's (paused) time. It never reads the system's clock.
 //! `World` hands one to every simulated program.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use jiff::{SignedDuration, Timestamp};
 use proto::clock::Clock;
 use tokio::time::Instant;
@@ -13,6 +16,8 @@ const START_SECOND: i64 = 1_795_219_200;
 pub struct SimClock {
     start: Timestamp,
     origin: Instant,
+    /// Milliseconds; what the clock was set wrong by, for all clones.
+    wrong_by: Arc<AtomicI64>,
 }
 
 impl SimClock {
@@ -20,14 +25,19 @@ impl SimClock {
     #[must_use]
     pub fn new() -> Self {
         let start = Timestamp::from_second(START_SECOND).expect("a second of this century is a timestamp");
-        Self { start, origin: Instant::now() }
+        Self { start, origin: Instant::now(), wrong_by: Arc::default() }
     }
 
     /// Returns the same clock, wrong by `by`: a host with clock skew.
     #[must_use]
     pub fn skewed(&self, by: SignedDuration) -> Self {
         let start = self.start.saturating_add(by).unwrap_or(self.start);
-        Self { start, origin: self.origin }
+        Self { start, origin: self.origin, wrong_by: Arc::default() }
+    }
+
+    /// Sets the clock wrong by so much, as an operator or NTP may; zero sets it right. Time passes as before.
+    pub fn set_wrong_by(&self, by: SignedDuration) {
+        self.wrong_by.store(i64::try_from(by.as_millis()).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -40,7 +50,8 @@ impl Default for SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let passed = SignedDuration::try_from(self.origin.elapsed()).unwrap_or(SignedDuration::MAX);
-        self.start.saturating_add(passed).unwrap_or(Timestamp::MAX)
+        let wrong_by = SignedDuration::from_millis(self.wrong_by.load(Ordering::Relaxed));
+        self.start.saturating_add(passed.saturating_add(wrong_by)).unwrap_or(Timestamp::MAX)
     }
 }
 

@@ -12,6 +12,8 @@
 mod agents;
 #[path = "sim/bad_input.rs"]
 mod bad_input;
+#[path = "sim/clock.rs"]
+mod clock;
 #[path = "sim/crash.rs"]
 mod crash;
 #[path = "sim/isolation.rs"]

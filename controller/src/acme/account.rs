@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use instant_acme::AccountBuilder;
+use jiff::SignedDuration;
 use proto::clock::Clock;
 use proto::text::one_line;
 use proto::x509;
@@ -17,11 +18,15 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::acme::directory::{Directory, DirectoryFacts};
-use crate::acme::http::{Reply, Transport, Wire};
+use crate::acme::http::{Line, Reply, Transport, Wire};
 use crate::acme::jws::{ExternalAccount, Signer, SigningKey};
 use crate::acme::order::AcmeOrder;
+use crate::acme::pace::Pacer;
 use crate::acme::problem::{AcmeError, Attempt, Step};
 use crate::acme::session::{Guarded, Session};
+use crate::lifecycle::clock_skew::{Verdict, Witnesses};
+use crate::lifecycle::issuer::host_of;
+use crate::lifecycle::rate_limit::{RequestPace, default_pace};
 
 /// Longest word for an account's status that is shown.
 const STATUS_CHARS_MAX: usize = 32;
@@ -74,6 +79,9 @@ pub struct Acme {
     clock: Arc<dyn Clock>,
     requests: Arc<AtomicU64>,
     sessions: Mutex<HashMap<Directory, Slot>>,
+    /// By host of the directory.
+    pacers: Mutex<HashMap<String, Arc<Pacer>>>,
+    witnesses: Arc<Mutex<Witnesses>>,
 }
 
 /// One directory's session; its lock is held while the directory is read, so that it is read once.
@@ -83,7 +91,36 @@ impl Acme {
     /// Makes the room; asks nobody.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
-        Self { transport, clock, requests: Arc::default(), sessions: Mutex::default() }
+        Self {
+            transport,
+            clock,
+            requests: Arc::default(),
+            sessions: Mutex::default(),
+            pacers: Mutex::default(),
+            witnesses: Arc::default(),
+        }
+    }
+
+    /// Sets how fast the CA of this directory may be asked, by all issuers there.
+    pub fn set_pace(&self, directory: &Directory, pace: RequestPace) {
+        self.pacer(&host_of(&directory.url)).set(pace);
+    }
+
+    /// Judges our clock by what the CAs said, and by what connected agents say (theirs minus ours).
+    #[must_use]
+    pub fn judge_clock(&self, agents: &[SignedDuration]) -> Verdict {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).judge(agents)
+    }
+
+    /// Our clock leapt by so much.
+    pub fn clock_leapt(&self, by: SignedDuration) {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).leapt(by);
+    }
+
+    fn pacer(&self, host: &str) -> Arc<Pacer> {
+        let mut pacers = self.pacers.lock().unwrap_or_else(PoisonError::into_inner);
+        let pacer = pacers.entry(host.to_owned()).or_insert_with(|| Arc::new(Pacer::new(default_pace())));
+        Arc::clone(pacer)
     }
 
     /// Returns how many requests were sent so far, to all servers.
@@ -200,7 +237,9 @@ impl Acme {
 
     async fn open(&self, directory: &Directory) -> Result<Arc<Session>, AcmeError> {
         let client = self.transport.client(&directory.roots)?;
-        let wire = Wire::new(client, Arc::clone(&self.clock), Arc::clone(&self.requests));
+        let host = host_of(&directory.url);
+        let line = Line { pacer: self.pacer(&host), witnesses: Arc::clone(&self.witnesses), host };
+        let wire = Wire::new(client, Arc::clone(&self.clock), Arc::clone(&self.requests), line);
         Ok(Arc::new(Session::open(directory, wire, self.clock.now()).await?))
     }
 

@@ -4,12 +4,12 @@
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{AGE, DATE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::LengthLimitError;
@@ -19,7 +19,9 @@ use jiff::fmt::rfc2822;
 use proto::clock::Clock;
 use proto::text::one_line;
 
+use crate::acme::pace::Pacer;
 use crate::acme::problem::AcmeError;
+use crate::lifecycle::clock_skew::Witnesses;
 
 /// Longest time for one request, connecting and the last byte of the answer included (reliability.md T8).
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
@@ -60,6 +62,14 @@ pub enum HttpError {
         url: String,
         /// The limit.
         after: Duration,
+    },
+    /// The server asked to be left alone: nothing was sent.
+    #[error("{host} asked to be left alone for another {} s", wait.as_secs())]
+    Closed {
+        /// Host and port.
+        host: String,
+        /// How much longer.
+        wait: Duration,
     },
     /// The host's name has no address here.
     #[error("the name {host} cannot be resolved")]
@@ -168,17 +178,37 @@ pub(crate) struct Wire {
     client: Box<dyn HttpClient>,
     clock: Arc<dyn Clock>,
     requests: Arc<AtomicU64>,
+    line: Line,
+}
+
+/// What all sessions with one CA share.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// Host of its directory.
+    pub(crate) host: String,
+    /// How fast it is asked.
+    pub(crate) pacer: Arc<Pacer>,
+    /// What CAs say of the time.
+    pub(crate) witnesses: Arc<Mutex<Witnesses>>,
 }
 
 impl Wire {
-    pub(crate) fn new(client: Box<dyn HttpClient>, clock: Arc<dyn Clock>, requests: Arc<AtomicU64>) -> Self {
-        Self { client, clock, requests }
+    pub(crate) fn new(
+        client: Box<dyn HttpClient>,
+        clock: Arc<dyn Clock>,
+        requests: Arc<AtomicU64>,
+        line: Line,
+    ) -> Self {
+        Self { client, clock, requests, line }
     }
 
     /// Sends one request and collects its answer, whatever its status is.
     pub(crate) async fn send(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<Reply, HttpError> {
         let uri = request.uri().clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
+        let is_nonce = request.method() == Method::HEAD;
+        let turn = self.line.pacer.turn(is_nonce).await;
+        turn.map_err(|wait| HttpError::Closed { host: shown_host(&uri), wait })?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let pending = self.client.request(request);
         let exchange = async {
@@ -192,9 +222,23 @@ impl Wire {
         if body.len() > BODY_BYTES_MAX {
             return Err(HttpError::TooLarge { url: shown(&uri) });
         }
-        let answer = Answer::read(&parts, self.clock.now());
+        let now = self.clock.now();
+        let answer = Answer::read(&parts, now);
+        self.learn(&parts, answer, now);
         tracing::debug!(url = shown(&uri), status = parts.status.as_u16(), "acme request");
         Ok(Reply { parts, body, answer })
+    }
+
+    /// Takes the CA's time, and its wish to be left alone by everyone who asks from here.
+    fn learn(&self, parts: &Parts, answer: Answer, now: Timestamp) {
+        // A cached answer has the time at which it was made.
+        if let Some(date) = answer.date.filter(|_| !parts.headers.contains_key(AGE)) {
+            let mut witnesses = self.line.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+            witnesses.ca_said(&self.line.host, date.duration_since(now));
+        }
+        if let Some(wait) = answer.retry_after.filter(|_| answer.status == StatusCode::SERVICE_UNAVAILABLE) {
+            self.line.pacer.close(wait);
+        }
     }
 }
 

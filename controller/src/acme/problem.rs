@@ -431,6 +431,15 @@ impl AcmeError {
         }
     }
 
+    /// Returns how much longer the server wants to be left alone, when that is why nothing was sent.
+    #[must_use]
+    pub fn not_sent(&self) -> Option<Duration> {
+        match self {
+            Self::Http { source: HttpError::Closed { wait, .. }, .. } => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// Whether the server read what it was asked and refused it: nothing came of it there.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -443,6 +452,7 @@ impl AcmeError {
         match self {
             Self::Refused { problem, retry_after, .. } => class_retry(problem.known().class, *retry_after),
             Self::OrderInvalid { problem, .. } => class_retry(problem.known().class, None),
+            Self::Http { source: HttpError::Closed { wait, .. }, .. } => Retry::After(*wait),
             Self::Http { source, retry_after, .. } => class_retry(http_row(source).class, *retry_after),
             Self::Protocol { .. } | Self::Directory { source: DirectoryError::Document(_) } => {
                 Retry::After(SLOW_RETRY_AFTER)
@@ -710,7 +720,7 @@ fn http_row(error: &HttpError) -> &'static Known {
         HttpError::TooLarge { .. } => &LARGE,
         HttpError::Redirected { .. } => &REDIRECTED,
         HttpError::Foreign { .. } => &FOREIGN,
-        HttpError::Status { status: 429, .. } => &LIMITED,
+        HttpError::Closed { .. } | HttpError::Status { status: 429, .. } => &LIMITED,
         HttpError::Status { status: 500.., .. } => &BUSY,
         HttpError::NoNonce { .. } | HttpError::Status { .. } => &NOT_ACME,
     }

@@ -183,10 +183,16 @@ impl Issuer {
     /// Returns the host of the directory, with its port where it is not 443: what a CA's limits belong to.
     #[must_use]
     pub fn ca_host(&self) -> String {
-        let rest = self.directory.split_once("://").map_or(self.directory.as_str(), |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase()
+        host_of(&self.directory)
     }
+}
+
+/// Returns the host of a directory's URL, with its port where it is not 443.
+#[must_use]
+pub fn host_of(directory: &str) -> String {
+    let rest = directory.split_once("://").map_or(directory, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase()
 }
 
 /// Reads a list, a single text or nothing.

@@ -12,11 +12,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::backoff::after;
 use super::certificate::{Certificate, Custody, KeySlot, Specification};
+use super::clock_skew::SKEW_MAX;
 use super::fallback::{candidates, choose, is_of_issuer};
 use super::issuer::Issuer;
 use super::problem::Problem;
@@ -28,6 +29,8 @@ use super::renewal_info::RenewalInfo;
 pub const RESPONDERS_WAIT: Duration = Duration::from_secs(30);
 /// How long a connected agent may take to make a key.
 pub const KEY_WAIT: Duration = Duration::from_secs(120);
+/// Longer than any wait between two polls.
+const POLL_WAIT_MAX: SignedDuration = SignedDuration::from_hours(1);
 /// How often an attempt looks again while it waits for an agent; a connection wakes it at once.
 pub const OFFLINE_RETRY: Duration = Duration::from_secs(900);
 
@@ -164,6 +167,14 @@ impl Order {
         self.waits_for_agent = false;
         self.waits_for_issuer = false;
         self.enter(Phase::Waiting, now);
+    }
+
+    /// Whether its times were written by a clock that was far ahead: none of them means anything, and an attempt begins
+    /// afresh. What only an operator mends stays as it is.
+    #[must_use]
+    pub fn is_of_the_future(&self, now: Timestamp) -> bool {
+        let written = self.timeline.last().map_or(self.started_at, |entry| entry.at);
+        self.phase != Phase::Failed && written.duration_since(now) > SKEW_MAX
     }
 
     /// Whether it waits for room in a limit.
@@ -427,6 +438,9 @@ pub fn next_step(facts: Facts<'_>, now: Timestamp) -> Step {
             Reason::SpecificationChanged
         });
     }
+    if order.is_of_the_future(now) {
+        return Step::Begin(order.reason);
+    }
     let halted =
         facts.issuers.iter().find(|one| one.id == order.issuer_id).and_then(|one| one.waits(&facts.certificate.name));
     match (order.phase, halted) {
@@ -585,7 +599,8 @@ fn finalizing(order: &Order, now: Timestamp) -> Step {
 
 fn poll(order: &Order, now: Timestamp) -> Step {
     match order.poll_at {
-        Some(at) if now < at => Step::Sleep(Some(at)),
+        // No poll is planned that far ahead, but by a clock that was wrong.
+        Some(at) if now < at && at.duration_since(now) <= POLL_WAIT_MAX => Step::Sleep(Some(at)),
         _ => Step::Poll,
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::bucket::Bucket;
-pub use self::published::{RequestPace, limits, pace};
+pub use self::published::{NONCES, RequestPace, default_pace, limits, pace};
 pub use self::refusal::{Refusal, refusal};
 use super::issuer::Issuer;
 use super::problem::Problem;

@@ -22,8 +22,17 @@ use crate::store::tables::Table;
 /// Longer tokens are not even hashed.
 const TOKEN_CHARS_MAX: usize = 128;
 
+/// No identity is dated by a wrong clock: once the clock is right it would not be valid, or not yet.
+fn refuse_by_wrong_clock(server: &Server) -> Result<(), Refusal> {
+    match server.hub.clock_watch.verdict().problem() {
+        Some(problem) => Err(Refusal::new(Code::Unavailable, problem)),
+        None => Ok(()),
+    }
+}
+
 /// Redeems a join token.
 pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<EnrollResponse, Refusal> {
+    refuse_by_wrong_clock(server)?;
     let hub = &server.hub;
     if request.token.len() > TOKEN_CHARS_MAX {
         return Err(unknown_token());
@@ -105,6 +114,7 @@ pub(crate) async fn renew_identity(
     caller: &AgentCaller,
     request: RenewIdentityRequest,
 ) -> Result<RenewIdentityResponse, Refusal> {
+    refuse_by_wrong_clock(server)?;
     let csr = CsrFacts::parse(&request.csr_der).map_err(|error| csr_refused(&CaError::Csr(error)))?;
     if csr.spki_der != caller.leaf().spki_der {
         return Err(csr_refused(&CaError::CsrKey));

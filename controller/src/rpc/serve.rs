@@ -23,6 +23,7 @@ use super::peer::Guard;
 use crate::ca::{CaError, IdentityCa};
 use crate::config::Mail;
 use crate::lifecycle::backoff::after;
+use crate::lifecycle::clock_skew::Verdict;
 use crate::lifecycle::problem::chain;
 use crate::tasks::hub::Hub;
 
@@ -124,9 +125,13 @@ fn tls(server: &Server) -> Result<(ServerConfig, Timestamp), ServeError> {
 
 /// Replaces the controller's own certificate at half its life; new handshakes use the new one. Never ends.
 async fn renew(server: &Server, config: &ArcSwap<ServerConfig>, mut renew_at: Timestamp) {
+    let life = renew_at.duration_since(server.hub.now());
     loop {
         tokio::time::sleep(CLOCK_LOOK_EVERY).await;
-        if renew_at > server.hub.now() {
+        let now = server.hub.now();
+        // One that was dated by a clock far ahead is not valid for anyone yet.
+        let is_of_the_future = renew_at.duration_since(now) > life;
+        if (renew_at > now && !is_of_the_future) || server.hub.clock_watch.verdict() != Verdict::Right {
             continue;
         }
         match tls(server) {

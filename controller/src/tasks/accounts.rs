@@ -19,6 +19,7 @@ use crate::acme::problem::AcmeError;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::issuer::{Facts, Issuer};
 use crate::lifecycle::problem::chain;
+use crate::lifecycle::rate_limit::{Kind, limit_of, pace};
 use crate::lifecycle::sealed::Sealed;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
@@ -241,6 +242,9 @@ async fn obtain(context: &Context, issuer_id: &str) -> Result<Account, AccountEr
             }
         };
         let issuer = issuer.value;
+        if let Some(limit) = limit_of(&issuer, Kind::Requests) {
+            context.acme.set_pace(&directory(&issuer), pace(limit));
+        }
         let terms = if issuer.terms_accepted { AccountTerms::Accepted } else { AccountTerms::NotAccepted };
         let external = match &issuer.external {
             Some(external) => Some(ExternalAccount {

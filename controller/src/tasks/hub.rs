@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use proto::clock::Clock;
 use proto::text::one_line;
 
+use super::clock::ClockWatch;
 use super::limits::Limits;
 use super::presence::Presence;
 use super::wake::Wake;
@@ -30,6 +31,8 @@ pub struct Hub {
     pub presence: Arc<Presence>,
     /// "Look again".
     pub wake: Arc<Wake>,
+    /// Whether the clock is right.
+    pub clock_watch: Arc<ClockWatch>,
     /// What is used of the CAs' limits.
     pub limits: Arc<Limits>,
     event_seq: Arc<AtomicU64>,
@@ -42,7 +45,15 @@ impl Hub {
     /// When the store cannot be read.
     pub async fn open(store: Store, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let event_seq = Arc::new(AtomicU64::new(store.last_event_seq().await?));
-        Ok(Self { store, clock, presence: Arc::default(), wake: Arc::default(), limits: Arc::default(), event_seq })
+        Ok(Self {
+            store,
+            clock,
+            presence: Arc::default(),
+            wake: Arc::default(),
+            clock_watch: Arc::default(),
+            limits: Arc::default(),
+            event_seq,
+        })
     }
 
     /// Returns the current instant.

@@ -62,6 +62,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         swept: None,
     };
     let mut swept_at = desk.context.hub.now();
+    let mut again = desk.context.hub.clock_watch.again();
     loop {
         desk.start_looks();
         let now = desk.context.hub.now();
@@ -76,6 +77,11 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
             () = stop.cancelled() => break,
             Some(looked) = desk.looks.join_next_with_id() => desk.looked(looked),
             ids = desk.context.hub.wake.certificates.wait() => desk.enqueue(ids.into_iter().collect()).await,
+            // The clock leapt, or is right again: no time that was planned is believed.
+            Ok(()) = again.changed() => {
+                desk.plan_anew();
+                swept_at = desk.context.hub.now();
+            }
             () = tokio::time::sleep(pause) => desk.turn().await,
         }
     }
@@ -110,6 +116,13 @@ struct Sweep {
 }
 
 impl Desk {
+    /// Forgets all times, as at start.
+    fn plan_anew(&mut self) {
+        self.schedule = Schedule::default();
+        self.sweep = Some(Sweep::default());
+        self.swept = None;
+    }
+
     /// What a timer is for: one part of a sweep, else what is due.
     async fn turn(&mut self) {
         match self.sweep.take() {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +131,12 @@ impl Presence {
     #[must_use]
     pub fn of(&self, agent_id: &str) -> Option<Connected> {
         self.lock().get(agent_id).cloned()
+    }
+
+    /// Returns the clock of every connected agent that said something: theirs minus ours.
+    #[must_use]
+    pub fn clock_skews(&self) -> Vec<SignedDuration> {
+        self.lock().values().map(|agent| SignedDuration::from_millis(agent.clock_skew_ms)).collect()
     }
 
     /// Whether the agent's stream is open.

@@ -11,6 +11,7 @@ use tracing::error;
 use super::hub::Hub;
 use super::limits::{self, LimitError};
 use crate::lifecycle::agent::JoinToken;
+use crate::lifecycle::clock_skew::Verdict;
 use crate::lifecycle::event::Event;
 use crate::lifecycle::problem::chain;
 use crate::store::StoreError;
@@ -39,6 +40,10 @@ pub(crate) async fn run(hub: Hub, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if hub.clock_watch.verdict() != Verdict::Right {
+            // What looks old may be of today.
+            continue;
         }
         if let Err(error) = look(&hub, EVENTS_KEPT, JOBS_KEPT).await {
             error!(error = %chain(&error), "cannot remove old records");

@@ -10,6 +10,7 @@ use controller::store::Store;
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
 use futures_util::stream;
+use jiff::SignedDuration;
 use proto::operator::v1 as api;
 use proto::types::v1 as types;
 use secrecy::SecretString;
@@ -97,7 +98,8 @@ pub struct ControllerSite {
     /// The disk with its database.
     pub disk: Disk,
     folder: TempDir,
-    clock: Arc<SimClock>,
+    /// Its own wall clock, which may be set wrong.
+    pub clock: Arc<SimClock>,
     net: SimNet,
     dns: FakeDns,
     ca: FakeCa,
@@ -111,7 +113,7 @@ impl ControllerSite {
         Self {
             disk: Disk::new(unsynced),
             folder: disk::folder("certwright-sim-controller-"),
-            clock,
+            clock: Arc::new(clock.skewed(SignedDuration::ZERO)),
             net: net.clone(),
             dns: dns.clone(),
             ca: ca.clone(),

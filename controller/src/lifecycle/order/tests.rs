@@ -2,8 +2,6 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names the one step it expects")]
 
-use jiff::SignedDuration;
-
 use super::*;
 use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType};
 use crate::lifecycle::issuer::Halt;
@@ -390,4 +388,35 @@ fn an_order_of_a_halted_issuer_waits_without_a_word_to_the_ca() {
     assert_eq!(scene.next(at(1_000_000)), Step::Sleep(None), "whatever the time");
     scene.issuers[0].works();
     assert_eq!(scene.next(at(1_000_001)), Step::Begin(Reason::NoVersion));
+}
+
+#[test]
+fn times_that_a_clock_far_ahead_wrote_hold_nothing_up() {
+    let far = 34_560_000;
+    for phase in [Phase::Starting, Phase::Publishing, Phase::Validating, Phase::Waiting] {
+        let mut scene = Scene::within(phase);
+        if phase == Phase::Waiting {
+            scene.order().retry_at = Some(at(60));
+        }
+        assert_eq!(scene.next(at(-far)), Step::Begin(Reason::NoVersion), "{phase:?}");
+        assert!(!matches!(scene.next(at(11)), Step::Begin(_)), "{phase:?}");
+    }
+    assert_eq!(Scene::within(Phase::Failed).next(at(-far)), Step::Sleep(None), "an operator must act all the same");
+    let mut scene = Scene::within(Phase::Validating);
+    scene.order().authorizations.iter_mut().for_each(|one| one.state = AuthorizationState::Answered);
+    scene.order().poll_at = Some(at(far));
+    assert_eq!(scene.next(at(11)), Step::Poll);
+    scene.order().poll_at = Some(at(300));
+    assert_eq!(scene.next(at(11)), Step::Sleep(Some(at(300))));
+}
+
+#[test]
+fn what_waits_for_a_limit_has_not_failed_and_goes_on_at_its_time() {
+    let mut scene = Scene::within(Phase::Ordering);
+    scene.order().wait(problem(PREDICTED), at(500), at(20));
+    assert!(scene.order().waits_for_limit());
+    assert_eq!((scene.order().failures, scene.next(at(499))), (0, Step::Sleep(Some(at(500)))));
+    assert_eq!(scene.next(at(500)), Step::Begin(Reason::NoVersion));
+    scene.order().fail(problem("X"), Some(at(900)), at(600));
+    assert!(!scene.order().waits_for_limit());
 }

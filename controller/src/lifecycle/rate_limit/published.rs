@@ -40,6 +40,9 @@ pub struct RequestPace {
     pub step_us: u64,
 }
 
+/// Let's Encrypt allows 20 newNonce in a second with a burst of 10, and no other CA is known to allow less.
+pub const NONCES: RequestPace = RequestPace { burst: 10, step_us: 50_000 };
+
 /// Returns how fast requests may be sent under `limit`.
 #[must_use]
 pub fn pace(limit: Limit) -> RequestPace {
@@ -50,6 +53,12 @@ pub fn pace(limit: Limit) -> RequestPace {
         burst: u32::try_from(per_second.max(1)).unwrap_or(u32::MAX),
         step_us: u64::from(limit.period_s) * 1_000_000 / count,
     }
+}
+
+/// Returns how fast a CA is asked that nothing is known of.
+#[must_use]
+pub fn default_pace() -> RequestPace {
+    pace(REQUESTS)
 }
 
 /// Returns what the CA with this host publishes, and how fast it may be asked.

@@ -53,6 +53,9 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         Some(line("issuer", &issuer.value.name, what, &problem.message, &problem.hint, None))
     }));
     attention.extend(issuers.iter().filter_map(|issuer| limit_attention(&issuer.value, &bundles)));
+    if let Some(problem) = hub.clock_watch.verdict().problem() {
+        attention.insert(0, line("controller", "clock", "CLOCK WRONG", &problem.message, &problem.hint, None));
+    }
     let total = attention.len();
     attention.truncate(ATTENTION_MAX);
     let mut jobs = Vec::new();

@@ -4,6 +4,8 @@
 mod ca;
 mod finish;
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tracing::info;
@@ -18,6 +20,7 @@ use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::fallback::choose;
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
 use crate::lifecycle::problem::{Problem, chain};
+use crate::lifecycle::rate_limit::PREDICTED;
 use crate::lifecycle::renewal::{self, Reason};
 use crate::preflight::{self, Verdict};
 use crate::store::StoreError;
@@ -26,11 +29,18 @@ use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::Context;
 use crate::tasks::accounts::{self, AccountError};
+use crate::tasks::clock;
 use crate::tasks::limits::LimitError;
 use crate::tasks::outcome;
 
 /// Events about names that could not be seen from here, at most: with 100 names they all say the same, and a batch is small.
 const DOUBTS_MAX: usize = 5;
+
+/// While the clock is wrong; `tasks/clock` lets everything be looked at once it is right.
+const CLOCK_RETRY: Duration = Duration::from_secs(600);
+/// Orders that wait for the same moment go on within this share of the wait after it, at most so late.
+const SPREAD_SHARE: f64 = 0.1;
+const SPREAD_MAX: Duration = Duration::from_secs(360);
 
 /// What to do after a step.
 #[derive(Debug)]
@@ -98,7 +108,12 @@ pub(super) async fn step(
     };
     let now = context.hub.now();
     let attempt = Attempt { context, gathered, now };
-    let done = match attempt.gathered.decide(now) {
+    let next = attempt.gathered.decide(now);
+    if !matches!(next, Step::Sleep(_)) && !clock::is_right(context) {
+        // Whatever the step is: by a wrong clock it may be done too early, or fail. `tasks/clock` wakes all.
+        return Ok(After::Sleep(Some(backoff::after(now, CLOCK_RETRY))));
+    }
+    let done = match next {
         Step::Sleep(until) => return Ok(After::Sleep(until)),
         Step::Begin(reason) => {
             // What an earlier attempt knew of the order may be old: this one reads it from the CA again.
@@ -402,6 +417,14 @@ impl Attempt<'_> {
     }
 
     async fn refused_by_ca(&self, error: AcmeError, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
+        if let Some(wait) = error.not_sent() {
+            let spread = wait.mul_f64(SPREAD_SHARE * self.context.hub.jitter()).min(SPREAD_MAX);
+            let until = backoff::after(self.context.hub.now(), wait.saturating_add(spread));
+            let problem = error.problem();
+            let hint = "nothing: it goes on by itself, and nothing was sent";
+            let message = format!("{} waits for its CA", self.certificate().name);
+            return self.wait_for_limit(Problem::new(PREDICTED, message, problem.cause, hint), until).await;
+        }
         self.learn(&error).await?;
         let mut order = self.order()?;
         if error.is_account_gone() && !order.value.registered_again {

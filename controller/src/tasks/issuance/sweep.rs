@@ -137,6 +137,9 @@ fn when(
     order: Option<&Versioned<Order>>,
     now: Timestamp,
 ) -> When {
+    if order.is_some_and(|order| order.value.is_of_the_future(now)) {
+        return When::Now;
+    }
     match order.map(|order| &order.value).filter(|order| order.phase != Phase::Completed) {
         _ if certificate.purging => When::Rest,
         // What an unfinished order waits for is not in these records: it is looked at.
