@@ -11,5 +11,6 @@ pub mod order;
 pub(crate) mod pace;
 pub mod problem;
 mod renewal_info;
+mod revoke;
 pub(crate) mod session;
 pub mod transport;

@@ -21,5 +21,6 @@ pub mod problem;
 pub mod rate_limit;
 pub mod renewal;
 pub mod renewal_info;
+pub mod revocation;
 pub mod sealed;
 pub mod target;

@@ -17,6 +17,7 @@ pub(crate) mod outcome;
 pub(crate) mod publish;
 pub(crate) mod renewal_info;
 pub(crate) mod retention;
+pub(crate) mod revocation;
 mod schedule;
 
 use std::sync::Arc;
@@ -74,10 +75,11 @@ enum Name {
     Retention,
     RenewalInfo,
     Mail,
+    Revocation,
 }
 
 impl Name {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Clock,
         Self::Accounts,
         Self::Issuance,
@@ -88,6 +90,7 @@ impl Name {
         Self::Retention,
         Self::RenewalInfo,
         Self::Mail,
+        Self::Revocation,
     ];
 }
 
@@ -103,6 +106,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Publish => one.spawn(publish::run(context.hub, child)),
             Name::Deletion => one.spawn(deletion::run(context.hub, child)),
             Name::Retention => one.spawn(retention::run(context.hub, child)),
+            Name::Revocation => one.spawn(revocation::run(context, child)),
             Name::Mail => one.spawn(mail::run(context.hub, context.mail, context.name, child)),
             Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),

@@ -251,6 +251,12 @@ impl FakeCa {
         book.orders.iter().map(view).collect()
     }
 
+    /// Returns what was revoked, by the number of its issuance, and the reason's code.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<(usize, u64)> {
+        self.0.book().revoked.iter().map(|(number, reason)| (*number, *reason)).collect()
+    }
+
     /// Returns the contacts of each account.
     #[must_use]
     pub fn accounts(&self) -> Vec<Vec<String>> {
@@ -409,6 +415,7 @@ fn act(book: &mut Book, kind: RequestKind, request: &Request<Bytes>, now: Timest
         RequestKind::Authorization => book.authorization(account, index),
         RequestKind::Challenge => book.challenge(account, index, &payload),
         RequestKind::Finalize => book.finalize(account, index, &payload, now),
+        RequestKind::Revoke => book.revoke(account, &payload),
         RequestKind::Certificate => book.certificate(account, index, request.uri().path().starts_with("/alternate/")),
         _ => Err(Refusal(404, "malformed", "no such resource".to_owned())),
     }
@@ -428,6 +435,7 @@ fn kind(path: &str) -> RequestKind {
         "certificate" | "alternate" => RequestKind::Certificate,
         "renewal-info" => RequestKind::RenewalInfo,
         "key-change" => RequestKind::KeyChange,
+        "revoke-cert" => RequestKind::Revoke,
         _ => RequestKind::Unknown,
     }
 }

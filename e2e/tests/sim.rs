@@ -32,6 +32,8 @@ mod partition;
 mod pause;
 #[path = "sim/renewal.rs"]
 mod renewal;
+#[path = "sim/revocation.rs"]
+mod revocation;
 #[path = "sim/road.rs"]
 mod road;
 

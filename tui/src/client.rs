@@ -19,9 +19,9 @@ use proto::operator::v1::{
     ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
     ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
     ListVersionsRequest, ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest,
-    RenewCertificateRequest, RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest,
-    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
-    WhoamiRequest, WhoamiResponse,
+    RenewCertificateRequest, RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest,
+    SetLimitsRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest,
+    WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -77,6 +77,8 @@ unary! {
     update_certificate(UpdateCertificateRequest) -> CertificateAccepted;
     /// Orders a new version now.
     renew_certificate(RenewCertificateRequest) -> CertificateAccepted;
+    /// Revokes a version at its CA.
+    revoke_certificate(RevokeCertificateRequest) -> CertificateAccepted;
     /// Applies the current version again, to one target or to all.
     deploy_certificate(DeployCertificateRequest) -> CertificateAccepted;
     /// Stops managing a certificate; with `purge` its files go too.

@@ -367,7 +367,7 @@ impl Account {
     }
 
     /// Returns instant-acme's view of this account with a guard of its own. No request: the directory is in memory.
-    async fn line(&self) -> Result<(instant_acme::Account, Guarded), AcmeError> {
+    pub(crate) async fn line(&self) -> Result<(instant_acme::Account, Guarded), AcmeError> {
         let guarded = Guarded::new(Arc::clone(&self.session));
         let url = self.session.document.uri.to_string();
         let account = builder(&guarded).from_parts(self.url.clone(), self.key.clone_key(), url).await;

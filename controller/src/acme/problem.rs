@@ -151,6 +151,8 @@ pub enum Step {
     Certificate,
     /// Asking when to renew (RFC 9773).
     RenewalInfo,
+    /// Revoking a certificate.
+    Revoke,
 }
 
 impl fmt::Display for Step {
@@ -164,6 +166,7 @@ impl fmt::Display for Step {
             Self::Order => "the order",
             Self::Authorization => "the authorization",
             Self::Challenge(identifier) => return write!(f, "the challenge for {identifier}"),
+            Self::Revoke => "the revocation",
             Self::Finalize => "the CSR",
             Self::Certificate => "the certificate",
             Self::RenewalInfo => "when to renew",
@@ -375,6 +378,12 @@ impl AcmeError {
         }
     }
 
+    /// Whether the certificate to revoke is revoked already (RFC 8555 §7.6).
+    #[must_use]
+    pub fn is_already_revoked(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.kind == "alreadyRevoked")
+    }
+
     /// Whether the server does not know what the URL named (404): an order that is gone needs a new one.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -407,9 +416,13 @@ impl AcmeError {
         let (Self::Refused { attempt, .. } | Self::Http { attempt, .. }) = self else { return false };
         let of_order = match &attempt.step {
             Step::Order | Step::Authorization | Step::Challenge(_) | Step::Finalize | Step::Certificate => true,
-            Step::Directory | Step::Account | Step::Contacts | Step::KeyChange | Step::NewOrder | Step::RenewalInfo => {
-                false
-            }
+            Step::Directory
+            | Step::Account
+            | Step::Contacts
+            | Step::KeyChange
+            | Step::NewOrder
+            | Step::RenewalInfo
+            | Step::Revoke => false,
         };
         of_order && self.is_not_found()
     }

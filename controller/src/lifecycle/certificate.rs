@@ -206,6 +206,8 @@ pub struct KeySlot {
 /// Design §2: certificate.status. A failed renewal never hides active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
+    /// Its current version was revoked.
+    Revoked,
     /// Its current version's validity has ended.
     Expired,
     /// No version yet, and the last attempt failed.
@@ -221,6 +223,7 @@ impl Status {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Pending => "pending",
@@ -234,6 +237,7 @@ impl Certificate {
     #[must_use]
     pub fn status(&self, attempt_failed: bool, now: Timestamp) -> Status {
         match &self.current {
+            Some(current) if current.revoked_at.is_some() => Status::Revoked,
             Some(current) if current.not_after <= now => Status::Expired,
             Some(_) => Status::Active,
             None if attempt_failed => Status::Failed,

@@ -7,6 +7,7 @@ use super::certificate::Certificate;
 use super::deployment::Deployment;
 use super::order::{Order, Phase};
 use super::problem::Problem;
+use super::revocation::Revocation;
 use super::target::{Status, Target, TargetState};
 
 /// What was wished.
@@ -19,6 +20,8 @@ pub enum Kind {
     Renew,
     /// The current version once more on its targets.
     Deploy,
+    /// A version no longer valid.
+    Revoke,
 }
 
 /// A wish. Key in the store: `id`, which sorts by time.
@@ -40,6 +43,9 @@ pub struct Job {
     pub version_before: Option<String>,
     /// Only the target on this agent, in `Deploy`.
     pub agent_id: Option<String>,
+    /// What to revoke, in `Revoke`.
+    #[serde(default)]
+    pub revocation: Option<Revocation>,
     /// Set once, when it ends.
     pub outcome: Option<Outcome>,
 }
@@ -92,6 +98,7 @@ impl Kind {
             Self::Issue => "issue",
             Self::Renew => "renew",
             Self::Deploy => "deploy",
+            Self::Revoke => "revoke",
         }
     }
 }
@@ -138,10 +145,18 @@ pub fn progress(
     let issued = version.is_some() && version != job.version_before.as_deref();
     match job.kind {
         // The wish is not taken up yet: what the order says is about an earlier one.
+        // `tasks/revocation` writes its outcome.
+        Kind::Revoke => revoking(job.revocation.as_ref()),
         Kind::Issue | Kind::Renew if !issued && certificate.renew_asked_at.is_some() => issuing(None),
         Kind::Issue | Kind::Renew if !issued => issuing(order),
         Kind::Issue | Kind::Renew | Kind::Deploy => deploying(job, version, targets),
     }
+}
+
+fn revoking(revocation: Option<&Revocation>) -> Progress {
+    let retry_at = revocation.and_then(|one| one.retry_at);
+    let state = if retry_at.is_some() { State::Waiting } else { State::Running };
+    Progress { state, phase: "revoking", retry_at, problem: revocation.and_then(|one| one.problem.clone()) }
 }
 
 fn issuing(order: Option<&Order>) -> Progress {
@@ -247,6 +262,7 @@ mod tests {
             created_at: AT,
             version_before: (kind == Kind::Deploy).then(|| "v1".into()),
             agent_id: agent_id.map(Into::into),
+            revocation: None,
             outcome: None,
         }
     }

@@ -206,7 +206,7 @@ impl Order {
 fn kept_key(certificate: &Certificate, reason: Reason) -> Option<String> {
     let key_is_bad = matches!(reason, Reason::KeyLost | Reason::Revoked);
     let current = certificate.current.as_ref().filter(|_| certificate.specification.reuse_key && !key_is_bad)?;
-    (!current.key_lost).then(|| current.key_slot_id.clone())
+    (!current.key_lost && current.revoked_at.is_none()).then(|| current.key_slot_id.clone())
 }
 
 /// How often an issuer failed.

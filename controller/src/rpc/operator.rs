@@ -8,6 +8,7 @@ pub(super) mod limits;
 pub(super) mod lists;
 pub(super) mod overview;
 pub(super) mod pause;
+pub(super) mod revoke;
 pub(super) mod targets;
 pub(super) mod wishes;
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::operator::{agents, certificates, create, issuers, limits, lists, overview, pause, targets};
+use super::operator::{agents, certificates, create, issuers, limits, lists, overview, pause, revoke, targets};
 use super::peer::operator_caller;
 use super::serve::Server;
 use super::status::Refusal;
@@ -110,6 +110,14 @@ impl OperatorService for OperatorApi {
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
         let caller = operator_caller(&request)?;
         answer!(certificates::renew(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn revoke_certificate(
+        &self,
+        request: Request<wire::RevokeCertificateRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(revoke::revoke(&self.server.hub, &caller, request.into_inner()))
     }
 
     async fn deploy_certificate(

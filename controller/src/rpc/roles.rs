@@ -48,6 +48,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorUpdateCertificate
         | M::OperatorRenewCertificate
         | M::OperatorDeployCertificate
+        | M::OperatorRevokeCertificate
         | M::OperatorDeleteCertificate
         | M::OperatorSetPause
         | M::OperatorAddTarget

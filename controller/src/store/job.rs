@@ -8,7 +8,7 @@ use super::StoreError;
 use super::engine::Order as ScanOrder;
 use super::records::{Changes, Record, Versioned};
 use super::tables::Table;
-use crate::lifecycle::job::Job;
+use crate::lifecycle::job::{Job, Kind};
 
 /// Most jobs of one page, and most open jobs of one certificate that are settled at once.
 pub const JOBS_PAGE_MAX: usize = 200;
@@ -56,6 +56,23 @@ impl Store {
         self.read(|snapshot| {
             let rows = snapshot.scan(Table::JobOpen, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
             Ok(rows.into_iter().filter_map(|(key, _)| key.split_once('/').map(|(id, _)| id.to_owned())).collect())
+        })
+        .await
+    }
+
+    /// Returns the open wishes to revoke, oldest certificate first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open_revocations(&self) -> Result<Vec<Versioned<Job>>, StoreError> {
+        self.read(|snapshot| {
+            let rows = snapshot.scan(Table::JobOpen, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
+            let mut jobs = Vec::new();
+            for (key, _) in rows {
+                let id = key.split_once('/').map_or("", |(_, id)| id);
+                jobs.extend(snapshot.load::<Job>(id)?.filter(|job| job.value.kind == Kind::Revoke));
+            }
+            Ok(jobs)
         })
         .await
     }

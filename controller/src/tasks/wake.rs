@@ -19,6 +19,8 @@ pub struct Wake {
     pub gone: Bell,
     /// Certificates for `tasks/renewal_info`.
     pub renewals: Bell,
+    /// Certificates for `tasks/revocation`.
+    pub revocations: Bell,
     /// Certificates whose attempt ended, for `tasks/mail`.
     pub mail: Bell,
     /// Issuers for `tasks/accounts`.

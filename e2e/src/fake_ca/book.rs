@@ -86,6 +86,8 @@ pub(super) struct Book {
     pub(super) orders: Vec<Order>,
     pub(super) authorizations: Vec<Authorization>,
     pub(super) certificates: Vec<Issued>,
+    /// What was revoked, with the reason code.
+    pub(super) revoked: BTreeMap<usize, u64>,
     pub(super) authority: Authority,
     pub(super) policy: Policy,
     pub(super) mischief: Mischief,
@@ -124,6 +126,7 @@ impl Book {
             orders: Vec::new(),
             authorizations: Vec::new(),
             certificates: Vec::new(),
+            revoked: BTreeMap::new(),
             authority: Authority::new(now),
             policy,
             mischief: Mischief::default(),

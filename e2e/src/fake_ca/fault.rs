@@ -33,6 +33,8 @@ pub enum RequestKind {
     RenewalInfo,
     /// POST to keyChange (§7.3.5).
     KeyChange,
+    /// POST to revokeCert (§7.6).
+    Revoke,
     /// Any other path.
     Unknown,
 }

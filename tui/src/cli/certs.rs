@@ -1,6 +1,7 @@
 //! `certs`: what is managed, how it changes, and what happened to it.
 
 mod create;
+mod revoke;
 mod set;
 
 pub(super) use create::spec;
@@ -38,6 +39,8 @@ pub(crate) enum Verb {
     Pause(pause::PauseOne),
     /// Lifts the pause of a certificate
     Resume { name: String },
+    /// Revokes a version at its CA; what is revoked is replaced at once
+    Revoke(Box<revoke::Revoke>),
     /// Lists the versions that were issued
     History { name: String },
     /// Stops managing a certificate; its files stay where they are
@@ -90,6 +93,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         }
         Verb::Pause(one) => pause::pause(one, session).await,
         Verb::Resume { name } => pause::resume(name, session).await,
+        Verb::Revoke(revoke) => revoke::run(*revoke, session).await,
         Verb::History { name } => history(name, session).await,
         Verb::Delete(delete) => remove(delete, session).await,
         Verb::Explain { name } => {

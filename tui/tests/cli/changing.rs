@@ -67,6 +67,24 @@ async fn pause_and_resume_say_what_stands_still_and_how_to_lift_it() {
 }
 
 #[tokio::test]
+async fn revoking_wants_the_name_or_with_a_filter_the_count() {
+    let fake = FakeController::start(world());
+    let revoke = |more: &[&'static str]| [&["certs", "revoke", "--reason", "keyCompromise"], more].concat();
+    let ran = run(&fake, &revoke(&["web"])).await;
+    assert_eq!(ran.code, 2, "not without consent: {}", ran.err);
+    assert!(fake.requests().is_empty());
+    let ran = run(&fake, &revoke(&["web", "--confirm=web"])).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(request(&fake).contains("reason: \"keyCompromise\""));
+    let ran = run(&fake, &revoke(&["--filter", "e", "--confirm=9"])).await;
+    assert_eq!((ran.code, fake.requests().len()), (2, 1), "the wrong count: {}", ran.err);
+    let ran = run(&fake, &revoke(&["--filter", "web", "--confirm=1"])).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "web\tJ1\n"), "{}", ran.err);
+    let ran = run(&fake, &["certs", "revoke", "web", "--reason", "caCompromise", "--confirm=web"]).await;
+    assert_eq!(ran.code, 2, "only a CA may say that: {}", ran.err);
+}
+
+#[tokio::test]
 async fn a_dry_run_shows_the_plan_and_says_that_nothing_changed() {
     let fake = FakeController::start(world());
     let words = [CREATE.as_slice(), &["--dry-run"]].concat();

@@ -263,6 +263,10 @@ impl OperatorService for Service {
         self.change(Method::OperatorRenewCertificate, request, |world, request| world.accepted(&request.name))
     }
 
+    async fn revoke_certificate(&self, request: Request<RevokeCertificateRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorRevokeCertificate, request, |world, request| world.accepted(&request.name))
+    }
+
     async fn deploy_certificate(&self, request: Request<DeployCertificateRequest>) -> Answer<CertificateAccepted> {
         self.change(Method::OperatorDeployCertificate, request, |world, request| world.accepted(&request.name))
     }

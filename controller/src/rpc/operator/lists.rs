@@ -8,7 +8,7 @@ use proto::text::one_line;
 use super::wishes;
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
-use crate::lifecycle::job::{Job, progress};
+use crate::lifecycle::job::{Job, Kind, progress};
 use crate::lifecycle::pause;
 use crate::rpc::convert;
 use crate::rpc::status::Refusal;
@@ -74,7 +74,7 @@ pub(crate) async fn certificates(
 fn urgency(bundle: &Bundle, now: jiff::Timestamp) -> u8 {
     let failing = bundle.order.as_ref().is_some_and(|order| order.value.failures > 0);
     match (views::status(bundle, now), views::deployment(bundle)) {
-        (Status::Expired, _) => 0,
+        (Status::Revoked | Status::Expired, _) => 0,
         (Status::Failed, _) => 1,
         (Status::Active, _) if failing => 2,
         (Status::Active, Deployment::Failed | Deployment::Partial) => 3,
@@ -126,7 +126,9 @@ pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal>
     let order = bundle.as_ref().and_then(|bundle| bundle.order.as_ref()).map(|order| &order.value);
     let progress = progress(job, certificate, order, &targets);
     let all = if job.outcome.is_some() { None } else { hub.store.pause_all().await? };
-    let held = certificate.and_then(|certificate| pause::held(certificate, all.as_ref()));
+    // A revocation is not held by a pause.
+    let held =
+        certificate.filter(|_| job.kind != Kind::Revoke).and_then(|certificate| pause::held(certificate, all.as_ref()));
     Ok(views::job(job, &pause::over(progress, held, &job.certificate_name)))
 }
 

@@ -130,6 +130,10 @@ fn certificate_attention(bundle: &Bundle, all: Option<&Pause>, now: Timestamp) -
                 record.current.as_ref().map(|current| current.not_after),
             ));
         }
+        (Status::Revoked, _) => {
+            let at = record.current.as_ref().and_then(|current| current.revoked_at);
+            return Some(line("certificate", name, "REVOKED", &why, &action, at));
+        }
         (Status::Failed, _) => return Some(line("certificate", name, "FAILED", &why, &action, since)),
         (Status::Active, true) => return Some(line("certificate", name, "NOT RENEWED", &why, &action, since)),
         (Status::Pending, true) => return Some(line("certificate", name, "WAITING", &why, &action, since)),

@@ -87,17 +87,31 @@ pub(super) async fn commit(
         created_at: hub.now(),
         version_before: record.current.as_ref().map(|current| current.version_id.clone()),
         agent_id: wish.agent_id,
+        revocation: None,
         outcome: None,
     };
+    commit_job(hub, bundle, job, wish.request_id, changes, warnings).await
+}
+
+/// The same for a job that is made already.
+pub(super) async fn commit_job(
+    hub: &Hub,
+    bundle: &Bundle,
+    job: Job,
+    request_id: &str,
+    changes: Changes,
+    warnings: Vec<String>,
+) -> Result<wire::CertificateAccepted, Refusal> {
+    let record = &bundle.certificate.value;
     let mut changes = changes.open_job(&job);
-    if (1..=REQUEST_ID_MAX).contains(&wish.request_id.len()) {
-        changes = changes.claim_name(Table::Request, wish.request_id, &job.id);
+    if (1..=REQUEST_ID_MAX).contains(&request_id.len()) {
+        changes = changes.claim_name(Table::Request, request_id, &job.id);
     }
     match hub.store.commit(changes).await {
         Ok(_) => {}
         Err(CommitError::Conflict { .. }) => {
             // The same request a moment earlier, or someone else's change.
-            return answered(hub, wish.request_id).await?.ok_or_else(|| Refusal::changed("certificate", &record.name));
+            return answered(hub, request_id).await?.ok_or_else(|| Refusal::changed("certificate", &record.name));
         }
         Err(error) => return Err(error.into()),
     }

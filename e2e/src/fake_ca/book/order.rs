@@ -333,6 +333,28 @@ impl Book {
         }
     }
 
+    /// POST to revokeCert (§7.6), signed by the account that ordered it.
+    pub(in crate::fake_ca) fn revoke(&mut self, account: usize, payload: &Value) -> Result<Answer, Refusal> {
+        use base64::Engine as _;
+        let text = payload["certificate"].as_str().unwrap_or_default();
+        let der = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text);
+        let der = der.map_err(|error| Refusal(400, "malformed", error.to_string()))?;
+        let is_it = |issued: &Issued| {
+            let chain = Chain::parse_pem(issued.pem.as_bytes()).expect("we issued it");
+            chain.certificates.first().map(AsRef::as_ref) == Some(der.as_slice())
+        };
+        let number = self.certificates.iter().position(is_it).ok_or_else(|| missing("certificate"))?;
+        let order = self.orders.iter().find(|order| order.certificate == Some(number));
+        if order.ok_or_else(|| missing("certificate"))?.account != account {
+            return Err(foreign());
+        }
+        if self.revoked.contains_key(&number) {
+            return Err(Refusal(400, "alreadyRevoked", "it is revoked".to_owned()));
+        }
+        self.revoked.insert(number, payload["reason"].as_u64().unwrap_or(0));
+        Ok(Answer::json(200, Value::Null))
+    }
+
     /// POST-as-GET of a certificate (§7.4.2), or of its alternate chain.
     pub(in crate::fake_ca) fn certificate(
         &self,
