@@ -65,13 +65,29 @@ fn time_is_short(current: &CurrentVersion, now: Timestamp) -> bool {
     left <= life.checked_div(SHORT_SHARE).unwrap_or(SignedDuration::ZERO)
 }
 
+/// Whether the next attempt is first made at the issuer's staging directory (features.md A12): a validation failed
+/// there or here, and there is time for both.
+#[must_use]
+pub fn rehearses(certificate: &Certificate, earlier: Option<&Order>, issuer: &Issuer, now: Timestamp) -> bool {
+    let failed = earlier.and_then(|order| order.error.as_ref()).is_some_and(|error| is_of_names(&error.reason));
+    let is_late = certificate.current.as_ref().is_some_and(|current| time_is_short(current, now));
+    issuer.staging_directory.is_some() && failed && !is_late
+}
+
+/// Whether a failure is a CA's verdict about our names and hosts.
+#[must_use]
+pub fn is_of_names(reason: &str) -> bool {
+    OF_NAMES.contains(&reason)
+}
+
+/// A CA's verdicts about our names and hosts.
+const OF_NAMES: [&str; 5] = ["ACME_CONNECTION", "ACME_DNS", "ACME_INCORRECT_RESPONSE", "ACME_TLS", "ACME_UNAUTHORIZED"];
+
 /// Whether a failure speaks of the issuer, and not of our names or hosts, where another issuer would fail as well.
 #[must_use]
 pub fn is_of_issuer(reason: &str) -> bool {
-    const OF_NAMES: [&str; 5] =
-        ["ACME_CONNECTION", "ACME_DNS", "ACME_INCORRECT_RESPONSE", "ACME_TLS", "ACME_UNAUTHORIZED"];
     let is_theirs = reason.starts_with("ACME_") || reason.starts_with("CA_") || reason == "PROFILE_NOT_OFFERED";
-    is_theirs && !OF_NAMES.contains(&reason)
+    is_theirs && !is_of_names(reason)
 }
 
 #[cfg(test)]
@@ -120,6 +136,26 @@ mod tests {
         assert_eq!(asked(None, [3, 0, 0], &[]), "b");
         assert_eq!(asked(None, [0, 0, 0], &["a"]), "b", "nothing to wait for");
         assert_eq!(asked(Some(-1), [3, 1, 0], &[]), "c", "expired is as bad as absent");
+    }
+
+    #[test]
+    fn a_failed_validation_is_rehearsed_while_there_is_time() {
+        let mut one = certificate(80);
+        let end = one.current.as_ref().unwrap().not_after;
+        let (early, late) = (end - SignedDuration::from_hours(20), end - SignedDuration::from_hours(9));
+        let mut staged = issuer("a");
+        let mut order = Order::begin(&one, "a", Reason::NoVersion, None, early);
+        let failed = |reason: &str| Problem::new(reason, "m", "c", "h");
+        order.fail(failed("ACME_CONNECTION"), Some(early), early);
+        assert!(!rehearses(&one, Some(&order), &staged, early), "no staging directory");
+        staged.staging_directory = Some("https://staging.test/".into());
+        assert!(rehearses(&one, Some(&order), &staged, early));
+        assert!(!rehearses(&one, Some(&order), &staged, late), "no time");
+        assert!(!rehearses(&one, None, &staged, early), "the first try is none");
+        one.current = None;
+        assert!(rehearses(&one, Some(&order), &staged, early));
+        order.fail(failed("CA_UNREACHABLE"), Some(early), early);
+        assert!(!rehearses(&one, Some(&order), &staged, early), "a rehearsal cures no outage");
     }
 
     #[test]

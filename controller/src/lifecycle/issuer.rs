@@ -70,6 +70,15 @@ pub struct Issuer {
     /// Common name of whoever issued the topmost certificate of the chain to take, where the CA offers several.
     #[serde(default)]
     pub preferred_chain: Option<String>,
+    /// The CA's staging directory: after a failed validation the next try is rehearsed there.
+    #[serde(default)]
+    pub staging_directory: Option<String>,
+    /// Key of our account there, and its URL.
+    #[serde(default)]
+    pub staging_key: Option<Sealed>,
+    /// See `staging_key`.
+    #[serde(default)]
+    pub staging_account_url: Option<String>,
     /// When it was added.
     pub created_at: Timestamp,
     /// Limits that an operator set instead of what the CA publishes.

@@ -90,7 +90,7 @@ impl Order {
         let wanted = &certificate.specification;
         let unfinished = earlier.filter(|order| order.phase != Phase::Completed);
         let same = unfinished.filter(|order| order.answers(wanted));
-        let at_same_ca = same.filter(|order| order.issuer_id == issuer_id);
+        let at_same_ca = same.filter(|order| order.issuer_id == issuer_id && !order.rehearsal);
         Self {
             certificate_id: certificate.id.clone(),
             reason,
@@ -105,6 +105,7 @@ impl Order {
             order_url: at_same_ca.and_then(|order| order.order_url.clone()),
             identifiers: wanted.identifiers.clone(),
             issuer_id: issuer_id.to_owned(),
+            rehearsal: false,
             account_url: at_same_ca.and_then(|order| order.account_url.clone()),
             key_epoch: same.map_or(0, |order| order.key_epoch),
             issuers: candidates(wanted),
@@ -134,6 +135,18 @@ impl Order {
             self.order_url = None;
             self.account_url = None;
         }
+    }
+
+    /// The rehearsal is over: the same attempt goes on at the issuer itself.
+    pub fn end_rehearsal(&mut self, now: Timestamp) {
+        self.rehearsal = false;
+        self.order_url = None;
+        self.ca_status = CaStatus::Pending;
+        self.authorizations.clear();
+        self.visible = false;
+        self.polls = 0;
+        self.poll_at = None;
+        self.enter(Phase::Ordering, now);
     }
 
     /// Whether it was begun for this wish: its failures and its order at the CA count for it.
@@ -292,6 +305,9 @@ pub struct Order {
     pub identifiers: Vec<String>,
     /// See `identifiers`.
     pub issuer_id: String,
+    /// This attempt is made at the issuer's staging directory first.
+    #[serde(default)]
+    pub rehearsal: bool,
     /// The account that `order_url` belongs to.
     #[serde(default)]
     pub account_url: Option<String>,

@@ -207,6 +207,7 @@ fn order_view(hub: &Hub, names: &Names, bundle: &Bundle, order: &Order) -> wire:
         reason: order.reason.word().to_owned(),
         issuer: names.issuer(&order.issuer_id),
         profile: order.profile.clone().unwrap_or_default(),
+        rehearsal: order.rehearsal,
     }
 }
 
@@ -312,6 +313,7 @@ pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Iss
         external_kid: record.external.as_ref().map(|external| external.kid.clone()).unwrap_or_default(),
         profile: record.profile.clone().unwrap_or_default(),
         preferred_chain: record.preferred_chain.clone().unwrap_or_default(),
+        staging_directory: record.staging_directory.clone().unwrap_or_default(),
     }
 }
 

@@ -28,6 +28,12 @@ pub fn account_key_place(issuer_id: &str) -> Place<'_> {
     Place { table: Table::Issuer, key: issuer_id, field: "account_key" }
 }
 
+/// Where the key of its staging account is sealed.
+#[must_use]
+pub fn staging_key_place(issuer_id: &str) -> Place<'_> {
+    Place { table: Table::Issuer, key: issuer_id, field: "staging_key" }
+}
+
 /// Where the MAC key of its external account is sealed.
 #[must_use]
 pub fn external_key_place(issuer_id: &str) -> Place<'_> {

@@ -23,7 +23,7 @@ use crate::lifecycle::rate_limit::{Kind, limit_of, pace};
 use crate::lifecycle::sealed::Sealed;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
-use crate::store::issuer::{account_key_place, external_key_place};
+use crate::store::issuer::{account_key_place, external_key_place, staging_key_place};
 use crate::store::records::{Changes, Versioned};
 use crate::store::seal::SealError;
 
@@ -273,6 +273,40 @@ async fn obtain(context: &Context, issuer_id: &str) -> Result<Account, AccountEr
         }
         return Ok(account);
     }
+}
+
+/// Returns our account at the issuer's staging directory. What goes wrong there is not the issuer's problem.
+///
+/// # Errors
+/// When the staging server refuses, or the store fails.
+pub(crate) async fn staging_account(context: &Context, issuer_id: &str) -> Result<Account, AccountError> {
+    let hub = &context.hub;
+    let load = async || hub.store.load::<Issuer>(issuer_id).await?.ok_or(AccountError::NoIssuer);
+    let mut issuer = load().await?.value;
+    if issuer.staging_key.is_none() {
+        let sealed = hub.store.keyring.seal(staging_key_place(issuer_id), &AccountKey::generate()?.0);
+        edit(hub, issuer_id, None, |one| one.staging_key = one.staging_key.clone().or_else(|| Some(sealed.clone())))
+            .await?;
+        issuer = load().await?.value;
+    }
+    let sealed = issuer.staging_key.as_ref().ok_or(AccountError::NoIssuer)?;
+    let key = AccountKey(hub.store.keyring.open(staging_key_place(issuer_id), sealed)?);
+    let place = Directory { url: issuer.staging_directory.clone().unwrap_or_default(), ..directory(&issuer) };
+    let terms = if issuer.terms_accepted { AccountTerms::Accepted } else { AccountTerms::NotAccepted };
+    let known = issuer.staging_account_url.as_deref();
+    let account = context.acme.account(&place, &key, &contacts(&issuer), terms, None, known).await?;
+    if known != Some(account.url()) {
+        edit(hub, issuer_id, None, |issuer| issuer.staging_account_url = Some(account.url().to_owned())).await?;
+    }
+    Ok(account)
+}
+
+/// Forgets our account at the staging directory: the same key registers again.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn forget_staging(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
+    edit(&context.hub, issuer_id, None, |issuer| issuer.staging_account_url = None).await
 }
 
 /// Reads an issuer's directory anew, for what it may offer since.

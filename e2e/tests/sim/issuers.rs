@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use e2e::fake_ca::fault::{Fault, RequestKind, When};
+use e2e::fake_ca::fault::{Fault, Mischief, RequestKind, When};
 use e2e::fake_ca::{FakeCa, Options};
 use e2e::power::{KillPoint, Step};
 use e2e::world::{ISSUER, Plan, World};
@@ -402,5 +402,51 @@ async fn a_refused_key_change_leaves_the_old_key_in_use() {
     world.ca.heal();
     roll_over(&mut world).await;
     assert_ne!(world.ca.account_keys(), before);
+    world.check().await;
+}
+
+/// The fake CA once more, under the URL of a staging directory: an account there is another one.
+fn staging(name: &str) -> api::SetIssuerRequest {
+    let staging_directory = Some(format!("{}?staging", FakeCa::directory_url()));
+    api::SetIssuerRequest { name: name.to_owned(), staging_directory, ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failed_validation_the_next_tries_cost_the_issuer_nothing() {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    set(&mut world, staging(ISSUER)).await;
+    let refuse_validation = Some(("connection", "Timeout during connect"));
+    world.ca.misbehave(Mischief { refuse_validation, ..Mischief::default() });
+    create(&world, |_| {}).await;
+    let failures = async |world: &World, count: usize| {
+        world.operator.events().await.iter().filter(|event| event.kind == "order.failed").count() >= count
+    };
+    world.settle("three tries failed", LONG, async |world| failures(world, 3).await).await;
+    assert_eq!(accounts_asked(&world), [0, 1, 1], "only the first was made at the issuer");
+    world.ca.heal();
+    let live = world.settle_live("web", LONG * 2).await;
+    assert_eq!(accounts_asked(&world), [0, 1, 1, 1, 0], "the rehearsal passed, and the issuer was asked");
+    assert_eq!(world.ca.orders()[3].status, "ready", "a rehearsal makes no certificate");
+    assert!(!live.order.unwrap().rehearsal);
+    assert_eq!(versions(&world).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_staging_server_that_is_down_is_passed_over() {
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    set(&mut world, staging(ISSUER)).await;
+    let refuse_validation = Some(("connection", "Timeout during connect"));
+    world.ca.misbehave(Mischief { refuse_validation, ..Mischief::default() });
+    create(&world, |_| {}).await;
+    let failed = async |world: &World| world.operator.events().await.iter().any(|event| event.kind == "order.failed");
+    world.settle("the first try failed", SOON, failed).await;
+    world.ca.heal();
+    // The next account that is made is the one at the staging server.
+    world.ca.fail(RequestKind::NewAccount, When::Always, Fault::Html(502));
+    world.settle_live("web", LONG).await;
+    assert_eq!(accounts_asked(&world), [0, 0]);
+    assert_eq!(issuer(&world, ISSUER).await.problem, None, "it is not the issuer's problem");
     world.check().await;
 }

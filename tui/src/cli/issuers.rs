@@ -64,6 +64,9 @@ pub(crate) struct Add {
     /// Take the chain whose topmost certificate was issued by this common name, where the CA offers several
     #[arg(long, value_name = "CN", default_value = "", hide_default_value = true)]
     preferred_chain: String,
+    /// The CA's staging directory: after a failed validation the next try is rehearsed there
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    staging: String,
     #[command(flatten)]
     external: External,
 }
@@ -92,6 +95,9 @@ pub(crate) struct Set {
     /// Take the chain whose topmost certificate was issued by this common name; `default` is the CA's choice
     #[arg(long, value_name = "CN")]
     preferred_chain: Option<String>,
+    /// The CA's staging directory: after a failed validation the next try is rehearsed there; `default` is nowhere
+    #[arg(long, value_name = "URL")]
+    staging: Option<String>,
     #[command(flatten)]
     external: External,
     /// Forget the account and make another one with a new key
@@ -145,6 +151,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
                 contacts: add.contacts,
                 profile: add.profile,
                 preferred_chain: add.preferred_chain,
+                staging_directory: add.staging,
                 external_key: add.external.key()?,
                 external_kid: add.external.eab_kid.unwrap_or_default(),
             };
@@ -221,6 +228,7 @@ impl Set {
             new_account: self.new_account,
             profile: self.profile,
             preferred_chain: self.preferred_chain,
+            staging_directory: self.staging,
             name: self.name,
         };
         let nothing = SetIssuerRequest { name: request.name.clone(), ..Default::default() };

@@ -59,6 +59,7 @@ struct OrderView {
     attempt: u32,
     issuer: Option<String>,
     profile: Option<String>,
+    rehearsal: bool,
     reason: Option<String>,
     started_at: Option<Timestamp>,
     retry_at: Option<Timestamp>,
@@ -135,6 +136,7 @@ impl From<&Order> for OrderView {
             attempt: order.attempt,
             issuer: some(&order.issuer),
             profile: some(&order.profile),
+            rehearsal: order.rehearsal,
             reason: some(&order.reason),
             started_at: from_wire(order.started_at),
             retry_at: from_wire(order.retry_at),
@@ -299,6 +301,9 @@ fn renewal(certificate: &Certificate, now: Timestamp) -> String {
 fn describe_fallback(block: &mut Block, certificate: &Certificate, order: &Order) {
     if !order.issuer.is_empty() && order.issuer != certificate.issuer {
         block.line(&format!("from issuer {}, a fallback of {}", order.issuer, certificate.issuer));
+    }
+    if order.rehearsal {
+        block.line("rehearsed at the staging directory first");
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct IssuerView {
     profiles: Vec<ProfileView>,
     profile: Option<String>,
     preferred_chain: Option<String>,
+    staging_directory: Option<String>,
     error: Option<ProblemView>,
 }
 
@@ -58,6 +59,7 @@ impl From<&Issuer> for IssuerView {
             profiles: issuer.profiles.iter().map(ProfileView::from).collect(),
             profile: some(&issuer.profile),
             preferred_chain: some(&issuer.preferred_chain),
+            staging_directory: some(&issuer.staging_directory),
             error: issuer.problem.as_ref().map(ProblemView::from),
         }
     }
@@ -115,6 +117,7 @@ pub(crate) fn describe(issuer: &Issuer) -> String {
     block.field("profiles", &profiles.join(", "));
     block.field("profile", &issuer.profile);
     block.field("chain under", &issuer.preferred_chain);
+    block.field("rehearsals", &issuer.staging_directory);
     block.field("account", &issuer.account_url);
     block.field("certificates", &issuer.certificates.to_string());
     block.field("id", &issuer.id);

@@ -63,6 +63,9 @@ pub(crate) async fn add(
         facts: None,
         profile: text(&request.profile, PROFILE_CHARS_MAX),
         preferred_chain: text(&request.preferred_chain, CHAIN_CHARS_MAX),
+        staging_directory: text(&request.staging_directory, URL_BYTES_MAX),
+        staging_key: None,
+        staging_account_url: None,
         created_at: hub.now(),
         limits: Default::default(),
         id,
@@ -90,18 +93,14 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
             format!("choose another name, or change it: certwright issuers set {}", request.name),
         ));
     }
-    let url = request
-        .directory
-        .parse::<http::Uri>()
-        .ok()
-        .filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    if url.is_none() || request.directory.len() > URL_BYTES_MAX {
+    if !is_https(&request.directory) {
         errors.push(field_error(
             "directory",
             format!("\"{}\" is not an https URL", shown(&request.directory)),
             "give the CA's ACME directory, for example https://acme-v02.api.letsencrypt.org/directory",
         ));
     }
+    check_staging(&request.staging_directory, &mut errors);
     check_roots(&request.root_pem, &mut errors);
     check_contacts(&request.contacts, &mut errors);
     check_external(&request.external_kid, &request.external_key, &mut errors);
@@ -111,6 +110,20 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
 /// An optional word of an operator: "default" and nothing mean that the CA chooses.
 fn text(word: &str, chars_max: usize) -> Option<String> {
     Some(one_line(word.trim(), chars_max)).filter(|word| !matches!(word.as_str(), "" | "default"))
+}
+
+fn is_https(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok().filter(|_| url.len() <= URL_BYTES_MAX);
+    uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some())
+}
+
+fn check_staging(url: &str, errors: &mut Vec<FieldError>) {
+    if !matches!(url, "" | "default") && !is_https(url) {
+        let message = format!("\"{}\" is not an https URL", one_line(url, 120));
+        let hint =
+            "give the CA's staging directory, for example https://acme-staging-v02.api.letsencrypt.org/directory";
+        errors.push(field_error("staging", message, hint));
+    }
 }
 
 fn check_roots(pem: &str, errors: &mut Vec<FieldError>) {
@@ -178,6 +191,7 @@ pub(crate) async fn set(
     request: wire::SetIssuerRequest,
 ) -> Result<wire::Issuer, Refusal> {
     let mut errors = Vec::new();
+    check_staging(request.staging_directory.as_deref().unwrap_or_default(), &mut errors);
     check_roots(request.root_pem.as_deref().unwrap_or_default(), &mut errors);
     check_contacts(&request.contacts, &mut errors);
     check_external(&request.external_kid, &request.external_key, &mut errors);
@@ -211,6 +225,14 @@ pub(crate) async fn set(
     if let Some(chain) = &request.preferred_chain {
         record.preferred_chain = text(chain, CHAIN_CHARS_MAX);
         said.push("preferred chain");
+    }
+    if let Some(staging) = &request.staging_directory {
+        let staging = text(staging, URL_BYTES_MAX);
+        if staging != record.staging_directory {
+            record.staging_account_url = None;
+        }
+        record.staging_directory = staging;
+        said.push("staging directory");
     }
     if request.new_account {
         record.account_key = None;

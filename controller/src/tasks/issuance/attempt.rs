@@ -17,7 +17,7 @@ use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Custody};
 use crate::lifecycle::event::{Event, Severity};
-use crate::lifecycle::fallback::choose;
+use crate::lifecycle::fallback::{choose, rehearses};
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
 use crate::lifecycle::problem::{Problem, chain};
 use crate::lifecycle::rate_limit::PREDICTED;
@@ -209,6 +209,10 @@ impl Attempt<'_> {
         let mut order = Order::begin(self.certificate(), &issuer_id, reason, earlier, self.now);
         if let Some(issuer) = self.gathered.issuers.iter().find(|issuer| issuer.id == issuer_id) {
             order.adopt(issuer);
+            order.rehearsal = rehearses(self.certificate(), same_wish, issuer, self.now);
+            if order.rehearsal {
+                order.order_url = None;
+            }
         }
         let mut changes = match &bundle.order {
             Some(earlier) => Changes::new().update(&Versioned { revision: earlier.revision, value: order.clone() }),
@@ -425,8 +429,12 @@ impl Attempt<'_> {
             let message = format!("{} waits for its CA", self.certificate().name);
             return self.wait_for_limit(Problem::new(PREDICTED, message, problem.cause, hint), until).await;
         }
-        self.learn(&error).await?;
         let mut order = self.order()?;
+        if order.value.rehearsal {
+            *handle = None;
+            return self.refused_at_rehearsal(order, error).await;
+        }
+        self.learn(&error).await?;
         if error.is_account_gone() && !order.value.registered_again {
             *handle = None;
             accounts::forget(self.context, &order.value.issuer_id).await?;

@@ -9,6 +9,7 @@ use crate::acme::problem::AcmeError;
 use crate::lifecycle::backoff::poll_at;
 use crate::lifecycle::certificate::CurrentVersion;
 use crate::lifecycle::event::Severity;
+use crate::lifecycle::fallback::is_of_names;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Authorization, AuthorizationState, CaStatus, Order, Phase};
 use crate::lifecycle::problem::Problem;
@@ -33,10 +34,40 @@ impl Attempt<'_> {
         match handle.take_if(|order| order.url() == url) {
             Some(order) => Ok(Resumed { order: handle.insert(order), fresh: false }),
             None => {
-                let account = accounts::account(self.context, &record.issuer_id).await?;
+                let account = self.account(&record).await?;
                 Ok(Resumed { order: handle.insert(account.resume(url).await?), fresh: true })
             }
         }
+    }
+
+    /// The account that the order is asked of: the issuer's, or the one at its staging directory.
+    async fn account(&self, order: &Order) -> Result<Account, StepError> {
+        if order.rehearsal {
+            Ok(accounts::staging_account(self.context, &order.issuer_id).await?)
+        } else {
+            Ok(accounts::account(self.context, &order.issuer_id).await?)
+        }
+    }
+
+    /// What the staging server refused. A verdict about our names is the failure of the attempt, and has cost nothing at
+    /// the issuer; anything else must not hinder it: the attempt goes on there.
+    pub(super) async fn refused_at_rehearsal(
+        &self,
+        mut record: Versioned<Order>,
+        error: AcmeError,
+    ) -> Result<(), StepError> {
+        let mut problem = error.problem();
+        if is_of_names(&problem.reason) {
+            problem.message = format!("rehearsal at the staging server: {}", problem.message);
+            return self.fail(problem, error.retry(), true).await;
+        }
+        if error.is_account_gone() {
+            accounts::forget_staging(self.context, &record.value.issuer_id).await?;
+        }
+        record.value.end_rehearsal(self.context.hub.now());
+        let message = "the staging server cannot rehearse it; the issuer is asked";
+        let event = self.event("order.rehearsal", message).with_problem(Severity::Warn, problem);
+        self.save(&record, Changes::new().event(&event)).await
     }
 
     /// The same for a caller that does not mind how fresh it is.
@@ -49,7 +80,14 @@ impl Attempt<'_> {
 
     pub(super) async fn create_order(&self, handle: &mut Option<AcmeOrder>) -> Result<(), StepError> {
         let mut record = self.order()?;
-        let account = accounts::account(self.context, &record.value.issuer_id).await?;
+        let account = self.account(&record.value).await?;
+        if record.value.rehearsal {
+            let order = account.new_order(&record.value.identifiers, None, None).await?;
+            record.value.order_url = Some(order.url().to_owned());
+            let event = self.event("order.rehearsal", format!("the staging server opened {}", order.url()));
+            *handle = Some(order);
+            return self.save(&record, Changes::new().event(&event)).await;
+        }
         let profile = self.profile(&record.value, account.directory()).await?;
         let issuer = self.issuer(&record.value).await?;
         let replaces = self.replaces(&record.value, &account).await?;
@@ -225,9 +263,11 @@ impl Attempt<'_> {
             return Err(StepError::Acme(resumed.order.invalid_cause().await));
         }
         let validated = record.value.phase == Phase::Validating && facts.status != OrderStatus::Pending;
+        let rehearsed = record.value.rehearsal;
         self.absorb(&mut record.value, &facts);
         let changes = if validated {
-            Changes::new().event(&self.event("order.validated", "the CA validated every name"))
+            let who = if rehearsed { "rehearsal passed: the staging server" } else { "the CA" };
+            Changes::new().event(&self.event("order.validated", format!("{who} validated every name")))
         } else {
             Changes::new()
         };
@@ -274,6 +314,11 @@ impl Attempt<'_> {
         };
         order.ca_status = status;
         if status != CaStatus::Pending {
+            if order.rehearsal {
+                // Nothing is finalized there: a rehearsal makes no certificate.
+                order.end_rehearsal(now);
+                return;
+            }
             order.authorizations.iter_mut().for_each(|one| one.state = AuthorizationState::Valid);
             order.enter(Phase::Finalizing, now);
         }
