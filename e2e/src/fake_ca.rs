@@ -103,6 +103,17 @@ pub struct OrderView {
     pub replaces: Option<String>,
 }
 
+/// A certificate that was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// Sorted.
+    pub identifiers: Vec<String>,
+    /// When it was issued.
+    pub at: Timestamp,
+    /// End of its validity.
+    pub not_after: Timestamp,
+}
+
 /// The CA. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FakeCa(Arc<Inner>);
@@ -122,6 +133,12 @@ impl FakeCa {
     /// Opens a CA without accounts.
     #[must_use]
     pub fn new(options: Options, clock: Arc<dyn Clock>, validator: Arc<dyn Validator>) -> Self {
+        Self::at(BASE, options, clock, validator)
+    }
+
+    /// Opens a CA without accounts whose URLs start with `base`.
+    #[must_use]
+    pub fn at(base: &str, options: Options, clock: Arc<dyn Clock>, validator: Arc<dyn Validator>) -> Self {
         let policy = Policy {
             reuse_orders: options.reuse_orders,
             reuse_authorizations: options.reuse_authorizations,
@@ -129,7 +146,7 @@ impl FakeCa {
             backdate_seconds: options.backdate_seconds,
         };
         Self(Arc::new(Inner {
-            book: Mutex::new(Book::new(BASE.to_owned(), policy, clock.now())),
+            book: Mutex::new(Book::new(base.to_owned(), policy, clock.now())),
             clock,
             validator,
             vantage_points: options.vantage_points,
@@ -155,6 +172,34 @@ impl FakeCa {
     #[must_use]
     pub fn transport(&self, switch: PowerSwitch) -> Arc<dyn Transport> {
         Arc::new(SimTransport { ca: self.clone(), switch })
+    }
+
+    /// Answers one request, for a server that speaks for this CA.
+    ///
+    /// # Errors
+    /// When there is no answer: the connection is to be closed.
+    pub async fn answer_to(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
+        self.0.clone().serve(request).await
+    }
+
+    /// Returns a new nonce, for an answer that is not this CA's.
+    #[must_use]
+    pub fn nonce(&self) -> String {
+        self.0.book().nonce()
+    }
+
+    /// Returns what a CA keeps on disk: accounts, orders, authorizations, certificates and its own keys.
+    #[must_use]
+    pub fn kept(&self) -> Value {
+        self.0.book().kept()
+    }
+
+    /// Takes up what [`Self::kept`] returned in an earlier life.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn take_up(&self, kept: &Value) -> Result<(), serde_json::Error> {
+        self.0.book().take_up(kept)
     }
 
     /// Scripts a fault.
@@ -212,6 +257,23 @@ impl FakeCa {
     /// Changes what is said of renewals (RFC 9773); `None` takes it out of the directory.
     pub fn offer_renewal_info(&self, info: Option<RenewalInfo>) {
         self.0.book().renewal_info = info;
+    }
+
+    /// Changes the life of the certificates issued from now on whose first name ends in `suffix`.
+    pub fn set_lifetime_under(&self, suffix: &str, seconds: i64) {
+        self.0.book().lifetimes_under.push((suffix.to_owned(), seconds));
+    }
+
+    /// Returns every certificate so far, by the age of its order.
+    #[must_use]
+    pub fn issues(&self) -> Vec<Issue> {
+        let book = self.0.book();
+        let view = |order: &book::Order| {
+            let issued = book.certificates.get(order.certificate?)?;
+            let (at, not_after) = (issued.at, issued.not_after);
+            Some(Issue { identifiers: order.identifiers.clone(), at, not_after })
+        };
+        book.orders.iter().filter_map(view).collect()
     }
 
     /// Returns how many faults of this kind have struck.
@@ -440,7 +502,8 @@ fn kind(path: &str) -> RequestKind {
     }
 }
 
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
+/// The body of an answer, which may be longer than anyone should read.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 
 fn render(answer: Answer) -> Response<Body> {
     let mut response = match answer.body {

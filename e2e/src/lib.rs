@@ -11,6 +11,7 @@
 pub mod fake_ca;
 pub mod fake_dns;
 pub mod fake_host;
+pub mod fault_ca;
 pub mod lab;
 pub mod pebble;
 pub mod power;
@@ -18,4 +19,5 @@ pub mod raw_agent;
 pub mod sim_clock;
 pub mod sim_net;
 pub mod site;
+pub mod soak;
 pub mod world;

@@ -28,14 +28,14 @@ pub struct Pebble {
 }
 
 impl Pebble {
-    /// Starts both servers on `host` and waits until they answer.
-    pub async fn start(host: Host) -> anyhow::Result<Self> {
+    /// Starts both servers on `host` and waits until they answer. Certificates live `life_seconds`.
+    pub async fn start(host: Host, life_seconds: u32) -> anyhow::Result<Self> {
         listener_identity(&host)?;
         let config = json!({ "pebble": {
             "listenAddress": "0.0.0.0:14000", "managementListenAddress": "0.0.0.0:15000",
             "certificate": host.folder.join("listener.pem"), "privateKey": host.folder.join("listener.key"),
             "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": false,
-            "domainBlocklist": ["blocked.example.test"], "certificateValidityPeriod": 7_776_000
+            "domainBlocklist": ["blocked.example.test"], "certificateValidityPeriod": life_seconds
         }});
         std::fs::write(host.folder.join("pebble.json"), config.to_string())?;
         let argv = ["pebble-challtestsrv", "-defaultIPv4", "", "-defaultIPv6", "", "-dns01", ":53", "-http01", ""];

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::fault_ca;
 use crate::lab::{Host, Lab, Process, Ran, eventually, program};
 use crate::pebble::Pebble;
 
 /// Port on which the controller awaits agents.
 const AGENTS_PORT: u16 = 7443;
+/// Life of a certificate when nothing else is said: 90 days.
+const USUAL_LIFE_SECONDS: u32 = 7_776_000;
 /// Longest wait for a program to be ready or a server to answer.
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long old workers of nginx may answer beside the new ones: its master lets both accept for 100 ms after a reload, so
@@ -29,6 +32,15 @@ pub struct Site {
     pub ca: Pebble,
     /// The controller's host.
     pub control: Control,
+}
+
+/// A CA that does wrong by script.
+#[derive(Debug)]
+pub struct FaultHost {
+    /// Its host.
+    pub host: Host,
+    /// The running CA.
+    pub process: Option<Process>,
 }
 
 /// The controller, and the operator's command line beside it.
@@ -56,24 +68,50 @@ impl Site {
     /// Starts a CA and a controller that knows it as the issuer `lab`.
     pub async fn start() -> anyhow::Result<Self> {
         let site = Self::start_without_issuer().await?;
-        site.control
-            .ok(
-                &["issuers", "add", "lab", "--accept-terms", "--directory", &site.ca.directory()],
-                &["--root", &site.ca.root()],
-            )
-            .await?;
+        site.add_issuer().await?;
         Ok(site)
+    }
+
+    /// The same with a CA whose certificates live so long.
+    pub async fn start_with_life(seconds: u32) -> anyhow::Result<Self> {
+        let site = Self::begin(seconds).await?;
+        site.add_issuer().await?;
+        Ok(site)
+    }
+
+    async fn add_issuer(&self) -> anyhow::Result<()> {
+        self.control
+            .ok(
+                &["issuers", "add", "lab", "--accept-terms", "--directory", &self.ca.directory()],
+                &["--root", &self.ca.root()],
+            )
+            .await
+            .map(drop)
     }
 
     /// Starts a CA and a controller that does not know it.
     pub async fn start_without_issuer() -> anyhow::Result<Self> {
+        Self::begin(USUAL_LIFE_SECONDS).await
+    }
+
+    async fn begin(life_seconds: u32) -> anyhow::Result<Self> {
         let lab = Lab::new().await?;
-        let ca = Pebble::start(lab.host("ca", 2).await?).await?;
+        let ca = Pebble::start(lab.host("ca", 2).await?, life_seconds).await?;
         let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
         let dns = format!("[dns]\nservers = [\"{}\"]\n", ca.dns());
         std::fs::write(control.host.folder.join("controller.toml"), dns)?;
         control.start().await?;
         Ok(Self { lab, ca, control })
+    }
+
+    /// Plugs in a fault CA and makes it the issuer `faulty`.
+    pub async fn fault_ca(&self) -> anyhow::Result<FaultHost> {
+        let mut ca = FaultHost { host: self.lab.host("fault", 5).await?, process: None };
+        ca.script(&json!({}))?;
+        ca.start().await?;
+        let words = ["issuers", "add", "faulty", "--accept-terms", "--directory", &ca.directory()];
+        self.control.ok(&words, &["--root", &ca.path("root.pem")]).await?;
+        Ok(ca)
     }
 
     /// Plugs in server `hN` with nginx for `hN.example.test`, enrols its agent and waits until it is connected.
@@ -101,8 +139,20 @@ impl Site {
 
     /// Runs the one line of the road: a certificate for `identifier`, deployed to `server`'s nginx, proof included.
     pub async fn create(&self, server: &Server, name: &str, identifier: &str, more: &[&str]) -> anyhow::Result<Ran> {
+        self.create_at("lab", server, name, identifier, more).await
+    }
+
+    /// Does the same at another issuer.
+    pub async fn create_at(
+        &self,
+        issuer: &str,
+        server: &Server,
+        name: &str,
+        identifier: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Ran> {
         let target = server.target(identifier);
-        let words = ["certs", "create", name, "--san", identifier, "--issuer", "lab", "--http01", "standalone:80"];
+        let words = ["certs", "create", name, "--san", identifier, "--issuer", issuer, "--http01", "standalone:80"];
         let words = words.into_iter().chain(target.iter().map(String::as_str)).chain(more.iter().copied());
         self.control.certwright(&words.collect::<Vec<_>>()).await
     }
@@ -126,6 +176,55 @@ impl Site {
             Ok(Some(()))
         })
         .await
+    }
+}
+
+impl FaultHost {
+    /// Returns the ACME directory's URL.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        format!("https://{}:14000/directory", self.host.address)
+    }
+
+    /// Returns a path in the CA's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.host.folder.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Gives the CA another script, see `fault_ca::script`. Names of the lab's servers are in every script.
+    pub fn script(&self, script: &Value) -> anyhow::Result<()> {
+        let mut script = script.clone();
+        for number in 1..=3_u8 {
+            script["names"][format!("h{number}.example.test")] = format!("10.97.0.{}", 10 + number).into();
+        }
+        let next = self.path("script.next");
+        std::fs::write(&next, script.to_string())?;
+        std::fs::rename(next, self.path("script.json")).context("script.json")
+    }
+
+    /// Starts the CA on what it kept, and waits until it listens.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let (folder, address) = (self.host.folder.to_string_lossy(), format!("{}:14000", self.host.address));
+        self.process = Some(self.host.start("fault-ca", &[&program("fault-ca")?, &folder, &address], &[])?);
+        eventually("the fault CA", READY_TIME_MAX, async || {
+            let running = self.process.as_mut().context("was started")?;
+            ensure!(running.runs(), "the fault CA ended:\n{}", running.output());
+            let answer = self.host.run(&["curl", "-sk", "--max-time", "2", &self.directory()]).await?;
+            Ok((answer.status == Some(0)).then_some(()))
+        })
+        .await
+    }
+
+    /// Kills the CA.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("the fault CA runs")?.kill().await
+    }
+
+    /// Returns how many requests of a kind it has answered, in all its lives.
+    #[must_use]
+    pub fn count(&self, kind: &str) -> usize {
+        fault_ca::requests(&self.host.folder).iter().filter(|line| line.kind == kind).count()
     }
 }
 

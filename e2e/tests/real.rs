@@ -16,10 +16,14 @@ use serde_json::Value;
 mod ca_faults;
 #[path = "real/command_line.rs"]
 mod command_line;
+#[path = "real/fault_ca.rs"]
+mod fault_ca;
 #[path = "real/hosts.rs"]
 mod hosts;
 #[path = "real/kill.rs"]
 mod kill;
+#[path = "real/renewal.rs"]
+mod renewal;
 #[path = "real/road.rs"]
 mod road;
 #[path = "real/server_faults.rs"]

@@ -36,6 +36,8 @@ mod renewal;
 mod revocation;
 #[path = "sim/road.rs"]
 mod road;
+#[path = "sim/soak.rs"]
+mod soak;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SerialNumber,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 /// Ten years, in seconds: the life of root and intermediate.
@@ -17,12 +18,21 @@ pub(super) struct Authority {
     intermediate: CertifiedIssuer<'static, KeyPair>,
     /// The intermediate once more, signed by another root.
     cross_signed_pem: String,
+    kept: Kept,
+}
+
+/// All that another life needs to be the same CA.
+#[derive(Clone, Deserialize, Serialize)]
+pub(super) struct Kept {
+    since: Timestamp,
+    root_key: String,
+    intermediate_key: String,
     issued: u64,
 }
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("issued", &self.issued).finish_non_exhaustive()
+        f.debug_struct("Authority").field("issued", &self.kept.issued).finish_non_exhaustive()
     }
 }
 
@@ -38,13 +48,25 @@ pub(super) struct LeafPlan<'a> {
 
 impl Authority {
     pub(super) fn new(now: Timestamp) -> Self {
-        let root = |name| CertifiedIssuer::self_signed(authority(name, now), KeyPair::generate().unwrap()).unwrap();
-        let (root, other) = (root("Fake Root"), root("Other Root"));
+        let key = || KeyPair::generate().unwrap().serialize_pem();
+        Self::again(Kept { since: now, root_key: key(), intermediate_key: key(), issued: 0 })
+    }
+
+    /// The same keys and names make the same CA, though its certificates are signed anew.
+    pub(super) fn again(kept: Kept) -> Self {
+        let key = |pem: &str| KeyPair::from_pem(pem).unwrap();
+        let root = |name, key| CertifiedIssuer::self_signed(authority(name, kept.since), key).unwrap();
+        let root_key = key(&kept.root_key);
+        let (root, other) = (root("Fake Root", root_key), root("Other Root", KeyPair::generate().unwrap()));
+        let name = "Fake Intermediate";
         let intermediate =
-            CertifiedIssuer::signed_by(authority("Fake Intermediate", now), KeyPair::generate().unwrap(), &root)
-                .unwrap();
-        let cross_signed = authority("Fake Intermediate", now).signed_by(intermediate.key(), &other).unwrap();
-        Self { root_pem: root.pem(), intermediate, cross_signed_pem: cross_signed.pem(), issued: 0 }
+            CertifiedIssuer::signed_by(authority(name, kept.since), key(&kept.intermediate_key), &root).unwrap();
+        let cross_signed = authority(name, kept.since).signed_by(intermediate.key(), &other).unwrap();
+        Self { root_pem: root.pem(), intermediate, cross_signed_pem: cross_signed.pem(), kept }
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Returns the chain with the intermediate that another root signed: "Other Root".
@@ -60,12 +82,13 @@ impl Authority {
     pub(super) fn issue(&mut self, plan: &LeafPlan<'_>) -> Result<String, String> {
         let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(plan.csr_der))
             .map_err(|error| error.to_string())?;
-        self.issued += 1;
+        self.kept.issued += 1;
         let mut params = CertificateParams::new(plan.identifiers).map_err(|error| error.to_string())?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.not_before = offset(plan.not_before);
         params.not_after = offset(plan.not_after);
-        params.serial_number = Some(SerialNumber::from((0x0f00_0000_0000_0000 + self.issued).to_be_bytes().to_vec()));
+        params.serial_number =
+            Some(SerialNumber::from((0x0f00_0000_0000_0000 + self.kept.issued).to_be_bytes().to_vec()));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

@@ -1,12 +1,14 @@
 //! The books of the fake CA: accounts, orders, authorizations, certificates, and how they move (RFC 8555 §7.1.6).
 //! Synchronous and without faults; `fake_ca` verifies requests before and spoils answers after.
 
+mod kept;
 mod order;
 mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(super) use order::{Order, Validation};
@@ -40,7 +42,7 @@ pub(super) enum Content {
     Pem(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Account {
     pub(super) key: PublicKey,
     pub(super) contacts: Vec<String>,
@@ -50,7 +52,7 @@ pub(super) struct Account {
 }
 
 /// One identifier of one account, with its challenge.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Authorization {
     pub(super) account: usize,
     pub(super) identifier: String,
@@ -60,7 +62,7 @@ pub(super) struct Authorization {
 }
 
 /// Status of an authorization and its one challenge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum State {
     Pending,
     Processing,
@@ -69,11 +71,12 @@ pub(super) enum State {
 }
 
 /// A certificate that was issued.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Issued {
     pub(super) pem: String,
     /// RFC 9773 §4.1.
     pub(super) renewal_id: String,
+    pub(super) at: Timestamp,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
@@ -90,6 +93,8 @@ pub(super) struct Book {
     pub(super) revoked: BTreeMap<usize, u64>,
     pub(super) authority: Authority,
     pub(super) policy: Policy,
+    /// Lifetimes in seconds by the end of the first name, the last one first.
+    pub(super) lifetimes_under: Vec<(String, i64)>,
     pub(super) mischief: Mischief,
     /// What is said of renewals (RFC 9773); nothing: the directory does not offer it.
     pub(super) renewal_info: Option<RenewalInfo>,
@@ -129,6 +134,7 @@ impl Book {
             revoked: BTreeMap::new(),
             authority: Authority::new(now),
             policy,
+            lifetimes_under: Vec::new(),
             mischief: Mischief::default(),
             renewal_info: None,
             forgotten: 0,

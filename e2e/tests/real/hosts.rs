@@ -6,7 +6,7 @@ use e2e::pebble::Pebble;
 #[tokio::test]
 async fn hosts_reach_the_ca_while_their_cable_is_in() -> anyhow::Result<()> {
     let lab = Lab::new().await?;
-    let mut ca = Pebble::start(lab.host("ca", 2).await?).await?;
+    let mut ca = Pebble::start(lab.host("ca", 2).await?, 3_600).await?;
     let (h1, root, url) = (lab.host("h1", 11).await?, ca.root(), ca.directory());
     let ask = ["curl", "-sf", "--max-time", "2", "--cacert", &root, &url];
     assert!(h1.ok(&ask).await?.contains("newOrder"));

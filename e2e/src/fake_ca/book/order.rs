@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use proto::x509::{Chain, CsrFacts};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Answer, Authorization, Book, Content, Issued, Refusal, State, problem};
@@ -13,7 +14,7 @@ const PENDING_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
 const IDENTIFIERS_MAX: usize = 100;
 
 /// An order.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(in crate::fake_ca) struct Order {
     pub(in crate::fake_ca) account: usize,
     pub(in crate::fake_ca) identifiers: Vec<String>,
@@ -22,7 +23,7 @@ pub(in crate::fake_ca) struct Order {
     expires: Timestamp,
     csr_der: Option<Vec<u8>>,
     polls_left: u32,
-    pub(super) certificate: Option<usize>,
+    pub(in crate::fake_ca) certificate: Option<usize>,
     error: Option<Value>,
     /// The certificate it replaces (RFC 9773 §5).
     pub(in crate::fake_ca) replaces: Option<String>,
@@ -307,15 +308,18 @@ impl Book {
         }
         let mut identifiers = order.identifiers.clone();
         identifiers.extend(self.mischief.extra_name.clone());
+        let first = identifiers.first().map_or("", String::as_str);
+        let special = self.lifetimes_under.iter().rev().find(|(suffix, _)| first.ends_with(suffix));
+        let lifetime = special.map_or(self.policy.lifetime_seconds, |(_, seconds)| *seconds);
         let mut not_before = now - SignedDuration::from_secs(self.policy.backdate_seconds);
         if self.mischief.already_expired {
-            not_before -= SignedDuration::from_secs(2 * self.policy.lifetime_seconds);
+            not_before -= SignedDuration::from_secs(2 * lifetime);
         }
         let plan = LeafPlan {
             csr_der: order.csr_der.as_deref().expect("issue follows finalize"),
             identifiers: &identifiers,
             not_before,
-            not_after: not_before + SignedDuration::from_secs(self.policy.lifetime_seconds),
+            not_after: not_before + SignedDuration::from_secs(lifetime),
             other_key: self.mischief.other_key,
         };
         match self.authority.issue(&plan) {
@@ -324,6 +328,7 @@ impl Book {
                 self.certificates.push(Issued {
                     pem,
                     renewal_id: leaf.renewal_id.expect("our leaves name their issuer's key"),
+                    at: now,
                     not_before: leaf.not_before,
                     not_after: leaf.not_after,
                 });

@@ -1,0 +1,48 @@
+//! Random crash runs by seed, as many as asked for, on all cores: `soak [N] [--seed S]`. It names the seed of every run
+//! that failed; with it the run can be repeated. Started by `scripts/soak`.
+#![allow(clippy::print_stdout, reason = "its output is for people")]
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::soak::{Total, many};
+use proto::clock::{Clock as _, SystemClock};
+
+/// Runs when nothing else is said.
+const RUNS: u64 = 200;
+/// Runs between two words on how far it is.
+const TOLD_EVERY: u64 = 500;
+
+fn main() -> anyhow::Result<()> {
+    let (runs, first) = wish()?;
+    println!("{runs} runs, seeds from {first}");
+    let began = SystemClock.now();
+    let mut total = Total::default();
+    for done in (0..runs).step_by(usize::try_from(TOLD_EVERY)?) {
+        let some = many(TOLD_EVERY.min(runs - done), first.wrapping_add(done));
+        total.sum.add(some.sum);
+        total.failed.extend(some.failed);
+        let took = Duration::try_from(SystemClock.now().duration_since(began))?;
+        println!("{} runs, {} failed, {} s", TOLD_EVERY.min(runs - done) + done, total.failed.len(), took.as_secs());
+    }
+    let sum = total.sum;
+    println!("{} kills struck; {} orders, {} of them extra", sum.kills, sum.orders, sum.extra_orders);
+    ensure!(total.failed.is_empty(), "failed; repeat one with scripts/soak 1 --seed SEED: {:?}", total.failed);
+    println!("all passed");
+    Ok(())
+}
+
+/// Returns how many runs are asked for, and the first seed: by the time when none is named.
+fn wish() -> anyhow::Result<(u64, u64)> {
+    let mut words = std::env::args().skip(1);
+    let (mut runs, mut seed) = (RUNS, None);
+    while let Some(word) = words.next() {
+        if word == "--seed" {
+            seed = Some(words.next().context("--seed needs a number")?.parse()?);
+        } else {
+            runs = word.parse().with_context(|| format!("{word} is no number of runs"))?;
+        }
+    }
+    let by_time = u64::try_from(SystemClock.now().as_second())?;
+    Ok((runs, seed.unwrap_or(by_time)))
+}
