@@ -14,6 +14,7 @@ use crate::acme::http::Transport;
 use crate::ca::{CaError, IdentityCa};
 use crate::config::Mail;
 use crate::dns::lookup::Lookup;
+use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 use crate::preflight::probe::Probe;
 use crate::rpc::{self, Installation, PeerUid, ServeError, Server};
@@ -40,6 +41,8 @@ pub struct Parts {
     pub advertise: Option<String>,
     /// The local mailer.
     pub mail: Mail,
+    /// When an operator's new order is locked.
+    pub lock_share: LockShare,
 }
 
 /// Why a controller ended.
@@ -101,7 +104,8 @@ where
     SI: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let ca = Arc::new(IdentityCa::open_or_create(&parts.store, parts.clock.clone()).await?);
-    let hub = Hub::open(parts.store, parts.clock.clone()).await?;
+    let mut hub = Hub::open(parts.store, parts.clock.clone()).await?;
+    hub.lock_share = parts.lock_share;
     let context = Context {
         hub: hub.clone(),
         acme: Arc::new(Acme::new(parts.transport, parts.clock)),

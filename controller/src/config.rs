@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 
 /// Larger configuration files are refused.
@@ -122,6 +123,18 @@ pub struct Config {
     /// Whom to tell how attempts ended.
     #[serde(default)]
     pub mail: Mail,
+    /// When certificates are renewed.
+    #[serde(default)]
+    pub renewal: Renewal,
+}
+
+/// `[renewal]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// An operator's new order needs a reason while more than this share of the lifetime is left: 0 to 1, 1 never locks.
+    #[serde(default)]
+    pub lock_share: LockShare,
 }
 
 /// `[dns]`
@@ -200,7 +213,7 @@ impl Config {
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
                 cause,
-                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], and [mail] to and sendmail",
+                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, and [renewal] lock_share = 0.33",
             )
         })
     }
@@ -258,5 +271,9 @@ mod tests {
         }
         std::fs::write(&path, "[dns]\nservers = [\"192.0.2.53:53\"]\n").unwrap();
         assert_eq!(Config::load(Some(&path)).unwrap().dns.servers.len(), 1);
+        std::fs::write(&path, "[renewal]\nlock_share = 0.5\n").unwrap();
+        assert_eq!(Config::load(Some(&path)).unwrap().renewal.lock_share, LockShare::try_from(0.5).unwrap());
+        std::fs::write(&path, "[renewal]\nlock_share = 30.0\n").unwrap();
+        assert!(Config::load(Some(&path)).unwrap_err().cause.contains("between 0 and 1"));
     }
 }

@@ -13,6 +13,7 @@ pub mod fallback;
 pub mod identifier;
 pub mod issuer;
 pub mod job;
+pub mod lock;
 pub mod order;
 pub mod outcome;
 pub mod pause;

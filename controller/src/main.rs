@@ -110,6 +110,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
         advertise: serve.advertised(),
         mail: config.mail,
+        lock_share: config.renewal.lock_share,
     };
     let agents = TcpListenerStream::new(agents)
         .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));

@@ -12,6 +12,7 @@ pub(crate) mod job;
 pub(crate) mod limit;
 pub(crate) mod overview;
 pub(crate) mod pause;
+mod renewal;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;

@@ -86,22 +86,44 @@ pub fn due(certificate: &Certificate, info: Option<&RenewalInfo>, now: Timestamp
     if certificate.purging {
         return Due::Never;
     }
-    let Some(current) = &certificate.current else { return Due::Now(Reason::NoVersion) };
-    let planned = planned(certificate, info);
-    let passed = |reason| planned.is_some_and(|planned| planned.reason == reason && planned.at <= now);
-    let reasons = [
-        (differs(certificate, current), Reason::SpecificationChanged),
-        (current.revoked_at.is_some(), Reason::Revoked),
-        (current.key_lost, Reason::KeyLost),
-        (passed(Reason::RenewalInfo), Reason::RenewalInfo),
-        (passed(Reason::LifetimeFraction), Reason::LifetimeFraction),
-        (certificate.renew_asked_at.is_some(), Reason::OperatorAsked),
-    ];
-    match (reasons.into_iter().find(|(holds, _)| *holds), planned) {
-        (Some((_, reason)), _) => Due::Now(reason),
+    let first = reasons(certificate, info, now).into_iter().find(|line| line.holds);
+    match (first, planned(certificate, info)) {
+        (Some(line), _) => Due::Now(line.reason),
         (None, Some(planned)) => Due::At(planned.at),
         (None, None) => Due::Never,
     }
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonLine {
+    /// Which reason.
+    pub reason: Reason,
+    /// Whether it holds now.
+    pub holds: bool,
+    /// When it will, if time alone brings it.
+    pub at: Option<Timestamp>,
+}
+
+/// The table: the first reason that holds is the reason.
+#[must_use]
+pub fn reasons(certificate: &Certificate, info: Option<&RenewalInfo>, now: Timestamp) -> [ReasonLine; 7] {
+    let current = certificate.current.as_ref();
+    let planned = planned(certificate, info);
+    let is = |reason, holds| ReasonLine { reason, holds, at: None };
+    let passed = |reason| {
+        let at = planned.filter(|planned| planned.reason == reason).map(|planned| planned.at);
+        ReasonLine { reason, holds: at.is_some_and(|at| at <= now), at }
+    };
+    [
+        is(Reason::NoVersion, current.is_none()),
+        is(Reason::SpecificationChanged, current.is_some_and(|current| differs(certificate, current))),
+        is(Reason::Revoked, current.is_some_and(|current| current.revoked_at.is_some())),
+        is(Reason::KeyLost, current.is_some_and(|current| current.key_lost)),
+        passed(Reason::RenewalInfo),
+        passed(Reason::LifetimeFraction),
+        is(Reason::OperatorAsked, certificate.renew_asked_at.is_some()),
+    ]
 }
 
 /// Returns when the current version renews by itself, and what decides that; `None` when it never does.

@@ -13,6 +13,8 @@ use crate::lifecycle::event::Event;
 use crate::lifecycle::outcome::{AttemptOutcome, CommandOutcome, TargetOutcome};
 use crate::lifecycle::pause::Pause;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::renewal::ReasonLine;
+use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::lifecycle::target::{Content, Endpoint, File, Status, Step, Target};
 
 /// Longest short text of an agent: versions, host names, features.
@@ -351,4 +353,21 @@ fn outcome(outcome: &AttemptOutcome) -> operator_wire::AttemptOutcome {
 
 fn command_outcome(command: &CommandOutcome) -> operator_wire::CommandOutcome {
     operator_wire::CommandOutcome { argv: command.argv.clone(), exit_status: command.exit_status }
+}
+
+/// What a CA says about a renewal.
+pub(super) fn renewal_info(info: &RenewalInfo) -> operator_wire::RenewalInfo {
+    operator_wire::RenewalInfo {
+        window_start: to_wire(info.window.map(|window| window.start)),
+        window_end: to_wire(info.window.map(|window| window.end)),
+        instant: to_wire(info.window.map(|window| window.instant)),
+        explanation_url: info.explanation_url.clone().unwrap_or_default(),
+        ask_at: to_wire(Some(info.ask_at)),
+        problem: info.problem.as_ref().map(problem),
+    }
+}
+
+/// One line of the table of reasons.
+pub(super) fn renewal_reason(line: ReasonLine) -> operator_wire::RenewalReason {
+    operator_wire::RenewalReason { reason: line.reason.word().to_owned(), holds: line.holds, at: to_wire(line.at) }
 }

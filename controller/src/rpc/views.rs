@@ -13,6 +13,7 @@ use crate::lifecycle::certificate::{CurrentVersion, Status, Version};
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::{Job, Progress};
+use crate::lifecycle::lock;
 use crate::lifecycle::order::{AuthorizationState, Order, Phase};
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
@@ -86,6 +87,9 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         created_at: to_wire(Some(record.created_at)),
         auto_renew: record.auto_renew,
         deleting: record.purging,
+        lock_opens_at: to_wire(lock::opens_at(record, bundle.renewal_info(), order, hub.lock_share, now)),
+        renewal_info: bundle.renewal_info().map(convert::renewal_info),
+        reasons: renewal::reasons(record, bundle.renewal_info(), now).map(convert::renewal_reason).to_vec(),
         pause: pause::held(record, names.pause.as_ref()).map(pause_view),
         fallbacks: wanted.fallback_ids.iter().map(|id| names.issuer(id)).collect(),
         profile: wanted.profile.clone().unwrap_or_default(),

@@ -12,6 +12,7 @@ use super::limits::Limits;
 use super::presence::Presence;
 use super::wake::Wake;
 use crate::lifecycle::event::{Event, Severity};
+use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 use crate::store::{Store, StoreError};
 
@@ -35,6 +36,8 @@ pub struct Hub {
     pub clock_watch: Arc<ClockWatch>,
     /// What is used of the CAs' limits.
     pub limits: Arc<Limits>,
+    /// When an operator's new order is locked.
+    pub lock_share: LockShare,
     event_seq: Arc<AtomicU64>,
 }
 
@@ -52,6 +55,7 @@ impl Hub {
             wake: Arc::default(),
             clock_watch: Arc::default(),
             limits: Arc::default(),
+            lock_share: LockShare::default(),
             event_seq,
         })
     }

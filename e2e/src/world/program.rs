@@ -202,6 +202,7 @@ async fn serve(
         advertise: Some(CONTROLLER.to_owned()),
         // Processes are of the real world.
         mail: controller::config::Mail { to: String::new(), ..controller::config::Mail::default() },
+        lock_share: controller::lifecycle::lock::LockShare::default(),
     };
     let agents = stream::unfold(agents, |mut listener| async move {
         listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), listener))

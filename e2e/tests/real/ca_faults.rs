@@ -23,7 +23,7 @@ async fn an_unreachable_ca_is_waited_for_with_a_stated_time() -> anyhow::Result<
     explains(&record["order"]["error"], &["14000", "CA_UNREACHABLE"]);
     assert!(!record["order"]["retry_at"].is_null(), "the next try has a time: {record:#}");
     site.ca.host.ok(&["nft", "delete", "table", "inet", "wall"]).await?;
-    site.control.ok(&["certs", "renew", "web"], &[]).await?;
+    site.control.ok(&["certs", "renew", "web", "--override-lock", "drill"], &[]).await?;
     site.control.until("web", "the certificate", SOON, is_done).await?;
     site.proven(&server, "web", &name).await
 }
@@ -37,7 +37,7 @@ async fn a_ca_that_forgot_our_account_gets_a_new_one() -> anyhow::Result<()> {
     site.ca.stop_server().await?;
     site.ca.start_server().await?;
     let first = site.control.certificate("web").await?["current"]["fingerprint_sha256"].clone();
-    site.control.ok(&["certs", "renew", "web"], &[]).await?;
+    site.control.ok(&["certs", "renew", "web", "--override-lock", "drill"], &[]).await?;
     let renewed = |record: &Value| is_done(record) && record["current"]["fingerprint_sha256"] != first;
     site.control.until("web", "a version from the CA that forgot us", SOON, renewed).await?;
     site.proven(&server, "web", &name).await

@@ -8,6 +8,7 @@ use e2e::fake_ca::fault::{Fault, RequestKind, When};
 use e2e::fake_host::Script;
 use e2e::world::operator::RELOAD;
 use e2e::world::{Plan, World};
+use proto::operator::v1::RenewCertificateRequest;
 use proto::types::v1::{Custody, TargetStatus};
 
 use crate::{SOON, served, wish};
@@ -207,5 +208,40 @@ async fn a_name_can_be_used_again_after_delete() {
     request.request_id = "create-web-2".to_owned();
     world.operator.client().create_certificate(request).await.unwrap();
     world.settle_live("web", SOON).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_gains_nothing_is_locked_and_an_override_says_why() {
+    let (mut world, first) = live_world(Custody::Agent).await;
+    let ask = async |world: &World, reason: &str| {
+        let request =
+            RenewCertificateRequest { name: "web".into(), override_lock: reason.into(), ..Default::default() };
+        world.operator.client().renew_certificate(request).await
+    };
+    let refused = ask(&world, "").await.unwrap_err();
+    assert!(refused.message().contains("locked until"), "{refused:?}");
+    let seen = world.operator.certificate("web").await.unwrap();
+    assert!(seen.lock_opens_at > world.now_ms() && seen.lock_opens_at <= seen.renew_at, "{seen:?}");
+    assert!(ask(&world, "  ").await.is_err(), "no reason");
+    ask(&world, "the proxy\u{1b}[31m lost its key").await.unwrap();
+    settle_new_version(&mut world, &first, SOON).await;
+    let told = world.operator.events().await;
+    let told = told.iter().find(|event| event.kind == "certificate.lock_overridden").unwrap();
+    assert!(told.message.contains("the proxy<U+001B>[31m lost its key"), "{}", told.message);
+
+    // A failed order may be tried again at once, and a changed wish is no second order.
+    world.ca.fail(RequestKind::NewOrder, When::Always, Fault::Refused);
+    ask(&world, "again").await.unwrap();
+    let failing = async |world: &World| {
+        let order = world.operator.certificate("web").await.and_then(|certificate| certificate.order);
+        order.is_some_and(|order| order.phase == "waiting")
+    };
+    world.settle("it fails", SOON, failing).await;
+    world.ca.heal();
+    let second = version(&world).await;
+    ask(&world, "").await.unwrap();
+    settle_new_version(&mut world, &second, SOON).await;
+    assert_eq!(world.ca.orders().len(), 3);
     world.check().await;
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use proto::clock::from_wire;
 use proto::operator::v1::{
     DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, SetPauseRequest,
 };
@@ -15,6 +16,7 @@ use crate::app::{Cmd, Model, Prefix, Timer, refuse};
 use crate::keys::{self, Action, Context, GO, Key};
 use crate::screens::{self, Place};
 use crate::theme::State;
+use crate::widgets::text::instant;
 
 /// Two `Ctrl-c` within this time quit.
 const INTERRUPT_WINDOW: Duration = Duration::from_secs(1);
@@ -275,13 +277,21 @@ fn targets_words(count: usize) -> String {
 fn renew(model: &mut Model) -> Option<Confirm> {
     let record = screens::certificate_here(model)?;
     let name = record.name.clone();
-    let lines = vec![
+    let mut lines = vec![
         format!("One new order for {} name(s) at {}.", record.identifiers.len(), record.issuer),
         format!("The new version then goes to {}.", targets_words(record.targets.len())),
         "The current version keeps serving until then.".to_owned(),
     ];
-    let request = RenewCertificateRequest { name: name.clone(), request_id: model.wish_id() };
-    Some(question(format!("renew {name}"), lines, "renew", Call::Renew(request)))
+    let locked = from_wire(record.lock_opens_at).filter(|opens| *opens > model.now);
+    if locked.is_some() {
+        lines.push(format!("Locked until {}: nothing changed since the", instant(record.lock_opens_at)));
+        lines.push("last order. Say why it is needed now.".to_owned());
+    }
+    let request =
+        RenewCertificateRequest { name: name.clone(), request_id: model.wish_id(), override_lock: String::new() };
+    let mut confirm = question(format!("renew {name}"), lines, "renew", Call::Renew(request));
+    confirm.note = locked.map(|_| Note { needed: true });
+    Some(confirm)
 }
 
 fn deploy(model: &mut Model) -> Option<Confirm> {

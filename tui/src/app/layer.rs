@@ -100,6 +100,10 @@ impl Confirm {
                 self.input.value().trim().clone_into(&mut request.reason);
                 Call::Pause(request)
             }
+            (Call::Renew(mut request), _) if self.note.is_some() => {
+                self.input.value().trim().clone_into(&mut request.override_lock);
+                Call::Renew(request)
+            }
             (Call::Delete(mut request), Some(purge)) => {
                 request.purge = purge;
                 Call::Delete(request)

@@ -32,6 +32,9 @@ pub(crate) enum Verb {
     /// Orders a new version now
     Renew {
         name: String,
+        /// Order although the issuance lock holds; says why, for the events
+        #[arg(long, value_name = "REASON", default_value = "", hide_default_value = true)]
+        override_lock: String,
         #[command(flatten)]
         wait: WaitOptions,
     },
@@ -86,8 +89,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         }
         Verb::Create(create) => create::run(*create, session).await,
         Verb::Set(set) => set::run(*set, session).await,
-        Verb::Renew { name, wait } => {
-            let request = RenewCertificateRequest { name, request_id: proto::id::random_id() };
+        Verb::Renew { name, override_lock, wait } => {
+            let request = RenewCertificateRequest { name, request_id: proto::id::random_id(), override_lock };
             let accepted = session.client.renew_certificate(request).await?;
             wait::finish(session, accepted, &wait).await
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::block::Block;
 use super::failure::ProblemView;
 use super::pause::{self, PauseView};
+use super::renewal::{ReasonView, RenewalInfoView, explain as explain_renewal, explain_wait};
 use super::table::Table;
 use super::target::{self, TargetView};
 use super::version::VersionView;
@@ -37,6 +38,9 @@ pub(crate) struct CertificateView {
     auto_renew: bool,
     renew_at: Option<Timestamp>,
     renew_reason: Option<String>,
+    renewal_info: Option<RenewalInfoView>,
+    reasons: Vec<ReasonView>,
+    lock_opens_at: Option<Timestamp>,
     current: Option<VersionView>,
     targets: Vec<TargetView>,
     order: Option<OrderView>,
@@ -108,6 +112,9 @@ impl From<&Certificate> for CertificateView {
             auto_renew: certificate.auto_renew,
             renew_at: from_wire(certificate.renew_at),
             renew_reason: some(&certificate.renew_reason),
+            renewal_info: certificate.renewal_info.as_ref().map(RenewalInfoView::from),
+            reasons: certificate.reasons.iter().map(ReasonView::from).collect(),
+            lock_opens_at: from_wire(certificate.lock_opens_at),
             current: certificate.current.as_ref().map(VersionView::from),
             targets: certificate.targets.iter().map(TargetView::from).collect(),
             order: certificate.order.as_ref().map(OrderView::from),
@@ -354,6 +361,7 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
     if !renewal.is_empty() {
         block.line(&format!("it renews {renewal}"));
     }
+    explain_renewal(&mut block, certificate, now);
     if let Some(order) = certificate.order.as_ref().filter(|order| order.phase != "completed") {
         let why = if order.reason.is_empty() { String::new() } else { format!(": {}", reason(&order.reason)) };
         block.line(&format!("an order is in phase {}{why}", order.phase));
@@ -362,9 +370,7 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
             block.below(&format!("{} is {}: {}", step.name, step.state, step.detail));
         }
         block.problem(order.error.as_ref());
-        if from_wire(order.retry_at).is_some() {
-            block.below(&format!("next try {}", time::both(now, order.retry_at)));
-        }
+        explain_wait(&mut block, order, now);
     }
     for target in &certificate.targets {
         let (agent, dir) = target::place(target);

@@ -532,9 +532,26 @@ fn settings_lines(record: &Certificate, theme: Theme, width: usize) -> Vec<Line<
         pair("Key", key_type(record.key_type), theme),
         pair("Custody", custody(record.custody), theme),
         pair("Renewal", &format!("{renewal} {}", safe(&record.renew_reason).replace('_', " ")), theme),
-        pair("Created", &instant(record.created_at), theme),
-        Line::default(),
     ];
+    if let Some(info) = record.renewal_info.as_ref().filter(|info| info.window_end > 0) {
+        lines.push(pair(
+            "CA window",
+            &format!("{} to {}", instant(info.window_start), instant(info.window_end)),
+            theme,
+        ));
+        if !info.explanation_url.is_empty() {
+            lines.push(pair("CA why", &safe(&info.explanation_url), theme));
+        }
+    }
+    if record.lock_opens_at > 0 {
+        lines.push(pair(
+            "New order",
+            &format!("locked until {}; r asks for a reason", instant(record.lock_opens_at)),
+            theme,
+        ));
+    }
+    lines.push(pair("Created", &instant(record.created_at), theme));
+    lines.push(Line::default());
     let twin = format!("change them with: certwright certs set {} …", safe(&record.name));
     lines.extend(wrap(&twin, width).into_iter().map(|part| Line::styled(part, theme.dim())));
     lines

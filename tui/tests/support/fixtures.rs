@@ -190,6 +190,19 @@ pub(crate) fn troubled_certificate(name: &str) -> Certificate {
             reason: "expiring".into(),
             ..completed_order()
         }),
+        renewal_info: Some(RenewalInfo {
+            window_start: at(58 * DAY),
+            window_end: at(60 * DAY),
+            instant: at(59 * DAY),
+            explanation_url: "https://ca.test/why".into(),
+            ask_at: at(6 * 60 * MINUTE),
+            problem: None,
+        }),
+        reasons: vec![
+            RenewalReason { reason: "key_lost".into(), holds: true, at: 0 },
+            RenewalReason { reason: "renewal_info".into(), holds: false, at: at(59 * DAY) },
+            RenewalReason { reason: "operator_asked".into(), holds: false, at: 0 },
+        ],
         ..certificate(name)
     }
 }

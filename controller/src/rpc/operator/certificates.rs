@@ -1,16 +1,22 @@
 //! Certificates: changed, renewed, deleted.
 
+use jiff::{Timestamp, Unit};
 use proto::operator::v1 as wire;
+use proto::text::one_line;
 use proto::types::v1::FieldError;
+use tonic::Code;
 
 use super::targets::concerned;
 use super::wishes::{self, Wish};
 use super::{create, targets};
 use crate::lifecycle::agent::Agent;
 use crate::lifecycle::certificate::{Certificate, Custody, Specification};
+use crate::lifecycle::event::Severity;
 use crate::lifecycle::job::Kind;
+use crate::lifecycle::lock;
 use crate::lifecycle::order::Phase;
 use crate::lifecycle::policy::refuse_target;
+use crate::lifecycle::problem::Problem;
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -22,6 +28,9 @@ use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::deletion;
 use crate::tasks::hub::Hub;
+
+/// Longest reason for an override that is kept, characters.
+const REASON_CHARS_MAX: usize = 200;
 
 /// Changes what is wanted; a changed specification is a new version.
 pub(crate) async fn update(
@@ -180,15 +189,49 @@ pub(crate) async fn renew(
         .order
         .as_ref()
         .is_some_and(|order| !matches!(order.value.phase, Phase::Completed | Phase::Waiting | Phase::Failed));
+    let reason = one_line(request.override_lock.trim(), REASON_CHARS_MAX);
+    let locked = locked_until(hub, &bundle);
+    if let Some(opens_at) = locked.filter(|_| reason.is_empty()) {
+        return Err(locked_refusal(&bundle, opens_at));
+    }
     let mut changes = Changes::new();
     if !runs {
         bundle.certificate.value.renew_asked_at = Some(hub.now());
         changes = changes.update(&bundle.certificate);
     }
-    let event = hub.event("certificate.renew_asked", "renew now").of_certificate(&request.name).by(&caller.name);
+    let mut event = hub.event("certificate.renew_asked", "renew now");
+    if let Some(opens_at) = locked {
+        event =
+            hub.event("certificate.lock_overridden", format!("renew now, although locked until {opens_at}: {reason}"));
+        event.severity = Severity::Warn;
+    }
+    let event = event.of_certificate(&request.name).by(&caller.name);
     let kind = if bundle.certificate.value.current.is_some() { Kind::Renew } else { Kind::Issue };
     let wish = Wish { kind, agent_id: None, request_id: &request.request_id };
     wishes::commit(hub, caller, &bundle, wish, changes.event(&event), Vec::new()).await
+}
+
+fn locked_until(hub: &Hub, bundle: &Bundle) -> Option<Timestamp> {
+    let order = bundle.order.as_ref().map(|order| &order.value);
+    lock::opens_at(&bundle.certificate.value, bundle.renewal_info(), order, hub.lock_share, hub.now())
+}
+
+/// C11: says when it opens, and how to order all the same.
+fn locked_refusal(bundle: &Bundle, opens_at: Timestamp) -> Refusal {
+    let name = &bundle.certificate.value.name;
+    let expires = bundle.certificate.value.current.as_ref().map(|current| current.not_after).unwrap_or_default();
+    let opens_at = opens_at.round(Unit::Second).unwrap_or(opens_at);
+    let problem = Problem::new(
+        "ISSUANCE_LOCKED",
+        format!("{name} has a healthy version; a new order is locked until {opens_at}"),
+        format!(
+            "nothing changed since that version was ordered, and it is valid until {expires}; orders count against the CA's limits"
+        ),
+        format!(
+            "it renews by itself; or say why it is needed now: certwright certs renew {name} --override-lock REASON"
+        ),
+    );
+    Refusal::new(Code::FailedPrecondition, problem)
 }
 
 /// Stops managing; with purge the agents first remove what is no longer served. A second delete without purge ends the wait.

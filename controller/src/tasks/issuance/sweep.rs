@@ -7,9 +7,11 @@ use jiff::Timestamp;
 
 use crate::lifecycle::certificate::Certificate;
 use crate::lifecycle::order::{Order, Phase};
+use crate::lifecycle::pause::{Pause, held};
 use crate::lifecycle::renewal::{Due, due, urgency};
 use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::store::engine::{EngineError, Order as ScanOrder, Snapshot, Stored};
+use crate::store::pause::pause_all;
 use crate::store::records::Versioned;
 use crate::store::tables::Table;
 use crate::store::{Store, StoreError};
@@ -35,6 +37,8 @@ pub(super) enum When {
     Now,
     /// Then; nothing else rings for it.
     At(Timestamp),
+    /// An unfinished order: what it waits for is not in these records.
+    Order,
     /// At rest on purpose: without renewal, or until someone acts.
     Rest,
 }
@@ -65,7 +69,7 @@ pub(super) enum Place {
 pub(super) fn fate(when: When, place: Place) -> Fate {
     match (when, place) {
         (_, Place::InHand) | (When::Rest, _) => Fate::Leave,
-        (When::Now, _) => Fate::Look,
+        (When::Now | When::Order, _) => Fate::Look,
         (When::At(at), Place::Scheduled(known)) if known <= at => Fate::Leave,
         (When::At(at), Place::Scheduled(_) | Place::Nowhere) => Fate::Schedule(at),
     }
@@ -73,7 +77,8 @@ pub(super) fn fate(when: When, place: Place) -> Fate {
 
 /// Whether a certificate was forgotten: it must be looked at by itself, did not change since `swept`, and is nowhere.
 pub(super) fn forgotten(glance: &Glance, place: Place, swept: u64) -> bool {
-    place == Place::Nowhere && glance.when != When::Rest && glance.revision <= swept
+    let by_itself = matches!(glance.when, When::Now | When::At(_));
+    place == Place::Nowhere && by_itself && glance.revision <= swept
 }
 
 /// Reads the next part behind `after`; an empty one is the end.
@@ -82,17 +87,23 @@ pub(super) async fn part(store: &Store, after: Option<String>, now: Timestamp) -
         .read(move |snapshot| {
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let rows = snapshot.scan(Table::Certificate, "", from, ScanOrder::Ascending, PART)?;
-            Ok(rows.into_iter().map(|(id, row)| glance(snapshot, id, &row, now)).collect())
+            let paused = pause_all(snapshot)?;
+            Ok(rows.into_iter().map(|(id, row)| glance(snapshot, id, &row, (paused.as_ref(), now))).collect())
         })
         .await
 }
 
 /// A record that cannot be read is looked at: the look says so, and the others are not held up by it.
-fn glance(snapshot: &Snapshot<'_>, id: String, row: &Stored, now: Timestamp) -> Glance {
-    read(snapshot, &id, row, now).unwrap_or(Glance { id, when: When::Now, urgency: 0, revision: u64::MAX })
+fn glance(snapshot: &Snapshot<'_>, id: String, row: &Stored, at: (Option<&Pause>, Timestamp)) -> Glance {
+    read(snapshot, &id, row, at).unwrap_or(Glance { id, when: When::Now, urgency: 0, revision: u64::MAX })
 }
 
-fn read(snapshot: &Snapshot<'_>, id: &str, row: &Stored, now: Timestamp) -> Result<Glance, EngineError> {
+fn read(
+    snapshot: &Snapshot<'_>,
+    id: &str,
+    row: &Stored,
+    (all, now): (Option<&Pause>, Timestamp),
+) -> Result<Glance, EngineError> {
     let certificate = Versioned::<Certificate>::decode(id, row)?;
     let order = snapshot.load::<Order>(id)?;
     let info = match &certificate.value.current {
@@ -101,7 +112,11 @@ fn read(snapshot: &Snapshot<'_>, id: &str, row: &Stored, now: Timestamp) -> Resu
     };
     let revisions = [Some(certificate.revision), revision(&order), revision(&info)];
     Ok(Glance {
-        when: when(&certificate.value, info.as_ref(), order.as_ref(), now),
+        when: if held(&certificate.value, all).is_some() {
+            paused(order.as_ref())
+        } else {
+            when(&certificate.value, info.as_ref(), order.as_ref(), now)
+        },
         urgency: urgency(&certificate.value, now),
         revision: revisions.into_iter().flatten().max().unwrap_or_default(),
         id: certificate.value.id,
@@ -131,6 +146,11 @@ fn revision<T>(record: &Option<Versioned<T>>) -> Option<u64> {
     record.as_ref().map(|record| record.revision)
 }
 
+/// Nothing begins while it is paused.
+fn paused(order: Option<&Versioned<Order>>) -> When {
+    if order.is_some_and(|order| order.value.phase != Phase::Completed) { When::Order } else { When::Rest }
+}
+
 fn when(
     certificate: &Certificate,
     info: Option<&Versioned<RenewalInfo>>,
@@ -142,11 +162,7 @@ fn when(
     }
     match order.map(|order| &order.value).filter(|order| order.phase != Phase::Completed) {
         _ if certificate.purging => When::Rest,
-        // What an unfinished order waits for is not in these records: it is looked at.
-        Some(order) => match (order.phase, order.retry_at) {
-            (Phase::Failed, _) | (Phase::Waiting, None) if certificate.renew_asked_at.is_none() => When::Rest,
-            _ => When::Now,
-        },
+        Some(_) => When::Order,
         None => match due(certificate, info.map(|info| &info.value), now) {
             Due::Now(_) => When::Now,
             Due::At(at) => When::At(at),
@@ -195,6 +211,7 @@ mod tests {
             "changed a moment ago: its signal is on the way"
         );
         assert!(!forgotten(&glance(When::Rest, 1), Place::Nowhere, 7));
+        assert!(!forgotten(&glance(When::Order, 1), Place::Nowhere, 7), "it may wait for an agent");
         assert!(!forgotten(&glance(When::At(at(9)), 1), Place::Scheduled(at(9)), 7));
     }
 }
