@@ -1,5 +1,6 @@
 //! Random crash runs by seed, as many as asked for, on all cores: `soak [N] [--seed S]`. It names the seed of every run
-//! that failed; with it the run can be repeated. Started by `scripts/soak`.
+//! that failed; with it the run can be repeated. `soak --months [--seed S]` is the time machine with a thousand certificates
+//! instead. Started by `scripts/soak`.
 #![allow(clippy::print_stdout, reason = "its output is for people")]
 
 use std::time::Duration;
@@ -15,6 +16,9 @@ const TOLD_EVERY: u64 = 500;
 
 fn main() -> anyhow::Result<()> {
     let (runs, first) = wish()?;
+    if std::env::args().any(|word| word == "--months") {
+        return through_the_months(first);
+    }
     println!("{runs} runs, seeds from {first}");
     let began = SystemClock.now();
     let mut total = Total::default();
@@ -32,11 +36,24 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn through_the_months(seed: u64) -> anyhow::Result<()> {
+    println!("a thousand certificates through ninety days, seed {seed}");
+    let began = SystemClock.now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let report = runtime.block_on(Box::pin(e2e::months::run(10, seed)));
+    let took = Duration::try_from(SystemClock.now().duration_since(began))?;
+    println!("{report:?}\nnone expired, in {} s", took.as_secs());
+    Ok(())
+}
+
 /// Returns how many runs are asked for, and the first seed: by the time when none is named.
 fn wish() -> anyhow::Result<(u64, u64)> {
     let mut words = std::env::args().skip(1);
     let (mut runs, mut seed) = (RUNS, None);
     while let Some(word) = words.next() {
+        if word == "--months" {
+            continue;
+        }
         if word == "--seed" {
             seed = Some(words.next().context("--seed needs a number")?.parse()?);
         } else {

@@ -24,6 +24,8 @@ mod issuers;
 mod lifetime;
 #[path = "sim/limits.rs"]
 mod limits;
+#[path = "sim/months.rs"]
+mod months;
 #[path = "sim/outcome.rs"]
 mod outcome;
 #[path = "sim/partition.rs"]
