@@ -172,6 +172,12 @@ fn document(figures: &[Figure], agent: &str, controller: &str) -> anyhow::Result
          files, `nginx -s reload`, and a TLS handshake that shows the new leaf. lego and uacme stop at the file, with a \
          web root that nginx serves; they deploy nothing.\n"
     );
+    println!(
+        "nginx sets two floors: its master lets old and new workers accept side by side for 100 ms after every reload and \
+         reads the next signal only then, so {CERTIFICATES} reloads one after the other take it more than 5 s; what comes \
+         while one is read shares the next. And certwright never asks one CA for more than 100 things at once and 100 a \
+         second after that.\n"
+    );
     println!("| client | one by one | {AT_ONCE} at once | ACME requests per certificate |\n|---|---|---|---|");
     for first in figures.iter().filter(|figure| figure.at_once == 1) {
         let second = figures.iter().find(|other| other.client == first.client && other.at_once == AT_ONCE);
