@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Waits until a certificate is active, deployed and proven everywhere, with no order under way.
+    /// Waits until a certificate is active, deployed and proven everywhere, with no order wanted or under way.
     pub async fn settle_live(&mut self, name: &str, limit: Duration) -> api::Certificate {
         self.settle(&format!("{name} is live"), limit, async |world| world.is_live(name).await).await;
         let seen = std::cell::RefCell::new(None);
@@ -187,10 +187,12 @@ impl World {
         seen.into_inner().expect("settled on it")
     }
 
-    /// Whether a certificate is active, deployed and proven everywhere, with no order under way.
+    /// Whether a certificate is active, deployed and proven everywhere, with no order wanted or under way.
     pub async fn is_live(&self, name: &str) -> bool {
         let Some(certificate) = self.operator.certificate(name).await else { return false };
-        let idle = certificate.order.as_ref().is_none_or(|order| order.phase == "completed");
+        // A wish that no order has taken up yet is not idle either.
+        let is_wanted = certificate.reasons.iter().any(|reason| reason.holds);
+        let idle = !is_wanted && certificate.order.as_ref().is_none_or(|order| order.phase == "completed");
         certificate.status == "active" && certificate.deployment == "ok" && idle
     }
 
