@@ -411,14 +411,20 @@ fn staging(name: &str) -> api::SetIssuerRequest {
     api::SetIssuerRequest { name: name.to_owned(), staging_directory, ..Default::default() }
 }
 
-#[tokio::test(start_paused = true)]
-async fn after_a_failed_validation_the_next_tries_cost_the_issuer_nothing() {
+/// A certificate whose validation the CA refuses, at an issuer with a staging directory.
+async fn refused_with_staging() -> World {
     let mut world = World::new(1).await;
     tried(&mut world, ISSUER).await;
     set(&mut world, staging(ISSUER)).await;
     let refuse_validation = Some(("connection", "Timeout during connect"));
     world.ca.misbehave(Mischief { refuse_validation, ..Mischief::default() });
     create(&world, |_| {}).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failed_validation_the_next_tries_cost_the_issuer_nothing() {
+    let mut world = refused_with_staging().await;
     let failures = async |world: &World, count: usize| {
         world.operator.events().await.iter().filter(|event| event.kind == "order.failed").count() >= count
     };
@@ -434,12 +440,7 @@ async fn after_a_failed_validation_the_next_tries_cost_the_issuer_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_staging_server_that_is_down_is_passed_over() {
-    let mut world = World::new(1).await;
-    tried(&mut world, ISSUER).await;
-    set(&mut world, staging(ISSUER)).await;
-    let refuse_validation = Some(("connection", "Timeout during connect"));
-    world.ca.misbehave(Mischief { refuse_validation, ..Mischief::default() });
-    create(&world, |_| {}).await;
+    let mut world = refused_with_staging().await;
     let failed = async |world: &World| world.operator.events().await.iter().any(|event| event.kind == "order.failed");
     world.settle("the first try failed", SOON, failed).await;
     world.ca.heal();
