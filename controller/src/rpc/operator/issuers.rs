@@ -258,10 +258,13 @@ pub(crate) async fn test(hub: &Hub, caller: &OperatorCaller, name: &str) -> Resu
 pub(crate) async fn roll_over(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
     let mut issuer = named(hub, name).await?;
     if issuer.value.account_url.is_none() || issuer.value.halt.is_some() {
-        let status = issuer.value.account_status();
+        let cause = match issuer.value.account_url {
+            Some(_) => format!("the account is {}", issuer.value.account_status()),
+            None => "it has no account yet".to_owned(),
+        };
         let hint = format!("certwright issuers get {name} says what is missing");
-        let message = format!("the account of issuer {name} cannot get another key now: it is {status}");
-        return Err(Refusal::new(Code::FailedPrecondition, Problem::new("ISSUER_HALTED", message, "", hint)));
+        let message = format!("the account of issuer {name} cannot get another key now");
+        return Err(Refusal::new(Code::FailedPrecondition, Problem::new("ISSUER_HALTED", message, cause, hint)));
     }
     issuer.value.rolling = true;
     let event = hub.event("issuer.rollover_asked", name).by(&caller.name);
