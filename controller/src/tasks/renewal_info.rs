@@ -25,10 +25,8 @@ use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 
-/// Most questions under way at once…
+/// Most questions under way at once; how fast one CA is asked is `acme/pace`'s.
 const PARALLEL_MAX: usize = 16;
-/// …and their distance: 100 a second, a tenth of what Let's Encrypt allows one address.
-const APART: Duration = Duration::from_millis(10);
 /// All certificates are counted this often, whatever rings.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// After a conflict, a failure of our own store, or a bug.
@@ -44,10 +42,8 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         looks: JoinSet::new(),
     };
     let mut sweeps = tokio::time::interval(SWEEP_EVERY);
-    let mut pace = tokio::time::interval(APART);
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let startable = desk.startable();
+        desk.start_looks();
         let pause = desk.schedule.pause(desk.context.hub.now());
         tokio::select! {
             biased;
@@ -56,7 +52,6 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
             _ = sweeps.tick() => desk.sweep().await,
             Some(looked) = desk.looks.join_next_with_id() => desk.looked(looked),
             ids = desk.context.hub.wake.renewals.wait() => desk.waiting.extend(ids),
-            _ = pace.tick(), if startable.is_some() => startable.into_iter().for_each(|id| desk.start(id)),
             () = tokio::time::sleep(pause) => desk.waiting.extend(desk.schedule.take_due(desk.context.hub.now())),
         }
     }
@@ -85,10 +80,11 @@ impl Desk {
         }
     }
 
-    fn startable(&self) -> Option<String> {
+    fn start_looks(&mut self) {
         let busy: HashSet<&String> = self.busy.values().collect();
-        let room = self.looks.len() < PARALLEL_MAX;
-        self.waiting.iter().find(|id| room && !busy.contains(id)).cloned()
+        let room = PARALLEL_MAX.saturating_sub(self.looks.len());
+        let startable: Vec<String> = self.waiting.iter().filter(|id| !busy.contains(id)).take(room).cloned().collect();
+        startable.into_iter().for_each(|id| self.start(id));
     }
 
     fn start(&mut self, id: String) {
