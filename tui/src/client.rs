@@ -28,7 +28,9 @@ use tonic::{Response, Status, Streaming};
 
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};
-pub use words::{custody, file_content, key_type, reason, target_status};
+pub use words::{
+    custody, file_content, key_type, limit_exemption, limit_subject, limit_used, period, reason, target_status,
+};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";

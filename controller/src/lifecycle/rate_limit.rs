@@ -155,6 +155,18 @@ pub enum Exemption {
     Replaces,
 }
 
+impl Exemption {
+    /// The word of the wire; empty when everything counts.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::SameSet => "same_set",
+            Self::Replaces => "replaces",
+        }
+    }
+}
+
 /// What the ledger says to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -350,6 +362,21 @@ impl Ledger {
         }
         let requests = Key { kind: Kind::Requests, owner: host, name: String::new() };
         lines.push(self.line(&requests, issuer, now));
+        lines
+    }
+
+    /// Returns the buckets that an order has to pass, for people: what it needs a place in, and what the CA closed. Of
+    /// names whose authorizations never failed there is nothing to say.
+    #[must_use]
+    pub fn lines_of(&self, ask: Ask<'_>, now: Timestamp) -> Vec<Line> {
+        let needs = ask.needs();
+        let is_needed = |key: &Key| needs.iter().any(|(needed, _)| needed == key);
+        let mut lines: Vec<Line> = ask.keys().iter().map(|key| self.line(key, ask.issuer, now)).collect();
+        lines.retain(|line| {
+            let tells = line.key.kind != Kind::FailedAuthorizations || line.used > 0;
+            line.closed.is_some() || (tells && is_needed(&line.key))
+        });
+        lines.truncate(SHOWN_MAX);
         lines
     }
 

@@ -94,6 +94,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         fallbacks: wanted.fallback_ids.iter().map(|id| names.issuer(id)).collect(),
         profile: wanted.profile.clone().unwrap_or_default(),
         reuse_key: wanted.reuse_key,
+        limits: None,
     }
 }
 

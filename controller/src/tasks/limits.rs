@@ -125,6 +125,15 @@ pub(crate) async fn lines(hub: &Hub, issuer: &Issuer) -> Result<Vec<Line>, Store
     with(hub, |ledger| ledger.lines(issuer, now)).await
 }
 
+/// Returns what of an issuer's limits an order has to pass.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn lines_of(hub: &Hub, ask: Ask<'_>) -> Result<Vec<Line>, StoreError> {
+    let now = hub.now();
+    with(hub, |ledger| ledger.lines_of(ask, now)).await
+}
+
 /// Lets the orders at an issuer that wait for a limit ask again: its limits were set. One that is changed at this moment is
 /// looked at anyway.
 ///

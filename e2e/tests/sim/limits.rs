@@ -88,6 +88,10 @@ async fn the_limit_of_one_set_is_predicted_and_lifted_by_an_owner() {
     world.settle("it is held", SOON, async |world| held(world, "web").await.is_some()).await;
     tokio::time::sleep(HOUR).await;
     assert_eq!(orders_sent(&world), 1, "nothing was sent");
+    let limits = world.operator.certificate("web").await.unwrap().limits.expect("it is told of one certificate");
+    let [only] = limits.items.as_slice() else { panic!("{limits:?}") };
+    let told = (limits.issuer.as_str(), only.kind.as_str(), only.used, only.count, only.waiting);
+    assert_eq!(told, (ISSUER, "exact-set", 1, 1, 1), "{limits:?}");
     let certificate = held(&world, "web").await.unwrap();
     assert_eq!(certificate.status, "active");
     assert!(certificate.issues.iter().any(|issue| issue.kind == "limit_holds"), "{:?}", certificate.issues);

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::block::Block;
 use super::failure::ProblemView;
+use super::limit::{OrderLimitsView, explain as explain_limits};
 use super::pause::{self, PauseView};
 use super::renewal::{ReasonView, RenewalInfoView, explain as explain_renewal, explain_wait};
 use super::table::Table;
@@ -47,6 +48,7 @@ pub(crate) struct CertificateView {
     created_at: Option<Timestamp>,
     deleting: bool,
     pause: Option<PauseView>,
+    limits: Option<OrderLimitsView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +123,7 @@ impl From<&Certificate> for CertificateView {
             created_at: from_wire(certificate.created_at),
             deleting: certificate.deleting,
             pause: certificate.pause.as_ref().map(PauseView::from),
+            limits: certificate.limits.as_ref().map(OrderLimitsView::from),
         }
     }
 }
@@ -362,6 +365,9 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
         block.line(&format!("it renews {renewal}"));
     }
     explain_renewal(&mut block, certificate, now);
+    if let Some(limits) = &certificate.limits {
+        explain_limits(&mut block, limits, now);
+    }
     if let Some(order) = certificate.order.as_ref().filter(|order| order.phase != "completed") {
         let why = if order.reason.is_empty() { String::new() } else { format!(": {}", reason(&order.reason)) };
         block.line(&format!("an order is in phase {}{why}", order.phase));

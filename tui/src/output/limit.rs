@@ -2,14 +2,34 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::{LimitLine, LimitSetting, ListLimitsResponse};
+use proto::operator::v1::{LimitLine, LimitSetting, ListLimitsResponse, OrderLimits};
 use serde::Serialize;
 
+use super::block::Block;
 use super::table::Table;
 use super::{safe, some, time};
+use crate::client::{limit_exemption, limit_subject, limit_used, period};
 
 /// Units of a period: how it is written, seconds.
 const UNITS: [(&str, u32); 5] = [("s", 1), ("m", 60), ("min", 60), ("h", 3_600), ("d", 86_400)];
+
+/// What limits the next order of a certificate, in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct OrderLimitsView {
+    issuer: String,
+    exemption: Option<String>,
+    items: Vec<LimitView>,
+}
+
+impl From<&OrderLimits> for OrderLimitsView {
+    fn from(limits: &OrderLimits) -> Self {
+        Self {
+            issuer: safe(&limits.issuer),
+            exemption: some(&limits.exemption),
+            items: limits.items.iter().map(LimitView::from).collect(),
+        }
+    }
+}
 
 /// A limit in JSON.
 #[derive(Debug, Serialize)]
@@ -100,6 +120,32 @@ pub(crate) fn notes(found: &ListLimitsResponse) -> Vec<String> {
     notes
 }
 
+/// Writes what limits the next order of a certificate.
+pub(super) fn explain(block: &mut Block, limits: &OrderLimits, now: Timestamp) {
+    let exemption = limit_exemption(&limits.exemption);
+    if limits.items.is_empty() && exemption.is_empty() {
+        block.line(&format!("no limit of {} is known that its next order could meet", limits.issuer));
+        return;
+    }
+    block.line(&format!("limits of {} for its next order:", limits.issuer));
+    if !exemption.is_empty() {
+        block.below(exemption);
+    }
+    for line in &limits.items {
+        let mut said = vec![limit_used(line)];
+        if line.closed_until != 0 {
+            said.push(format!("closed by the CA until {}: {}", time::both(now, line.closed_until), line.cause));
+        } else if line.refills_at != 0 {
+            said.push(format!("refills {}", time::both(now, line.refills_at)));
+        }
+        if line.waiting > 0 {
+            said.push(format!("{} waiting", line.waiting));
+        }
+        said.retain(|part| !part.is_empty());
+        block.below(&format!("{}: {}", limit_subject(line), said.join(", ")));
+    }
+}
+
 /// Reads `orders=300/3h` and `orders=none`.
 pub(crate) fn parse(text: &str) -> Result<LimitSetting, String> {
     let expected = || "expected KIND=N/PERIOD such as orders=300/3h, or KIND=none".to_owned();
@@ -116,15 +162,6 @@ pub(crate) fn parse(text: &str) -> Result<LimitSetting, String> {
     let unit = UNITS.iter().find(|(word, _)| *word == unit).map(|(_, seconds)| *seconds);
     let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(expected)?;
     Ok(LimitSetting { kind: kind.to_owned(), count, period_seconds: seconds })
-}
-
-fn period(seconds: u32) -> String {
-    let unit =
-        UNITS.iter().rev().find(|(word, size)| *word != "min" && seconds >= *size && seconds.is_multiple_of(*size));
-    unit.map_or_else(String::new, |(word, size)| match seconds / size {
-        1 => format!("1{word}"),
-        number => format!("{number}{word}"),
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::{Certificate, Order, RenewalInfo, RenewalReason};
+use proto::operator::v1::{Certificate, Order, Pause, RenewalInfo, RenewalReason};
 use serde::Serialize;
 
 use super::block::Block;
@@ -64,15 +64,21 @@ pub(super) fn explain(block: &mut Block, certificate: &Certificate, now: Timesta
     if certificate.reasons.is_empty() {
         return;
     }
+    let held = certificate.pause.as_ref();
     block.line("reasons for a new version; the first that holds counts:");
     for line in &certificate.reasons {
         let holds = match (line.holds, from_wire(line.at)) {
+            (true, _) if let Some(pause) = held => format!("no: paused by {}{}", safe(&pause.by), of_all(pause)),
             (true, _) => "yes, now".to_owned(),
             (false, Some(_)) => time::both(now, line.at),
             (false, None) => "no".to_owned(),
         };
         block.below(&format!("{:<26} {holds}", reason(&line.reason)));
     }
+}
+
+fn of_all(pause: &Pause) -> &'static str {
+    if pause.all { " (all)" } else { "" }
 }
 
 fn suggestion(block: &mut Block, info: &RenewalInfo, now: Timestamp) {

@@ -11,14 +11,14 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::{Certificate, Event, Order, Target, Version};
+use proto::operator::v1::{Certificate, Event, Order, OrderLimits, Target, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
 use crate::app::Model;
 use crate::app::call::Call;
-use crate::client::{custody, file_content, key_type, reason};
+use crate::client::{custody, file_content, key_type, limit_exemption, limit_subject, limit_used, reason};
 use crate::screens::words::{
     badge, certificate_state, certificate_word, event_lines, is_running, pair, phase_state, problem_lines, renews,
     target_state, target_word, title,
@@ -172,7 +172,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         }
         Tab::History => paint_history(model, middle, buf),
         Tab::Settings => {
-            put_all(buf, middle, settings_lines(record, model.theme, usize::from(middle.width)));
+            put_all(buf, middle, settings_lines(record, model.now, model.theme, usize::from(middle.width)));
             None
         }
     };
@@ -512,7 +512,7 @@ fn version_row(version: &Version) -> Row {
     Row::new(state, cells)
 }
 
-fn settings_lines(record: &Certificate, theme: Theme, width: usize) -> Vec<Line<'static>> {
+fn settings_lines(record: &Certificate, now: Timestamp, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let http01 = record.http01.as_ref().and_then(|http01| http01.mode.as_ref()).map_or_else(
         || "http-01".to_owned(),
         |mode| match mode {
@@ -550,11 +550,33 @@ fn settings_lines(record: &Certificate, theme: Theme, width: usize) -> Vec<Line<
             theme,
         ));
     }
+    if let Some(limits) = &record.limits {
+        lines.extend(limit_lines(limits, now, theme));
+    }
     lines.push(pair("Created", &instant(record.created_at), theme));
     lines.push(Line::default());
     let twin = format!("change them with: certwright certs set {} …", safe(&record.name));
     lines.extend(wrap(&twin, width).into_iter().map(|part| Line::styled(part, theme.dim())));
     lines
+}
+
+/// What limits the next order, a line each; the issuer's screen has the rest.
+fn limit_lines(limits: &OrderLimits, now: Timestamp, theme: Theme) -> Vec<Line<'static>> {
+    let exemption = limit_exemption(&limits.exemption);
+    let mut said: Vec<String> = Some(exemption.to_owned()).filter(|text| !text.is_empty()).into_iter().collect();
+    said.extend(limits.items.iter().map(|line| {
+        let then = match (line.closed_until, line.refills_at) {
+            (0, 0) => String::new(),
+            (0, at) => format!(", refills in {}", until(now, at)),
+            (at, _) => format!(" closed by the CA for {}: {}", until(now, at), line.cause),
+        };
+        format!("{}: {}{then}", limit_subject(line), limit_used(line))
+    }));
+    if said.is_empty() {
+        said.push(format!("none known of {}", limits.issuer));
+    }
+    let labels = std::iter::once("Limits").chain(std::iter::repeat(""));
+    labels.zip(&said).map(|(label, text)| pair(label, text, theme)).collect()
 }
 
 /// Returns the status line.

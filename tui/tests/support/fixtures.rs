@@ -203,7 +203,28 @@ pub(crate) fn troubled_certificate(name: &str) -> Certificate {
             RenewalReason { reason: "renewal_info".into(), holds: false, at: at(59 * DAY) },
             RenewalReason { reason: "operator_asked".into(), holds: false, at: 0 },
         ],
+        limits: Some(OrderLimits {
+            issuer: "lab".into(),
+            exemption: String::new(),
+            items: vec![
+                LimitLine { used: 12, left: 288, refills_at: at(4 * MINUTE), ..limit("orders", "", 300, 10_800) },
+                LimitLine { used: 3, left: 47, refills_at: at(DAY), ..limit("registered-domain", "example.test", 50, 604_800) },
+            ],
+        }),
         ..certificate(name)
+    }
+}
+
+/// A limit of which nothing is used.
+pub(crate) fn limit(kind: &str, name: &str, count: u32, period_seconds: u32) -> LimitLine {
+    LimitLine {
+        kind: kind.into(),
+        name: name.into(),
+        count,
+        period_seconds,
+        left: count,
+        source: "published".into(),
+        ..LimitLine::default()
     }
 }
 

@@ -54,6 +54,32 @@ fn the_sixth_certificate_of_one_set_waits_34_hours_and_nothing_is_sent() {
 }
 
 #[test]
+fn what_limits_one_order_is_told_and_nothing_else() {
+    let (issuer, mut ledger) = (issuer(LE), Ledger::default());
+    let set = names(&["www.example.com", "b.example.org"]);
+    let told = |ledger: &Ledger, exemption| -> Vec<(&str, String, u32)> {
+        let lines = ledger.lines_of(Ask { exemption, ..ask(&issuer, "c1", &set) }, at(1));
+        lines.iter().map(|line| (line.key.kind.word(), line.key.name.clone(), line.used)).collect()
+    };
+    assert_eq!(wait(&mut ledger, ask(&issuer, "c2", &names(&["other.example.com"])), at(0)), 0);
+    ledger.failed(&issuer, "b.example.org", at(0));
+    let all = told(&ledger, Exemption::None);
+    let shown: Vec<_> = all.iter().map(|(kind, name, used)| (*kind, name.as_str(), *used)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("orders", "", 1),
+            ("exact-set", exact_set(&set).as_str(), 0),
+            ("registered-domain", "example.com", 1),
+            ("registered-domain", "example.org", 0),
+            ("failed-authorizations", "b.example.org", 1),
+        ]
+    );
+    assert_eq!(told(&ledger, Exemption::SameSet).len(), 2, "the set, and what failed");
+    assert!(told(&ledger, Exemption::Replaces).is_empty());
+}
+
+#[test]
 fn a_first_import_of_2000_names_is_paced_at_the_accounts_limit() {
     let (issuer, mut ledger) = (issuer(LE), Ledger::default());
     let mut first_waits = Vec::new();

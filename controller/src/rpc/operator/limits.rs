@@ -5,9 +5,11 @@ use proto::operator::v1 as wire;
 use proto::text::one_line;
 
 use crate::lifecycle::issuer::Issuer;
-use crate::lifecycle::rate_limit::{Kind, Limit, Line, limits, spoken};
+use crate::lifecycle::order::Phase;
+use crate::lifecycle::rate_limit::{Ask, Kind, Limit, Line, exact_set, exemption, limits, spoken};
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
+use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
 use crate::tasks::limits as ledger;
@@ -93,17 +95,47 @@ async fn find(hub: &Hub, name: &str) -> Result<Versioned<Issuer>, Refusal> {
 
 async fn view(hub: &Hub, issuer: &Issuer) -> Result<wire::ListLimitsResponse, Refusal> {
     let lines = ledger::lines(hub, issuer).await?;
-    let published = limits(&issuer.ca_host());
-    let source = |line: &Line| {
-        if issuer.limits.contains_key(&line.key.kind) {
-            "set"
-        } else if line.limit.is_none() || line.key.kind == Kind::Requests {
-            "default"
-        } else {
-            "published"
-        }
+    Ok(wire::ListLimitsResponse {
+        issuer: issuer.name.clone(),
+        host: issuer.ca_host(),
+        published: limits(&issuer.ca_host()).len() > 1,
+        items: lines.iter().map(|line| row(issuer, line)).collect(),
+    })
+}
+
+/// Returns what limits the next order of a certificate: the one that is open, else the one that a renewal would make.
+/// `None` when its issuer is gone.
+pub(super) async fn of_next_order(hub: &Hub, bundle: &Bundle) -> Result<Option<wire::OrderLimits>, Refusal> {
+    let record = &bundle.certificate.value;
+    let open = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.phase != Phase::Completed);
+    let issuer_id = open.map_or(&record.specification.issuer_id, |order| &order.issuer_id);
+    let Some(issuer) = hub.store.load::<Issuer>(issuer_id).await? else { return Ok(None) };
+    let issuer = &issuer.value;
+    let identifiers = open.map_or(&record.specification.identifiers, |order| &order.identifiers);
+    let current = record.current.as_ref().filter(|current| current.issuer_id == issuer.id);
+    let same_set = current.is_some_and(|current| exact_set(&current.identifiers) == exact_set(identifiers));
+    // An order says what it replaces where the CA speaks of renewals, shares a name, and did not refuse that before.
+    let shares = current.is_some_and(|current| current.identifiers.iter().any(|one| identifiers.contains(one)));
+    let speaks = issuer.facts.as_ref().is_some_and(|facts| facts.renewal_info);
+    let replaces = shares && speaks && !open.is_some_and(|order| order.replaces_refused);
+    let exemption = exemption(issuer, replaces, same_set);
+    let lines = ledger::lines_of(hub, Ask { certificate_id: &record.id, issuer, identifiers, exemption }).await?;
+    Ok(Some(wire::OrderLimits {
+        issuer: issuer.name.clone(),
+        exemption: exemption.word().to_owned(),
+        items: lines.iter().map(|line| row(issuer, line)).collect(),
+    }))
+}
+
+fn row(issuer: &Issuer, line: &Line) -> wire::LimitLine {
+    let source = if issuer.limits.contains_key(&line.key.kind) {
+        "set"
+    } else if line.limit.is_none() || line.key.kind == Kind::Requests {
+        "default"
+    } else {
+        "published"
     };
-    let row = |line: &Line| wire::LimitLine {
+    wire::LimitLine {
         kind: line.key.kind.word().to_owned(),
         name: line.key.name.clone(),
         count: line.limit.map_or(0, |limit| limit.count),
@@ -114,12 +146,6 @@ async fn view(hub: &Hub, issuer: &Issuer) -> Result<wire::ListLimitsResponse, Re
         waiting: line.waiting,
         closed_until: to_wire(line.closed.as_ref().map(|closed| closed.until)),
         cause: line.closed.as_ref().map(|closed| closed.cause.clone()).unwrap_or_default(),
-        source: source(line).to_owned(),
-    };
-    Ok(wire::ListLimitsResponse {
-        issuer: issuer.name.clone(),
-        host: issuer.ca_host(),
-        published: published.len() > 1,
-        items: lines.iter().map(row).collect(),
-    })
+        source: source.to_owned(),
+    }
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
 
-use super::wishes;
+use super::{limits, wishes};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::job::{Job, Kind, progress};
@@ -86,7 +86,8 @@ fn urgency(bundle: &Bundle, now: jiff::Timestamp) -> u8 {
 /// Returns one certificate.
 pub(crate) async fn certificate(hub: &Hub, name: &str) -> Result<wire::Certificate, Refusal> {
     let bundle = wishes::bundle(hub, name).await?;
-    Ok(views::certificate(hub, &Names::read(hub).await?, &bundle))
+    let limits = limits::of_next_order(hub, &bundle).await?;
+    Ok(wire::Certificate { limits, ..views::certificate(hub, &Names::read(hub).await?, &bundle) })
 }
 
 /// Lists a certificate's versions, newest first.
