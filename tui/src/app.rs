@@ -14,6 +14,7 @@ pub(crate) mod layer;
 pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod notice;
+pub(crate) mod off;
 pub(crate) mod reply;
 #[cfg(test)]
 pub(crate) mod tests;

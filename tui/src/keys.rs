@@ -181,6 +181,8 @@ pub(crate) enum Action {
     Deploy,
     /// Delete or revoke.
     Delete,
+    /// Revoke a version at its CA.
+    RevokeVersion,
     /// Hold still, or lift that.
     Pause,
     /// Leave the dashboard.
@@ -292,6 +294,10 @@ pub(crate) const TABLE: &[Binding] = &[
     row(A::FieldPrev, "field.prev", &[BackTab, Up], &[C::Form, C::Prompt, C::Dialog], "", "previous field or choice"),
     row(A::Toggle, "field.toggle", &[Char(' ')], &[C::Form], "choose", "choose or toggle"),
     changing(2, row(A::Delete, "delete", &[Char('D')], CERTIFICATES, "delete", "delete the certificate")),
+    changing(
+        2,
+        row(A::RevokeVersion, "revoke.version", &[Char('V')], CERTIFICATES, "revoke", "revoke a version at its CA"),
+    ),
     changing(
         2,
         row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),

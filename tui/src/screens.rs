@@ -13,7 +13,7 @@ pub(crate) mod overview;
 pub(crate) mod words;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate};
+use proto::operator::v1::{Agent, Certificate, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
@@ -191,6 +191,14 @@ pub(crate) fn certificate_here(model: &Model) -> Option<Certificate> {
         Place::Certificates => model.certificates.current().cloned(),
         Place::Certificate(_) => model.certificate.record.clone().filter(|_| !model.certificate.missing),
         _ => None,
+    }
+}
+
+/// Returns the version that a revocation is about: the one under the cursor of the history, else the current one.
+pub(crate) fn version_here(model: &Model) -> Option<Version> {
+    match &model.place {
+        Place::Certificate(_) if !model.certificate.missing => model.certificate.version(),
+        _ => certificate_here(model)?.current,
     }
 }
 

@@ -14,9 +14,9 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::app::Model;
 use crate::app::layer::Layer;
 use crate::app::link::Link;
+use crate::app::{Model, off};
 use crate::keys::{Action, Context, TABLE};
 use crate::screens::{self, Place, layers};
 use crate::theme::{State, Theme};
@@ -155,7 +155,6 @@ fn status(model: &Model, area: Rect, buf: &mut Buffer) {
 fn hints(model: &Model, area: Rect, buf: &mut Buffer) {
     let theme = model.theme;
     let context = model.context();
-    let read_only = model.read_only().is_some();
     let typed_name = matches!(model.layers.last(), Some(Layer::Confirm(confirm)) if confirm.takes_text());
     let last = if context == Context::Form { "F1 help " } else { "? help " };
     let closes = matches!(context, Context::Prompt | Context::Dialog | Context::Reading);
@@ -172,7 +171,7 @@ fn hints(model: &Model, area: Rect, buf: &mut Buffer) {
                 break;
             }
             room -= text.width() + 2;
-            let off = row.danger > 0 && read_only;
+            let off = off::why(model, row).is_some();
             spans.push(Span::styled(key, if off { theme.dim() } else { theme.strong() }));
             spans.push(Span::styled(
                 format!(" {}  ", row.hint),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use proto::clock::from_wire;
 use proto::operator::v1::{
-    DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, SetPauseRequest,
+    DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, RevokeCertificateRequest,
+    SetPauseRequest,
 };
 use tui_input::Input;
 
 use crate::app::call::Call;
-use crate::app::layer::{self, Confirm, Filter, Layer, Note, Palette};
-use crate::app::{Cmd, Model, Prefix, Timer, refuse};
+use crate::app::layer::{self, Choice, Confirm, Filter, Layer, Note, PURGES, Palette, REASONS};
+use crate::app::{Cmd, Model, Prefix, Timer, off, refuse};
 use crate::keys::{self, Action, Context, GO, Key};
 use crate::screens::{self, Place};
 use crate::theme::State;
@@ -86,10 +87,7 @@ fn second_key(model: &mut Model, prefix: Prefix, key: Key) -> Vec<Cmd> {
 
 /// Does an action of the key table.
 pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
-    let danger = keys::binding(model.context(), action).map_or(0, |row| row.danger);
-    if danger > 0
-        && let Some(why) = model.read_only()
-    {
+    if let Some(why) = keys::binding(model.context(), action).and_then(|row| off::why(model, row)) {
         refuse(model, action, &why);
         return Vec::new();
     }
@@ -129,7 +127,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             Vec::new()
         }
         Action::New => screens::new_record(model),
-        Action::Run | Action::Deploy | Action::Delete | Action::Pause => ask(model, action),
+        Action::Run | Action::Deploy | Action::Delete | Action::RevokeVersion | Action::Pause => ask(model, action),
         Action::Yes => layer::yes(model),
         Action::Quit => vec![Cmd::Quit],
         Action::Redraw => vec![Cmd::Repaint],
@@ -250,6 +248,8 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
         deploy(model)
     } else if action == Action::Pause {
         pause(model)
+    } else if action == Action::RevokeVersion {
+        revoke_version(model)
     } else if agents {
         revoke(model)
     } else {
@@ -263,7 +263,7 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
 }
 
 fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
-    Confirm { title, lines, name: None, note: None, input: Input::default(), purge: None, verb, call }
+    Confirm { title, lines, name: None, note: None, input: Input::default(), choice: None, verb, call }
 }
 
 fn targets_words(count: usize) -> String {
@@ -342,12 +342,42 @@ fn delete(model: &Model) -> Option<Confirm> {
     let lines = vec![
         "· it is no longer renewed; its history goes with it".to_owned(),
         "· it is not revoked at the CA".to_owned(),
-        format!("· files on {}: Tab chooses", targets_words(count)),
+        format!("· files on {}:", targets_words(count)),
     ];
     let request = DeleteCertificateRequest { name: name.clone(), expected_revision: record.revision, purge: false };
     let mut confirm = question(format!("delete {name}"), lines, "delete", Call::Delete(request));
     confirm.name = Some(name);
-    confirm.purge = Some(false);
+    confirm.choice = Some(Choice::of(&PURGES));
+    Some(confirm)
+}
+
+/// The version under the cursor of the history, else the current one.
+fn revoke_version(model: &mut Model) -> Option<Confirm> {
+    let record = screens::certificate_here(model)?;
+    let version = screens::version_here(model)?;
+    let name = record.name.clone();
+    let mut lines = vec![
+        format!("serial {}, valid to {}", version.serial, instant(version.not_after)),
+        "· clients that ask the CA refuse it; it cannot be undone".to_owned(),
+    ];
+    if !version.current {
+        lines.push("· an earlier version: what is served now is not touched".to_owned());
+    } else if record.pause.is_some() {
+        lines.push("· no replacement is ordered before the pause is lifted".to_owned());
+    } else {
+        lines.push("· a replacement with a new key is ordered at once".to_owned());
+        lines.push(format!("· then it goes to {}; until then this one is served", targets_words(record.targets.len())));
+    }
+    lines.push("· why, for the CA:".to_owned());
+    let request = RevokeCertificateRequest {
+        name: name.clone(),
+        request_id: model.wish_id(),
+        serial: version.serial,
+        reason: String::new(),
+    };
+    let mut confirm = question(format!("revoke {name}"), lines, "revoke", Call::RevokeVersion(request));
+    confirm.name = Some(name);
+    confirm.choice = Some(Choice::of(&REASONS));
     Some(confirm)
 }
 

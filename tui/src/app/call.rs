@@ -3,7 +3,7 @@
 use proto::operator::v1::{
     Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
-    PendingEnrollment, RenewCertificateRequest, SetPauseRequest, SetPauseResponse, Version,
+    PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetPauseRequest, SetPauseResponse, Version,
 };
 
 /// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
@@ -48,6 +48,8 @@ pub(crate) enum Call {
     Create(Box<CreateCertificateRequest>),
     /// Renew now.
     Renew(RenewCertificateRequest),
+    /// Revoke a version.
+    RevokeVersion(RevokeCertificateRequest),
     /// Deploy now.
     Deploy(DeployCertificateRequest),
     /// Delete a certificate.
@@ -77,6 +79,7 @@ impl Call {
             | Self::Issuers => true,
             Self::Create(_)
             | Self::Renew(_)
+            | Self::RevokeVersion(_)
             | Self::Deploy(_)
             | Self::Delete(_)
             | Self::Pause(_)
@@ -119,7 +122,7 @@ pub(crate) enum Reply {
     Jobs(Vec<Job>),
     /// To `Issuers`.
     Issuers(Vec<Issuer>),
-    /// To `Create`, `Renew` and `Deploy`.
+    /// To `Create`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
     /// To `Delete`: true while a purge waits for its targets.
     Deleted(bool),

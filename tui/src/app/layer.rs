@@ -8,13 +8,25 @@ use std::time::Duration;
 use tui_input::{Input, InputRequest};
 
 use crate::app::call::Call;
-use crate::app::{Cmd, Model, Timer, act};
-use crate::keys::{Action, Context, Key, TABLE};
+use crate::app::{Cmd, Model, Timer, act, off};
+use crate::keys::{Action, Key, TABLE};
 use crate::screens::Place;
 use crate::theme::State;
 
 /// The list is asked for again when the typing rests for so long.
 const FILTER_REST: Duration = Duration::from_millis(150);
+/// What happens to the files of a certificate that is deleted.
+pub(crate) const PURGES: [(&str, &str); 2] =
+    [("keep", "files stay as they are"), (PURGE, "files are removed once they are no longer served")];
+const PURGE: &str = "purge";
+/// Why a version is revoked: the words of RFC 5280.
+pub(crate) const REASONS: [(&str, &str); 5] = [
+    ("superseded", "another certificate took its place"),
+    ("keyCompromise", "somebody else may have the key"),
+    ("cessationOfOperation", "the names are not used any more"),
+    ("affiliationChanged", "the names have another owner"),
+    ("unspecified", "none of these"),
+];
 /// Longest line in a prompt.
 const PROMPT_CHARS_MAX: usize = 256;
 
@@ -66,12 +78,38 @@ pub(crate) struct Confirm {
     pub(crate) note: Option<Note>,
     /// What is typed of either.
     pub(crate) input: Input,
-    /// For deletions: whether the files go too.
-    pub(crate) purge: Option<bool>,
+    /// What else has to be chosen.
+    pub(crate) choice: Option<Choice>,
     /// The word on the button.
     pub(crate) verb: &'static str,
     /// What is sent.
     pub(crate) call: Call,
+}
+
+/// One of several ways to do it; `Tab` goes through them.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// What can be chosen: the word for the request, and what it means.
+    pub(crate) options: &'static [(&'static str, &'static str)],
+    /// Which one is.
+    pub(crate) at: usize,
+}
+
+impl Choice {
+    /// Returns a choice of which the first option is chosen.
+    pub(crate) fn of(options: &'static [(&'static str, &'static str)]) -> Self {
+        Self { options, at: 0 }
+    }
+
+    /// Returns the word of what is chosen.
+    pub(crate) fn word(&self) -> &'static str {
+        self.options.get(self.at).map_or("", |(word, _)| word)
+    }
+
+    fn turn(&mut self, forward: bool) {
+        let count = self.options.len().max(1);
+        self.at = if forward { self.at + 1 } else { self.at + count - 1 } % count;
+    }
 }
 
 /// The reason of an act.
@@ -95,7 +133,7 @@ impl Confirm {
     }
 
     fn call(self) -> Call {
-        match (self.call, self.purge) {
+        match (self.call, self.choice) {
             (Call::Pause(mut request), _) if self.note.is_some() => {
                 self.input.value().trim().clone_into(&mut request.reason);
                 Call::Pause(request)
@@ -104,9 +142,13 @@ impl Confirm {
                 self.input.value().trim().clone_into(&mut request.override_lock);
                 Call::Renew(request)
             }
-            (Call::Delete(mut request), Some(purge)) => {
-                request.purge = purge;
+            (Call::Delete(mut request), Some(choice)) => {
+                request.purge = choice.word() == PURGE;
                 Call::Delete(request)
+            }
+            (Call::RevokeVersion(mut request), Some(choice)) => {
+                choice.word().clone_into(&mut request.reason);
+                Call::RevokeVersion(request)
             }
             (call, _) => call,
         }
@@ -150,8 +192,7 @@ pub(crate) fn entries(model: &Model, typed: &str) -> Vec<Entry> {
             continue;
         }
         let here = row.contexts.contains(&context) || row.id.starts_with("go.");
-        let read_only = if row.danger > 0 { model.read_only() } else { None };
-        let off = if here { read_only } else { Some("not here".to_owned()) };
+        let off = if here { off::why(model, row) } else { Some("not here".to_owned()) };
         let key = row.keys.first().map_or_else(String::new, |key| key.label());
         found.push(Entry { label, key, off, run: Run::Action(row.action) });
     }
@@ -233,8 +274,8 @@ pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
             Some(vec![Cmd::After(Timer::Filter(filter.typed), FILTER_REST)])
         }
         Layer::Confirm(confirm) => {
-            if let (Key::Tab | Key::BackTab, Some(purge)) = (key, &mut confirm.purge) {
-                *purge = !*purge;
+            if let (Key::Tab | Key::BackTab | Key::Down | Key::Up, Some(choice)) = (key, &mut confirm.choice) {
+                choice.turn(matches!(key, Key::Tab | Key::Down));
                 return Some(Vec::new());
             }
             (confirm.takes_text() && edit(&mut confirm.input, key)).then(Vec::new)
@@ -365,11 +406,4 @@ pub(crate) fn close(model: &mut Model) -> Vec<Cmd> {
         }
         Some(Layer::Palette(_) | Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
     }
-}
-
-/// Returns the lines of the help: the keys that work here, then the others.
-pub(crate) fn help(context: Context) -> Vec<(String, &'static str, u8)> {
-    let here = TABLE.iter().filter(|row| row.contexts.contains(&context));
-    let labels = |keys: &[Key]| keys.iter().map(|key| key.label()).collect::<Vec<_>>().join(" ");
-    here.map(|row| (labels(row.keys), row.help, row.danger)).collect()
 }

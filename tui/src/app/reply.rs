@@ -146,6 +146,7 @@ fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -
             cmds
         }
         Call::Renew(request) => started(model, "renewal", &request.name, accepted),
+        Call::RevokeVersion(request) => started(model, "revocation", &request.name, accepted),
         Call::Deploy(request) => started(model, "deployment", &request.name, accepted),
         _ => Vec::new(),
     }
@@ -227,6 +228,7 @@ fn doing(call: &Call) -> String {
     match call {
         Call::Create(request) => format!("create {}", request.name),
         Call::Renew(request) => format!("renew {}", request.name),
+        Call::RevokeVersion(request) => format!("revoke {}", request.name),
         Call::Deploy(request) => format!("deploy {}", request.name),
         Call::Delete(request) => format!("delete {}", request.name),
         Call::Pause(request) if request.paused => format!("pause {}", request.certificate),

@@ -145,7 +145,7 @@ impl Desk {
                 Reply::Certificates(Page { total: items.len().try_into().unwrap(), items, more: false })
             }
             Call::Certificate(name) => Reply::Certificate(Box::new(find(name).ok_or_else(missing)?)),
-            Call::Versions(_) => Reply::Versions(vec![fixtures::version()]),
+            Call::Versions(_) => Reply::Versions(vec![fixtures::version(), fixtures::earlier_version()]),
             Call::Events { .. } => {
                 Reply::Events(vec![event(2, "target.applied", "deployed to h1"), event(1, "order.started", "ordering")])
             }
@@ -163,6 +163,7 @@ impl Desk {
             Call::Issuers => Reply::Issuers(vec![issuer("lab")]),
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
+            Call::RevokeVersion(request) => accepted(&request.name),
             Call::Deploy(request) => accepted(&request.name),
             Call::Delete(_) => Reply::Deleted(false),
             Call::Pause(_) => Reply::Paused(Box::default()),
@@ -265,6 +266,47 @@ fn the_kill_switch_wants_a_reason_and_then_stands_on_every_screen() {
     assert!(
         matches!(desk.sent.as_slice(), [_, _, Call::Pause(request)] if request.paused && request.certificate == name)
     );
+}
+
+#[test]
+fn revoking_chooses_a_reason_wants_the_name_and_says_what_follows() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jjV");
+    let name = desk.model.certificates.current().unwrap().name.clone();
+    desk.shows(&format!("revoke {name}"));
+    desk.shows("a replacement with a new key is ordered at once");
+    desk.shows("(*) superseded");
+    desk.keys("\n");
+    assert!(desk.sent.is_empty(), "not without the name");
+    desk.key(Key::Tab).keys(&name).keys("\n");
+    assert!(
+        matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.name == name
+            && request.reason == "keyCompromise" && request.serial == "04ab12cd" && !request.request_id.is_empty()),
+        "{:?}",
+        desk.sent
+    );
+}
+
+#[test]
+fn an_earlier_version_is_revoked_from_the_history() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\nlllj");
+    desk.shows("03ffee00");
+    desk.keys("V").shows("serial 03ffee00");
+    desk.shows("what is served now is not touched");
+    desk.keys("host-00.example.test\n");
+    assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.serial == "03ffee00"));
+}
+
+#[test]
+fn a_key_that_cannot_work_says_why_everywhere() {
+    let mut desk = Desk::connected(80, 24);
+    desk.certificates.retain(|record| record.current.is_none());
+    desk.keys("2V");
+    assert!(desk.model.layers.is_empty());
+    desk.shows("revoke: not now, there is no version yet");
+    desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
+    desk.keys("q:revoke a v").shows("(there is no version yet)");
 }
 
 #[test]
@@ -508,6 +550,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("dialog_renew", at("2r", "", "")),
         ("dialog_delete", at("2D", "", "shop")),
         ("dialog_revoke", at("3D", "", "")),
+        ("dialog_revoke_version", at("2V", "", "shop")),
         ("palette", at("2:", "", "re")),
         ("filter", at("2/", "", "api")),
         ("help", at("2?", "", "")),

@@ -43,6 +43,7 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
         Call::Issuers => Reply::Issuers(client.list_issuers(ListIssuersRequest {}).await?.items),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
         Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
+        Call::RevokeVersion(request) => Reply::Accepted(Box::new(client.revoke_certificate(request).await?)),
         Call::Deploy(request) => Reply::Accepted(Box::new(client.deploy_certificate(request).await?)),
         Call::Delete(request) => Reply::Deleted(client.delete_certificate(request).await?.certificate.is_some()),
         Call::Pause(request) => Reply::Paused(Box::new(client.set_pause(request).await?)),

@@ -125,6 +125,14 @@ impl CertificateScreen {
         self.record.as_ref().and_then(|record| record.targets.get(self.cursor))
     }
 
+    /// Returns the version under the cursor while the history shows, else the current one.
+    pub(crate) fn version(&self) -> Option<Version> {
+        if self.tab == Tab::History {
+            return self.versions.as_ref().and_then(|versions| versions.get(self.cursor)).cloned();
+        }
+        self.record.as_ref().and_then(|record| record.current.clone())
+    }
+
     /// Returns the agent of the target under the cursor, while the targets show.
     pub(crate) fn target_agent(&self) -> Option<String> {
         if self.tab != Tab::Targets {

@@ -6,8 +6,8 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use tui_input::Input;
 
-use crate::app::layer::{Confirm, Layer, Palette, entries, help};
-use crate::app::{Model, Prefix};
+use crate::app::layer::{Choice, Confirm, Layer, Palette, entries};
+use crate::app::{Model, Prefix, off};
 use crate::keys::{GO, TABLE};
 use crate::screens::certificates::SORTS;
 use crate::theme::{State, Theme};
@@ -74,11 +74,12 @@ fn help_title(model: &Model) -> String {
 
 fn help_lines(model: &Model) -> Vec<Line<'static>> {
     let theme = model.theme;
-    let read_only = model.read_only();
     let mut lines = Vec::new();
     let place = model.place_context();
-    for (keys, text, danger) in help(place) {
-        let off = if danger > 0 { read_only.clone() } else { None };
+    for row in TABLE.iter().filter(|row| row.contexts.contains(&place)) {
+        let keys = row.keys.iter().map(|key| key.label()).collect::<Vec<_>>().join(" ");
+        let text = row.help;
+        let off = off::why(model, row);
         let remark = off.as_ref().map_or_else(String::new, |why| format!("  ({why})"));
         let style = if off.is_some() { theme.dim() } else { ratatui::style::Style::new() };
         lines.push(Line::from(vec![
@@ -152,12 +153,11 @@ fn paint_palette(model: &Model, palette: &Palette, area: Rect, buf: &mut Buffer)
     let first = (palette.at + 1).saturating_sub(room.max(1));
     for (row, (index, entry)) in (2_u16..).zip(found.iter().enumerate().skip(first)) {
         let lead = if index == palette.at { ">" } else { " " };
-        let off = entry.off.as_ref().map_or_else(String::new, |why| format!("  ({why})"));
-        let line = cut(
-            &format!(" {lead} {:<44} {:<8}{off}", safe(&entry.label), entry.key),
-            usize::from(inner.width),
-            theme.cut(),
-        );
+        let text = match &entry.off {
+            Some(why) => format!(" {lead} {}  ({why})", safe(&entry.label)),
+            None => format!(" {lead} {:<44} {:<8}", safe(&entry.label), entry.key),
+        };
+        let line = cut(&text, usize::from(inner.width), theme.cut());
         let style = match (&entry.off, index == palette.at) {
             (_, true) => theme.reverse(),
             (Some(_), false) => theme.dim(),
@@ -175,11 +175,8 @@ fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) 
     for line in &confirm.lines {
         lines.extend(wrap(line, room).into_iter().map(|part| Line::from(format!(" {part}"))));
     }
-    if let Some(purge) = confirm.purge {
-        let (keep, remove) = if purge { ("( )", "(*)") } else { ("(*)", "( )") };
-        lines.push(Line::default());
-        lines.push(Line::from(format!(" {keep} files stay as they are")));
-        lines.push(Line::from(format!(" {remove} files are removed once they are no longer served")));
+    if let Some(choice) = &confirm.choice {
+        lines.extend(choice_lines(choice));
     }
     lines.push(Line::default());
     let asked = u16::try_from(lines.len()).unwrap_or(u16::MAX);
@@ -209,6 +206,16 @@ fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) 
     };
     put(buf, inner, row.saturating_add(2), &Line::styled(word, style));
     cursor
+}
+
+/// One line per option: its word, and what it means.
+fn choice_lines(choice: &Choice) -> Vec<Line<'static>> {
+    let width = choice.options.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    let line = |(index, (word, means)): (usize, &(&'static str, &'static str))| {
+        let mark = if index == choice.at { "(*)" } else { "( )" };
+        Line::from(format!(" {mark} {word:<width$}  {means}"))
+    };
+    choice.options.iter().enumerate().map(line).collect()
 }
 
 fn strip(prefix: Prefix, area: Rect, buf: &mut Buffer, theme: Theme) {

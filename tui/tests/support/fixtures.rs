@@ -55,6 +55,21 @@ pub(crate) fn version() -> Version {
     }
 }
 
+/// The version before `version()`.
+pub(crate) fn earlier_version() -> Version {
+    Version {
+        id: "01jversion0000000000000000".into(),
+        serial: "03ffee00".into(),
+        fingerprint_sha256: FINGERPRINT.chars().rev().collect(),
+        not_before: at(-61 * DAY),
+        not_after: at(29 * DAY),
+        issued_at: at(-61 * DAY),
+        current: false,
+        deployable: false,
+        ..version()
+    }
+}
+
 pub(crate) fn target(status: TargetStatus) -> Target {
     let file = |content: FileContent, name: &str, mode| FileSpec {
         content: content.into(),
@@ -208,7 +223,12 @@ pub(crate) fn troubled_certificate(name: &str) -> Certificate {
             exemption: String::new(),
             items: vec![
                 LimitLine { used: 12, left: 288, refills_at: at(4 * MINUTE), ..limit("orders", "", 300, 10_800) },
-                LimitLine { used: 3, left: 47, refills_at: at(DAY), ..limit("registered-domain", "example.test", 50, 604_800) },
+                LimitLine {
+                    used: 3,
+                    left: 47,
+                    refills_at: at(DAY),
+                    ..limit("registered-domain", "example.test", 50, 604_800)
+                },
             ],
         }),
         ..certificate(name)

@@ -1,0 +1,31 @@
+//! Why an action cannot be taken now: hints and help show it dim with this reason, the palette refuses it, and a key that
+//! is pressed all the same says it. Pure. Called by `app::act`, `app::layer` and `view`.
+#![allow(clippy::wildcard_enum_match_arm, reason = "most actions can always be taken")]
+
+use crate::app::Model;
+use crate::keys::{Action, Binding, Context};
+use crate::screens;
+
+/// Returns why what a row of the key table does cannot be done now; `None` when it can.
+pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
+    if row.danger == 0 {
+        return None;
+    }
+    model.read_only().or_else(|| match model.place_context() {
+        Context::Certificates | Context::Certificate => of_certificate(model, row.action),
+        _ => None,
+    })
+}
+
+fn of_certificate(model: &Model, action: Action) -> Option<String> {
+    let said = |text: &str| Some(text.to_owned());
+    // Without a record under the cursor the question itself says so.
+    let record = screens::certificate_here(model)?;
+    match action {
+        Action::Run | Action::Deploy | Action::Pause if record.deleting => said("it is being deleted"),
+        Action::Deploy if record.current.is_none() => said("there is no version yet"),
+        Action::Deploy if record.targets.is_empty() => said("it has no target"),
+        Action::RevokeVersion if screens::version_here(model).is_none() => said("there is no version yet"),
+        _ => None,
+    }
+}
