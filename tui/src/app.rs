@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Job, Pause, PendingEnrollment, WhoamiResponse};
+use proto::operator::v1::{Agent, Certificate, Issuer, Job, Pause, PendingEnrollment, WhoamiResponse};
 use proto::types::v1::Problem;
 
 use crate::app::call::{Call, Reply};
@@ -37,6 +37,7 @@ use crate::screens::add_certificate::Wizard;
 use crate::screens::agent::AgentScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
+use crate::screens::issuer::IssuerScreen;
 use crate::screens::overview::OverviewScreen;
 use crate::screens::{self, Place};
 use crate::theme::{State, Theme};
@@ -181,6 +182,10 @@ pub(crate) struct Model {
     pub(crate) agent: AgentScreen,
     /// The jobs.
     pub(crate) jobs: List<Job>,
+    /// The issuers.
+    pub(crate) issuers: List<Issuer>,
+    /// The open issuer.
+    pub(crate) issuer: IssuerScreen,
     /// The add-certificate wizard, also while it is left.
     pub(crate) wizard: Option<Wizard>,
     /// The enrolment.
@@ -227,6 +232,8 @@ impl Model {
             pending: Vec::new(),
             agent: AgentScreen::default(),
             jobs: List::default(),
+            issuers: List::default(),
+            issuer: IssuerScreen::default(),
             wizard: None,
             enroll: None,
             layers: Vec::new(),
@@ -262,6 +269,8 @@ impl Model {
             Place::Agents => Context::Agents,
             Place::Agent(_) => Context::Agent,
             Place::Jobs => Context::Jobs,
+            Place::Issuers => Context::Issuers,
+            Place::Issuer(_) => Context::Issuer,
             Place::AddCertificate => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
             Place::Enroll => Context::Form,
@@ -353,6 +362,7 @@ impl Model {
             || self.certificates.has_changes()
             || self.agents.has_changes()
             || self.jobs.has_changes()
+            || self.issuers.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
     }
 }
@@ -415,6 +425,7 @@ fn timed(model: &mut Model, timer: Timer) -> Vec<Cmd> {
             model.certificates.expire(model.now);
             model.agents.expire(model.now);
             model.jobs.expire(model.now);
+            model.issuers.expire(model.now);
             Vec::new()
         }
         Timer::Filter(typed) => layer::filter_rested(model, typed),

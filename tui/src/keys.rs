@@ -89,6 +89,10 @@ pub(crate) enum Context {
     Agent,
     /// The list of jobs.
     Jobs,
+    /// The list of issuers.
+    Issuers,
+    /// One issuer.
+    Issuer,
     /// A form: the wizard's steps, the enrolment's name.
     Form,
     /// The enrolment's command, waiting for the agent.
@@ -111,6 +115,8 @@ impl Context {
             Self::Agents => "Agents",
             Self::Agent => "Agent",
             Self::Jobs => "Jobs",
+            Self::Issuers => "Issuers",
+            Self::Issuer => "Issuer",
             Self::Form => "Form",
             Self::Waiting => "Enrol agent",
             Self::Prompt => "Prompt",
@@ -155,6 +161,8 @@ pub(crate) enum Action {
     GoAgents,
     /// To the jobs.
     GoJobs,
+    /// To the issuers.
+    GoIssuers,
     /// Wait for a second key that names a place.
     GoMenu,
     /// The place before this one.
@@ -175,6 +183,10 @@ pub(crate) enum Action {
     Messages,
     /// A new record.
     New,
+    /// Try now.
+    Test,
+    /// Another account key.
+    Rollover,
     /// Renew.
     Run,
     /// Deploy.
@@ -230,23 +242,28 @@ use Action as A;
 use Context as C;
 use Key::{BackTab, Backspace, Char, Ctrl, Down, End, Enter, Esc, F, Home, Left, PageDown, PageUp, Right, Tab, Up};
 
-const PLACES: &[C] = &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Waiting];
-const LISTS: &[C] = &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Reading];
+const PLACES: &[C] =
+    &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Issuers, C::Issuer, C::Waiting];
+const LISTS: &[C] =
+    &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Issuers, C::Issuer, C::Reading];
 const FILTERED: &[C] = &[C::Certificates, C::Agents];
-const RECORDS: &[C] = &[C::Certificate, C::Agent];
-const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Agent];
+const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
+const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Agent, C::Issuers];
+const ISSUERS: &[C] = &[C::Issuers, C::Issuer];
 const CERTIFICATES: &[C] = &[C::Certificates, C::Certificate];
 const EVERYWHERE: &[C] = &Context::ALL;
 
 impl Context {
     /// Every context.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Overview,
         Self::Certificates,
         Self::Certificate,
         Self::Agents,
         Self::Agent,
         Self::Jobs,
+        Self::Issuers,
+        Self::Issuer,
         Self::Form,
         Self::Waiting,
         Self::Prompt,
@@ -285,6 +302,9 @@ pub(crate) const TABLE: &[Binding] = &[
     changing(1, row(A::New, "enroll", &[Char('n')], &[C::Agents], "enrol", "enrol an agent: one command to run")),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
+    changing(1, row(A::Test, "test", &[Char('t')], ISSUERS, "test", "read its directory, prove the account")),
+    changing(1, row(A::Rollover, "rollover", &[Char('K')], ISSUERS, "new key", "give the account another key")),
+    changing(2, row(A::Delete, "remove", &[Char('D')], ISSUERS, "remove", "remove an issuer that nothing uses")),
     changing(1, row(A::Run, "run", &[Char('r')], CERTIFICATES, "renew", "renew now")),
     changing(1, row(A::Deploy, "deploy", &[Char('d')], CERTIFICATES, "deploy", "deploy the current version again")),
     row(A::Filter, "filter", &[Char('/')], FILTERED, "filter", "filter this list"),
@@ -308,7 +328,18 @@ pub(crate) const TABLE: &[Binding] = &[
         A::Back,
         "back",
         &[Char('q'), Esc, Backspace],
-        &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Waiting, C::Reading],
+        &[
+            C::Overview,
+            C::Certificates,
+            C::Certificate,
+            C::Agents,
+            C::Agent,
+            C::Jobs,
+            C::Issuers,
+            C::Issuer,
+            C::Waiting,
+            C::Reading,
+        ],
         "back",
         "close, clear the filter, or go back",
     ),
@@ -324,7 +355,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::NextProblem,
         "move.next-problem",
         &[Char('.')],
-        &[C::Certificates, C::Agents, C::Jobs],
+        &[C::Certificates, C::Agents, C::Jobs, C::Issuers],
         "",
         "next row that needs someone",
     ),
@@ -332,7 +363,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::PrevProblem,
         "move.prev-problem",
         &[Char(',')],
-        &[C::Certificates, C::Agents, C::Jobs],
+        &[C::Certificates, C::Agents, C::Jobs, C::Issuers],
         "",
         "previous row that needs someone",
     ),
@@ -340,6 +371,7 @@ pub(crate) const TABLE: &[Binding] = &[
     offered(row(A::GoCertificates, "go.certificates", &[Char('2')], PLACES, "", "Certificates")),
     offered(row(A::GoAgents, "go.agents", &[Char('3')], PLACES, "", "Agents")),
     offered(row(A::GoJobs, "go.jobs", &[Char('4')], PLACES, "", "Jobs")),
+    offered(row(A::GoIssuers, "go.issuers", &[Char('0')], PLACES, "", "Issuers")),
     row(A::GoMenu, "go", &[Char('g')], PLACES, "", "go to …"),
     row(A::GoLast, "go.last", &[Char('-')], PLACES, "", "last place and back"),
     offered(row(A::Refresh, "refresh", &[Char('R')], PLACES, "", "read and sort again; retry when offline")),
@@ -359,6 +391,7 @@ pub(crate) const GO: &[(char, Action, &str)] = &[
     ('c', A::GoCertificates, "Certificates"),
     ('a', A::GoAgents, "Agents"),
     ('j', A::GoJobs, "Jobs"),
+    ('i', A::GoIssuers, "Issuers"),
 ];
 
 /// Returns what `key` does in `context`.

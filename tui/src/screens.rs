@@ -7,13 +7,15 @@ pub(crate) mod agents;
 pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod enroll;
+pub(crate) mod issuer;
+pub(crate) mod issuers;
 pub(crate) mod jobs;
 pub(crate) mod layers;
 pub(crate) mod overview;
 pub(crate) mod words;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Version};
+use proto::operator::v1::{Agent, Certificate, Issuer, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
@@ -41,6 +43,10 @@ pub(crate) enum Place {
     Agent(String),
     /// Running and last jobs.
     Jobs,
+    /// All issuers.
+    Issuers,
+    /// One issuer, by name.
+    Issuer(String),
     /// The wizard.
     AddCertificate,
     /// A new agent.
@@ -53,7 +59,8 @@ impl Place {
         match self {
             Self::Certificate(_) | Self::AddCertificate => Self::Certificates,
             Self::Agent(_) | Self::Enroll => Self::Agents,
-            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs => Self::Overview,
+            Self::Issuer(_) => Self::Issuers,
+            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers => Self::Overview,
         }
     }
 }
@@ -95,6 +102,8 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Agents => &mut model.agents,
         Place::Agent(_) => &mut model.agent.cursor,
         Place::Jobs => &mut model.jobs,
+        Place::Issuers => &mut model.issuers,
+        Place::Issuer(_) => &mut model.issuer.cursor,
         Place::AddCertificate | Place::Enroll => return None,
     })
 }
@@ -106,7 +115,8 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Certificates => certificates::rows(model),
         Place::Agents => agents::rows(model),
         Place::Jobs => jobs::rows(model),
-        Place::Certificate(_) | Place::Agent(_) | Place::AddCertificate | Place::Enroll => {
+        Place::Issuers => issuers::rows(model),
+        Place::Certificate(_) | Place::Agent(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll => {
             usize::from(view::body_height(model)).saturating_sub(4)
         }
     }
@@ -129,6 +139,8 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
             vec![Call::Agent(name.clone()), Call::Events { certificate: String::new(), agent: name.clone() }]
         }
         Place::Jobs => vec![Call::Jobs],
+        Place::Issuers => vec![Call::Issuers],
+        Place::Issuer(name) => vec![Call::Issuer(name.clone()), Call::Limits(name.clone())],
         Place::AddCertificate => {
             vec![Call::Issuers, Call::Agents { filter: String::new(), rows: crate::app::list::ROWS_MAX }]
         }
@@ -144,6 +156,8 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Certificates => model.certificates.refresh(),
         Place::Agents => model.agents.refresh(),
         Place::Jobs => model.jobs.refresh(),
+        Place::Issuers => model.issuers.refresh(),
+        Place::Issuer(name) => model.issuer.open(name),
         Place::Overview => model.overview.attention.refresh(),
         Place::AddCertificate | Place::Enroll => {}
     }
@@ -156,6 +170,10 @@ pub(crate) fn settle(model: &mut Model) {
     model.certificates.settle(heights.1);
     model.agents.settle(heights.2);
     model.jobs.settle(heights.3);
+    let issuers_height = issuers::rows(model);
+    model.issuers.settle(issuers_height);
+    let issuer_max = issuer::cursor_max(model);
+    model.issuer.cursor = model.issuer.cursor.min(issuer_max);
     let certificate_max = certificate::cursor_max(model);
     model.certificate.cursor = model.certificate.cursor.min(certificate_max);
     let agent_max = agent::cursor_max(model);
@@ -181,7 +199,8 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         Place::Agents => model.agents.current().map(|record| Place::Agent(record.name.clone())),
         Place::Agent(_) => model.agent.target(),
         Place::Jobs => model.jobs.current().map(|job| Place::Certificate(job.certificate.clone())),
-        Place::Certificate(_) | Place::AddCertificate | Place::Enroll => None,
+        Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
+        Place::Certificate(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll => None,
     }
 }
 
@@ -212,6 +231,15 @@ pub(crate) fn agent_here(model: &Model) -> Option<Agent> {
     match &model.place {
         Place::Agents => model.agents.current().cloned(),
         Place::Agent(_) => model.agent.record.clone().filter(|_| !model.agent.missing),
+        _ => None,
+    }
+}
+
+/// Returns the issuer that actions are about.
+pub(crate) fn issuer_here(model: &Model) -> Option<Issuer> {
+    match &model.place {
+        Place::Issuers => model.issuers.current().cloned(),
+        Place::Issuer(_) => model.issuer.record.clone().filter(|_| !model.issuer.missing),
         _ => None,
     }
 }
@@ -277,6 +305,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Place::Agents => agents::paint(model, area, buf),
         Place::Agent(_) => agent::paint(model, area, buf),
         Place::Jobs => jobs::paint(model, area, buf),
+        Place::Issuers => issuers::paint(model, area, buf),
+        Place::Issuer(_) => issuer::paint(model, area, buf),
         Place::AddCertificate => add_certificate::paint(model, area, buf),
         Place::Enroll => enroll::paint(model, area, buf),
     }
@@ -290,6 +320,8 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Certificate(_) => certificate::status(model),
         Place::Agents => (agents::status(model), model.agents.position()),
         Place::Agent(_) => agent::status(model),
+        Place::Issuers => (issuers::status(model), model.issuers.position()),
+        Place::Issuer(_) => issuer::status(model),
         Place::Jobs => ("running and last jobs".to_owned(), model.jobs.position()),
         Place::AddCertificate => add_certificate::status(model),
         Place::Enroll => enroll::status(model),

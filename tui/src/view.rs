@@ -99,13 +99,19 @@ fn title(model: &Model, area: Rect, buf: &mut Buffer) {
 fn places(model: &Model, area: Rect, buf: &mut Buffer) {
     let attention = model.overview.counts.as_ref().map_or(0, |counts| counts.attention_total);
     let wide = area.width >= WIDTH_WIDE;
-    let names =
-        [("1", "Overview", "Over"), ("2", "Certificates", "Certs"), ("3", "Agents", "Agents"), ("4", "Jobs", "Jobs")];
+    let names = [
+        ("1", "Overview", "Over"),
+        ("2", "Certificates", "Certs"),
+        ("3", "Agents", "Agents"),
+        ("4", "Jobs", "Jobs"),
+        ("0", "Issuers", "Issuers"),
+    ];
     let current = match model.place {
         Place::Overview => 0,
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => 1,
         Place::Agents | Place::Agent(_) | Place::Enroll => 2,
         Place::Jobs => 3,
+        Place::Issuers | Place::Issuer(_) => 4,
     };
     let mut spans = Vec::new();
     for (index, (number, long, short)) in names.into_iter().enumerate() {

@@ -28,6 +28,9 @@ const CAUSE_CHARS_MAX: usize = 300;
 /// Most buckets shown of one kind.
 const SHOWN_MAX: usize = 20;
 
+/// A limit of which this share or less is left is low.
+const LOW_SHARE: u32 = 10;
+
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -468,6 +471,24 @@ impl Line {
     #[must_use]
     pub fn left(&self) -> Option<u32> {
         self.limit.map(|limit| limit.count.saturating_sub(self.used))
+    }
+}
+
+/// Returns how limits stand as a whole, in one word of the wire.
+#[must_use]
+pub fn standing(lines: &[Line]) -> &'static str {
+    let is_low = |line: &Line| line.limit.zip(line.left()).is_some_and(|(limit, left)| left <= limit.count / LOW_SHARE);
+    let counted: Vec<&Line> = lines.iter().filter(|line| line.key.kind != Kind::Requests).collect();
+    if lines.iter().any(|line| line.closed.is_some()) {
+        "closed"
+    } else if lines.iter().any(|line| line.waiting > 0) {
+        "waiting"
+    } else if counted.iter().any(|line| line.used > 0 && is_low(line)) {
+        "low"
+    } else if counted.is_empty() {
+        "none"
+    } else {
+        "free"
     }
 }
 

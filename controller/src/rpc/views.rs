@@ -295,7 +295,7 @@ pub(super) fn job(job: &Job, progress: &Progress) -> wire::Job {
 }
 
 /// An issuer.
-pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Issuer {
+pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64, limits: &str) -> wire::Issuer {
     let record = &issuer.value;
     let facts = record.facts.clone().unwrap_or_default();
     let profiles = facts.profiles.into_iter().map(|(name, description)| wire::IssuerProfile { name, description });
@@ -319,6 +319,7 @@ pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64) -> wire::Iss
         profile: record.profile.clone().unwrap_or_default(),
         preferred_chain: record.preferred_chain.clone().unwrap_or_default(),
         staging_directory: record.staging_directory.clone().unwrap_or_default(),
+        limits: limits.to_owned(),
     }
 }
 

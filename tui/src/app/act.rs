@@ -108,6 +108,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::GoCertificates => model.go(Place::Certificates, false),
         Action::GoAgents => model.go(Place::Agents, false),
         Action::GoJobs => model.go(Place::Jobs, false),
+        Action::GoIssuers => model.go(Place::Issuers, false),
         Action::GoLast => match model.last.clone() {
             Some(place) => model.go(place, false),
             None => Vec::new(),
@@ -127,7 +128,10 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             Vec::new()
         }
         Action::New => screens::new_record(model),
-        Action::Run | Action::Deploy | Action::Delete | Action::RevokeVersion | Action::Pause => ask(model, action),
+        Action::Test => test(model),
+        Action::Run | Action::Deploy | Action::Delete | Action::RevokeVersion | Action::Rollover | Action::Pause => {
+            ask(model, action)
+        }
         Action::Yes => layer::yes(model),
         Action::Quit => vec![Cmd::Quit],
         Action::Redraw => vec![Cmd::Repaint],
@@ -202,7 +206,13 @@ fn back(model: &mut Model) -> Vec<Cmd> {
             model.go(Place::Agents, false)
         }
         Place::AddCertificate => screens::wizard_back(model),
-        Place::Certificates | Place::Certificate(_) | Place::Agents | Place::Agent(_) | Place::Jobs => model.go_back(),
+        Place::Certificates
+        | Place::Certificate(_)
+        | Place::Agents
+        | Place::Agent(_)
+        | Place::Jobs
+        | Place::Issuers
+        | Place::Issuer(_) => model.go_back(),
     }
 }
 
@@ -210,8 +220,14 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
     match &model.place {
         Place::Certificate(_) => model.certificate.turn(forward),
         Place::Agent(_) => model.agent.turn(forward),
-        Place::Overview | Place::Certificates | Place::Agents | Place::Jobs | Place::AddCertificate | Place::Enroll => {
-        }
+        Place::Issuer(_) => model.issuer.turn(forward),
+        Place::Overview
+        | Place::Certificates
+        | Place::Agents
+        | Place::Jobs
+        | Place::Issuers
+        | Place::AddCertificate
+        | Place::Enroll => {}
     }
     model.read()
 }
@@ -224,6 +240,7 @@ fn refresh(model: &mut Model) -> Vec<Cmd> {
     model.certificates.refresh();
     model.agents.refresh();
     model.jobs.refresh();
+    model.issuers.refresh();
     model.overview.attention.refresh();
     model.read()
 }
@@ -242,6 +259,7 @@ fn interrupt(model: &mut Model) -> Vec<Cmd> {
 /// Asks before something is changed; the question names its record for good.
 fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
     let agents = matches!(model.context(), Context::Agents | Context::Agent);
+    let issuers = matches!(model.context(), Context::Issuers | Context::Issuer);
     let confirm = if action == Action::Run {
         renew(model)
     } else if action == Action::Deploy {
@@ -250,6 +268,10 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
         pause(model)
     } else if action == Action::RevokeVersion {
         revoke_version(model)
+    } else if action == Action::Rollover {
+        roll_over(model)
+    } else if issuers {
+        remove_issuer(model)
     } else if agents {
         revoke(model)
     } else {
@@ -398,6 +420,34 @@ fn revoke(model: &Model) -> Option<Confirm> {
         (format!("revoke agent {name}"), "revoke", lines, Call::Revoke(name.clone()))
     };
     let mut confirm = question(title, lines, verb, call);
+    confirm.name = Some(name);
+    Some(confirm)
+}
+
+/// A test changes nothing that was decided: it is not asked about.
+fn test(model: &mut Model) -> Vec<Cmd> {
+    let Some(issuer) = screens::issuer_here(model) else { return Vec::new() };
+    vec![model.call(Call::TestIssuer(issuer.name))]
+}
+
+fn roll_over(model: &Model) -> Option<Confirm> {
+    let name = screens::issuer_here(model)?.name;
+    let lines = vec![
+        "The account gets a new key; it is sealed before the CA is told.".to_owned(),
+        "Orders of this issuer wait meanwhile and go on by themselves.".to_owned(),
+        "Certificates and their keys stay as they are.".to_owned(),
+    ];
+    Some(question(format!("new account key of {name}"), lines, "give it a new key", Call::Rollover(name)))
+}
+
+fn remove_issuer(model: &Model) -> Option<Confirm> {
+    let name = screens::issuer_here(model)?.name;
+    let lines = vec![
+        "· the account's key is forgotten here for good".to_owned(),
+        "· the account itself stays at the CA".to_owned(),
+        "· no certificate uses it".to_owned(),
+    ];
+    let mut confirm = question(format!("remove issuer {name}"), lines, "remove", Call::RemoveIssuer(name.clone()));
     confirm.name = Some(name);
     Some(confirm)
 }

@@ -3,7 +3,8 @@
 use proto::operator::v1::{
     Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
-    PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetPauseRequest, SetPauseResponse, Version,
+    ListLimitsResponse, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetPauseRequest,
+    SetPauseResponse, Version,
 };
 
 /// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
@@ -44,6 +45,16 @@ pub(crate) enum Call {
     Jobs,
     /// All issuers.
     Issuers,
+    /// One issuer.
+    Issuer(String),
+    /// The limits of an issuer.
+    Limits(String),
+    /// Read an issuer's directory anew and prove its account.
+    TestIssuer(String),
+    /// Give an issuer's account another key.
+    Rollover(String),
+    /// Remove an issuer.
+    RemoveIssuer(String),
     /// Check or create a certificate.
     Create(Box<CreateCertificateRequest>),
     /// Renew now.
@@ -76,8 +87,13 @@ impl Call {
             | Self::Agents { .. }
             | Self::Agent(_)
             | Self::Jobs
-            | Self::Issuers => true,
+            | Self::Issuers
+            | Self::Issuer(_)
+            | Self::Limits(_) => true,
             Self::Create(_)
+            | Self::TestIssuer(_)
+            | Self::Rollover(_)
+            | Self::RemoveIssuer(_)
             | Self::Renew(_)
             | Self::RevokeVersion(_)
             | Self::Deploy(_)
@@ -122,6 +138,12 @@ pub(crate) enum Reply {
     Jobs(Vec<Job>),
     /// To `Issuers`.
     Issuers(Vec<Issuer>),
+    /// To `Issuer`, `TestIssuer` and `Rollover`.
+    Issuer(Box<Issuer>),
+    /// To `Limits`.
+    Limits(Box<ListLimitsResponse>),
+    /// To `RemoveIssuer`.
+    IssuerRemoved,
     /// To `Create`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
     /// To `Delete`: true while a purge waits for its targets.

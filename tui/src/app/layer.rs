@@ -207,6 +207,7 @@ fn named(typed: &str) -> Option<Entry> {
     let (label, run) = match (word, rest.is_empty()) {
         ("certs" | "certificates", _) => (format!("certificates {rest}"), Run::Find(Place::Certificates, rest)),
         ("agents", _) => (format!("agents {rest}"), Run::Find(Place::Agents, rest)),
+        ("issuer", false) => (format!("open issuer {rest}"), Run::Go(Place::Issuer(rest))),
         ("cert", false) => (format!("open certificate {rest}"), Run::Go(Place::Certificate(rest))),
         ("agent", false) => (format!("open agent {rest}"), Run::Go(Place::Agent(rest))),
         ("q" | "quit", true) => ("leave the dashboard".to_owned(), Run::Action(Action::Quit)),

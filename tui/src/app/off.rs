@@ -13,8 +13,22 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
     }
     model.read_only().or_else(|| match model.place_context() {
         Context::Certificates | Context::Certificate => of_certificate(model, row.action),
+        Context::Issuers | Context::Issuer => of_issuer(model, row.action),
         _ => None,
     })
+}
+
+fn of_issuer(model: &Model, action: Action) -> Option<String> {
+    let record = screens::issuer_here(model)?;
+    let account = record.account_status.as_str();
+    match action {
+        Action::Test if record.checking => Some("it is being tried".to_owned()),
+        Action::Rollover if account == "none" => Some("it has no account yet".to_owned()),
+        Action::Rollover if account == "rolling" => Some("it is on its way".to_owned()),
+        Action::Rollover if account != "valid" => Some(format!("the account is {account}")),
+        Action::Delete if record.certificates > 0 => Some(format!("{} certificate(s) use it", record.certificates)),
+        _ => None,
+    }
 }
 
 fn of_certificate(model: &Model, action: Action) -> Option<String> {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use proto::operator::v1::{CertificateAccepted, SetPauseResponse};
+use proto::operator::v1::{CertificateAccepted, Issuer, SetPauseResponse};
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::link::Link;
@@ -65,10 +65,23 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             let total = items.len().try_into().unwrap_or(u64::MAX);
             model.jobs.take(Page { items, total, more: false }, model.now);
         }
-        Reply::Issuers(issuers) => {
+        Reply::Issuers(items) => {
             if let Some(wizard) = &mut model.wizard {
-                wizard.offer_issuers(&issuers);
+                wizard.offer_issuers(&items);
             }
+            let total = items.len().try_into().unwrap_or(u64::MAX);
+            model.issuers.take(Page { items, total, more: false }, model.now);
+        }
+        Reply::Issuer(record) => return issuer_answered(model, &call, *record),
+        Reply::Limits(limits) => {
+            if limits.issuer == model.issuer.name {
+                model.issuer.limits = Some(*limits);
+            }
+        }
+        Reply::IssuerRemoved => {
+            let Call::RemoveIssuer(name) = call else { return Vec::new() };
+            model.notices.say(model.now, State::Ok, format!("issuer {name} is removed"));
+            return leave(model, &Place::Issuer(name), Place::Issuers);
         }
         Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
@@ -81,6 +94,23 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         }
     }
     Vec::new()
+}
+
+fn issuer_answered(model: &mut Model, call: &Call, record: Issuer) -> Vec<Cmd> {
+    let name = record.name.clone();
+    let said = match call {
+        Call::TestIssuer(_) => Some(format!("issuer {name} is being tried")),
+        Call::Rollover(_) => Some(format!("the account of {name} gets another key; its orders wait meanwhile")),
+        _ => None,
+    };
+    model.issuer.take(record);
+    match said {
+        None => Vec::new(),
+        Some(text) => {
+            model.notices.say(model.now, State::Ok, text);
+            model.read()
+        }
+    }
 }
 
 fn agents(
@@ -201,6 +231,7 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
         Call::Certificate(name) if missing => model.certificate.vanished(name),
         Call::Agent(_) if missing && model.place == Place::Enroll => {}
         Call::Agent(name) if missing => model.agent.vanished(name),
+        Call::Issuer(name) | Call::Limits(name) if missing => model.issuer.vanished(name),
         call if call.reads() => {
             if !away {
                 model.notices.fail(model.now, "", &error.problem);
@@ -236,6 +267,9 @@ fn doing(call: &Call) -> String {
         Call::Enroll(request) => format!("enrol {}", request.name),
         Call::Revoke(name) => format!("revoke {name}"),
         Call::Forget(name) => format!("forget {name}"),
+        Call::TestIssuer(name) => format!("test {name}"),
+        Call::Rollover(name) => format!("new account key of {name}"),
+        Call::RemoveIssuer(name) => format!("remove {name}"),
         _ => String::new(),
     }
 }

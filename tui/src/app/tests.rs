@@ -6,9 +6,7 @@ mod fixtures;
 
 use std::time::Duration;
 
-use fixtures::{
-    StoppedClock, agent, certificate, event, fresh_certificate, issuer, job, overview, troubled_certificate,
-};
+use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, job, overview, troubled_certificate};
 use proptest::prelude::*;
 use proto::clock::Clock as _;
 use proto::operator::v1::{
@@ -160,7 +158,13 @@ impl Desk {
                 job("running", "validating"),
                 proto::operator::v1::Job { id: "j2".into(), ..job("failed", "") },
             ]),
-            Call::Issuers => Reply::Issuers(vec![issuer("lab")]),
+            Call::Issuers => Reply::Issuers(fixtures::issuers()),
+            Call::Issuer(name) | Call::TestIssuer(name) | Call::Rollover(name) => {
+                let found = fixtures::issuers().into_iter().find(|one| one.name == *name);
+                Reply::Issuer(Box::new(found.ok_or_else(missing)?))
+            }
+            Call::Limits(name) => Reply::Limits(Box::new(fixtures::limits(name))),
+            Call::RemoveIssuer(_) => Reply::IssuerRemoved,
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
             Call::RevokeVersion(request) => accepted(&request.name),
@@ -307,6 +311,39 @@ fn a_key_that_cannot_work_says_why_everywhere() {
     desk.shows("revoke: not now, there is no version yet");
     desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
     desk.keys("q:revoke a v").shows("(there is no version yet)");
+}
+
+#[test]
+fn an_issuer_is_tested_at_once_and_gets_another_key_only_when_asked() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0t").shows("issuer lab is being tried");
+    desk.keys("\nK").shows("new account key of lab");
+    desk.keys("\n");
+    assert!(matches!(desk.sent.as_slice(), [Call::TestIssuer(name)] if name == "lab"), "Enter is Cancel");
+    desk.keys("Ky").shows("the account of lab gets another key");
+    assert!(matches!(desk.sent.as_slice(), [_, Call::Rollover(name)] if name == "lab"));
+}
+
+#[test]
+fn only_an_issuer_that_nothing_uses_is_removed_and_only_by_its_name() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0D").shows("remove: not now, 1 certificate(s) use it");
+    desk.keys("jK").shows("new key: not now, the account is terms");
+    desk.keys("D").shows("remove issuer le");
+    desk.keys("\n");
+    assert!(desk.sent.is_empty());
+    desk.keys("le\n").shows("issuer le is removed");
+    assert!(matches!(desk.sent.as_slice(), [Call::RemoveIssuer(name)] if name == "le"));
+}
+
+#[test]
+fn a_closed_limit_is_told_in_the_words_of_the_ca() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0\nll").shows("[Limits]");
+    desk.shows("1 order(s) wait for a place");
+    desk.keys("j").shows("Closed by the CA until 2026-11-21 23:00Z: too many certificates");
+    desk.keys("q:issuer le\n").shows("Issuers > le");
+    desk.shows("HALTED: the CA wants its terms agreed to");
 }
 
 #[test]
@@ -540,6 +577,12 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("agent", at("3\n", "", "")),
         ("agent_policy", at("3\nl", "", "")),
         ("jobs", at("4", "", "")),
+        ("issuers", at("0", "", "")),
+        ("issuer_account", at("0j\n", "", "")),
+        ("issuer_directory", at("0j\nl", "", "")),
+        ("issuer_limits", at("0\nll", "", "")),
+        ("dialog_rollover", at("0K", "", "")),
+        ("dialog_remove_issuer", at("0jD", "", "")),
         ("wizard_names", at("2n", "www.example.test", "")),
         ("wizard_challenge", at("2n", "www.example.test", "\n\n\n")),
         ("wizard_key", at("2n", "www.example.test", "\n\n\n\n\n\n\n")),
@@ -608,7 +651,7 @@ fn every_screen_paints_at_every_size() {
 
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
-        8 => prop::sample::select("jkGgocartnDdrqsR:/?M-.,123456hl[]py <>b".chars().map(Key::Char).collect::<Vec<_>>()),
+        8 => prop::sample::select("jkGgocartnDdrqsR:/?M-.,0123456hl[]py <>bVKe".chars().map(Key::Char).collect::<Vec<_>>()),
         2 => prop::sample::select(vec![
             Key::Enter, Key::Esc, Key::Tab, Key::BackTab, Key::Up, Key::Down, Key::Left, Key::Right, Key::Home, Key::End,
             Key::PageUp, Key::PageDown, Key::Backspace, Key::Delete, Key::Ctrl('c'), Key::Ctrl('u'), Key::F(1),

@@ -21,6 +21,7 @@ pub(crate) struct IssuerView {
     account_status: String,
     account_url: Option<String>,
     certificates: u64,
+    limits: Option<String>,
     checking: bool,
     terms_url: Option<String>,
     external_account_required: bool,
@@ -52,6 +53,7 @@ impl From<&Issuer> for IssuerView {
             account_status: safe(&issuer.account_status),
             account_url: some(&issuer.account_url),
             certificates: issuer.certificates,
+            limits: some(&issuer.limits),
             checking: issuer.checking,
             terms_url: some(&issuer.terms_url),
             external_account_required: issuer.external_account_required,
@@ -83,7 +85,7 @@ pub(crate) fn json_list(issuers: &[Issuer]) -> String {
 
 /// Returns issuers as a table.
 pub(crate) fn table(issuers: &[Issuer], wide: bool) -> Table {
-    let mut head = vec!["NAME", "ACCOUNT", "CERTIFICATES", "DIRECTORY", "ERROR"];
+    let mut head = vec!["NAME", "ACCOUNT", "LIMITS", "CERTIFICATES", "DIRECTORY", "ERROR"];
     if wide {
         head.extend(["ROOT", "CONTACTS", "ID"]);
     }
@@ -91,8 +93,9 @@ pub(crate) fn table(issuers: &[Issuer], wide: bool) -> Table {
     for issuer in issuers {
         let error = issuer.problem.as_ref().map(|problem| problem.message.clone()).unwrap_or_default();
         let account = issuer.account_status.clone();
-        let mut row =
-            vec![issuer.name.clone(), account, issuer.certificates.to_string(), issuer.directory.clone(), error];
+        let limits = issuer.limits.clone();
+        let count = issuer.certificates.to_string();
+        let mut row = vec![issuer.name.clone(), account, limits, count, issuer.directory.clone(), error];
         if wide {
             row.extend([root(issuer).to_owned(), issuer.contacts.join(","), issuer.id.clone()]);
         }

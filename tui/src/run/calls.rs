@@ -2,9 +2,10 @@
 //! rows that are wanted. Called by `run`, one task per call.
 
 use proto::operator::v1::{
-    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetOverviewRequest, ListAgentsRequest,
-    ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListVersionsRequest,
-    PendingEnrollment, RevokeAgentRequest,
+    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetOverviewRequest,
+    ListAgentsRequest, ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest,
+    ListLimitsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RevokeAgentRequest,
+    RolloverAccountRequest, TestIssuerRequest,
 };
 
 use crate::app::call::{Call, Page, Reply, Token};
@@ -41,6 +42,16 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             Reply::Jobs(client.list_jobs(request).await?.items)
         }
         Call::Issuers => Reply::Issuers(client.list_issuers(ListIssuersRequest {}).await?.items),
+        Call::Issuer(name) => Reply::Issuer(Box::new(client.get_issuer(GetIssuerRequest { name }).await?)),
+        Call::Limits(issuer) => Reply::Limits(Box::new(client.list_limits(ListLimitsRequest { issuer }).await?)),
+        Call::TestIssuer(name) => Reply::Issuer(Box::new(client.test_issuer(TestIssuerRequest { name }).await?)),
+        Call::Rollover(name) => {
+            Reply::Issuer(Box::new(client.rollover_account(RolloverAccountRequest { name }).await?))
+        }
+        Call::RemoveIssuer(name) => {
+            client.remove_issuer(RemoveIssuerRequest { name }).await?;
+            Reply::IssuerRemoved
+        }
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
         Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
         Call::RevokeVersion(request) => Reply::Accepted(Box::new(client.revoke_certificate(request).await?)),

@@ -61,6 +61,7 @@ impl AttentionRow {
         match self.item.kind.as_str() {
             "certificate" => Some(Place::Certificate(self.item.name.clone())),
             "agent" => Some(Place::Agent(self.item.name.clone())),
+            "issuer" => Some(Place::Issuer(self.item.name.clone())),
             _ => None,
         }
     }

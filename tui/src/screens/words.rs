@@ -1,7 +1,7 @@
 //! How records stand, in a glyph's state and a word: one place for all screens. Pure.
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Event, Job, Order, PhaseStep, Target};
+use proto::operator::v1::{Agent, Certificate, Event, Issuer, Job, Order, PhaseStep, Target};
 use proto::types::v1::TargetStatus;
 use ratatui::text::{Line, Span};
 
@@ -37,6 +37,43 @@ impl Record for Job {
 
     fn state(&self) -> State {
         job_state(&self.state)
+    }
+}
+
+impl Record for Issuer {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn state(&self) -> State {
+        issuer_state(self)
+    }
+}
+
+/// Returns how an issuer stands.
+pub(crate) fn issuer_state(issuer: &Issuer) -> State {
+    match (issuer.account_status.as_str(), issuer.limits.as_str()) {
+        ("terms" | "closed" | "external" | "unusable", _) => State::Bad,
+        _ if issuer.checking => State::Busy,
+        _ if issuer.problem.is_some() => State::Bad,
+        ("rolling", _) => State::Busy,
+        (_, "closed" | "waiting") => State::Warn,
+        ("valid", _) => State::Ok,
+        _ => State::Idle,
+    }
+}
+
+/// Returns what an account's state means, and what helps.
+pub(crate) fn account_word(status: &str) -> &'static str {
+    match status {
+        "valid" => "the CA knows the account and its key",
+        "none" => "none yet; it is made when the issuer is tried",
+        "rolling" => "its key is being changed; orders wait",
+        "terms" => "HALTED: the CA wants its terms agreed to",
+        "closed" => "HALTED: the CA closed the account",
+        "external" => "HALTED: the CA wants another external account",
+        "unusable" => "HALTED: its directory cannot be used",
+        _ => "",
     }
 }
 

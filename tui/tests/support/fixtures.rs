@@ -299,9 +299,60 @@ pub(crate) fn issuer(name: &str) -> Issuer {
         account_url: "https://ca.example.test/account/1".into(),
         certificates: 1,
         terms_url: "https://ca.example.test/terms".into(),
+        limits: "free".into(),
         problem: None,
         ..Default::default()
     }
+}
+
+/// One issuer that works and is used, and one that wants its terms agreed to and is not.
+pub(crate) fn issuers() -> Vec<Issuer> {
+    let profile = |name: &str, description: &str| IssuerProfile { name: name.into(), description: description.into() };
+    let problem = Problem {
+        reason: "ISSUER_HALTED".into(),
+        message: "le wants its new terms of service agreed to".into(),
+        cause: "urn:ietf:params:acme:error:userActionRequired".into(),
+        hint: "read https://ca.example.test/terms-2, then: certwright issuers set le --accept-terms".into(),
+    };
+    let le = Issuer {
+        id: "01jissuer00000000000000002".into(),
+        name: "le".into(),
+        directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+        own_root: false,
+        terms_accepted: false,
+        account_status: "terms".into(),
+        certificates: 0,
+        limits: "closed".into(),
+        profiles: vec![
+            profile("classic", "https://letsencrypt.org/docs/profiles#classic"),
+            profile("shortlived", "https://letsencrypt.org/docs/profiles#shortlived"),
+        ],
+        profile: "classic".into(),
+        preferred_chain: "ISRG Root X1".into(),
+        staging_directory: "https://acme-staging-v02.api.letsencrypt.org/directory".into(),
+        problem: Some(problem),
+        ..issuer("le")
+    };
+    vec![issuer("lab"), le]
+}
+
+/// Limits of which one is full and one is closed.
+pub(crate) fn limits(issuer: &str) -> ListLimitsResponse {
+    let closed = LimitLine {
+        used: 7,
+        left: 43,
+        refills_at: at(9_000),
+        closed_until: at(90 * MINUTE),
+        cause: "too many certificates".into(),
+        ..limit("registered-domain", "example.com", 50, 604_800)
+    };
+    let items = vec![
+        LimitLine { used: 300, left: 0, refills_at: at(36), waiting: 1, ..limit("orders", "", 300, 10_800) },
+        closed,
+        limit("exact-set", "", 5, 604_800),
+        LimitLine { source: "default".into(), ..limit("requests", "", 100, 1) },
+    ];
+    ListLimitsResponse { issuer: issuer.into(), host: "ca.example.test".into(), published: true, items }
 }
 
 pub(crate) fn job(state: &str, phase: &str) -> Job {

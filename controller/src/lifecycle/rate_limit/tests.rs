@@ -80,6 +80,24 @@ fn what_limits_one_order_is_told_and_nothing_else() {
 }
 
 #[test]
+fn how_limits_stand_is_one_word() {
+    let (le, mut ledger) = (issuer(LE), Ledger::default());
+    let word = |ledger: &Ledger, issuer: &Issuer| standing(&ledger.lines(issuer, at(0)));
+    assert_eq!(word(&ledger, &le), "free");
+    assert_eq!(word(&ledger, &issuer("https://ca.example.test/dir")), "none");
+    let set = names(&["www.example.com"]);
+    for _ in 0..5 {
+        assert_eq!(wait(&mut ledger, ask(&le, "c1", &set), at(0)), 0);
+    }
+    assert_eq!(word(&ledger, &le), "low", "nothing of one set is left");
+    assert!(wait(&mut ledger, ask(&le, "c2", &set), at(0)) > 0);
+    assert_eq!(word(&ledger, &le), "waiting");
+    let key = Key { kind: Kind::Orders, owner: le.id.clone(), name: String::new() };
+    ledger.close(Closed { key, until: at(60), cause: "busy".into() }, None);
+    assert_eq!(word(&ledger, &le), "closed");
+}
+
+#[test]
 fn a_first_import_of_2000_names_is_paced_at_the_accounts_limit() {
     let (issuer, mut ledger) = (issuer(LE), Ledger::default());
     let mut first_waits = Vec::new();

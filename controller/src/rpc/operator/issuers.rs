@@ -13,6 +13,7 @@ use crate::lifecycle::certificate::is_name;
 use crate::lifecycle::fallback::candidates;
 use crate::lifecycle::issuer::{CONTACTS_MAX, External, Issuer};
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rate_limit::standing;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views;
@@ -20,6 +21,7 @@ use crate::store::issuer::external_key_place;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
+use crate::tasks::limits;
 
 /// Longest directory URL.
 const URL_BYTES_MAX: usize = 2_048;
@@ -74,7 +76,8 @@ pub(crate) async fn add(
     let changes = Changes::new().insert(&issuer).claim_name(Table::IssuerName, &issuer.name, &issuer.id).event(&event);
     let revision = hub.store.commit(changes).await?;
     hub.wake.issuers.ring(&issuer.id);
-    Ok(views::issuer(&Versioned { revision, value: issuer }, 0))
+    let limits = standing(&limits::lines(hub, &issuer).await?);
+    Ok(views::issuer(&Versioned { revision, value: issuer }, 0, limits))
 }
 
 async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldError>, Refusal> {
@@ -289,9 +292,12 @@ pub(crate) async fn list(hub: &Hub) -> Result<wire::ListIssuersResponse, Refusal
     let used = |id: &String| {
         bundles.iter().filter(|bundle| candidates(&bundle.certificate.value.specification).contains(id)).count()
     };
-    let items =
-        items.iter().map(|issuer| views::issuer(issuer, u64::try_from(used(&issuer.value.id)).unwrap_or(u64::MAX)));
-    Ok(wire::ListIssuersResponse { items: items.collect() })
+    let mut shown = Vec::with_capacity(items.len());
+    for issuer in &items {
+        let limits = standing(&limits::lines(hub, &issuer.value).await?);
+        shown.push(views::issuer(issuer, u64::try_from(used(&issuer.value.id)).unwrap_or(u64::MAX), limits));
+    }
+    Ok(wire::ListIssuersResponse { items: shown })
 }
 
 /// Returns one issuer.
