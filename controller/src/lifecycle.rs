@@ -6,6 +6,7 @@ pub mod agent;
 pub mod backoff;
 pub mod certificate;
 pub mod clock_skew;
+pub mod csr;
 pub mod deployment;
 pub mod desired;
 pub mod event;

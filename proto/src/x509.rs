@@ -7,6 +7,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+use x509_parser::asn1_rs::Any;
+use x509_parser::cri_attributes::{ParsedCriAttribute, X509CriAttribute};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509CertificationRequest};
 
@@ -142,7 +144,8 @@ impl LeafFacts {
 pub struct CsrFacts {
     /// DNS names and IP addresses of the requested SAN extension.
     pub identifiers: Vec<String>,
-    /// Requested SAN URIs, and any other extension, are counted here: a certificate's CSR has none.
+    /// How many other wishes it has: parts of a subject, other kinds of names, other extensions or attributes. A
+    /// certificate's CSR has none.
     pub others: usize,
     /// SubjectPublicKeyInfo, DER.
     pub spki_der: Vec<u8>,
@@ -166,8 +169,10 @@ impl CsrFacts {
         let extensions: Vec<_> = csr.requested_extensions().into_iter().flatten().collect();
         let others = extensions.iter().filter(|ext| !matches!(ext, ParsedExtension::SubjectAlternativeName(_))).count();
         let (identifiers, uris) = names(extensions.into_iter());
-        let spki_der = csr.certification_request_info.subject_pki.raw.to_vec();
-        Ok(Self { identifiers, others: others + uris.len(), spki_der })
+        let request = &csr.certification_request_info;
+        let subject = request.subject.iter_attributes().count();
+        let others = others + uris.len() + subject + other_attributes(request.attributes());
+        Ok(Self { identifiers, others, spki_der: request.subject_pki.raw.to_vec() })
     }
 
     /// Whether the two name sets are equal, ignoring order and case.
@@ -287,6 +292,19 @@ fn names<'a>(extensions: impl Iterator<Item = &'a ParsedExtension<'a>>) -> (Vec<
     (identifiers, uris)
 }
 
+/// How many attributes of a CSR are not its one extension request: those the parser passes over.
+fn other_attributes(attributes: &[X509CriAttribute<'_>]) -> usize {
+    let is_whole = |value: &[u8]| Any::from_der(value).is_ok_and(|(rest, _)| rest.is_empty());
+    let is_request = |one: &X509CriAttribute<'_>| {
+        // A second value behind the first is cut off from what was parsed.
+        matches!(one.parsed_attribute(), ParsedCriAttribute::ExtensionRequest(_)) && is_whole(one.value)
+    };
+    match attributes {
+        [one] if is_request(one) => 0,
+        attributes => attributes.len(),
+    }
+}
+
 fn ip_text(bytes: &[u8]) -> String {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         std::net::Ipv4Addr::from(v4).to_string()
@@ -361,10 +379,57 @@ mod tests {
         assert!(matches!(parse_certificates(one.pem().repeat(11).as_bytes()), Err(X509Error::TooMany)));
     }
 
-    #[test]
-    fn a_csr_tells_its_names_and_any_other_wish() {
+    /// A CSR for `a.test` with an empty subject.
+    fn plain() -> rcgen::CertificateParams {
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+    }
+
+    fn others(params: &rcgen::CertificateParams, attributes: Vec<rcgen::Attribute>) -> usize {
         let key = rcgen::KeyPair::generate().unwrap();
-        let csr = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap().serialize_request(&key).unwrap();
+        let csr = params.serialize_request_with_attributes(&key, attributes).unwrap();
+        CsrFacts::parse(csr.der()).unwrap().others
+    }
+
+    #[test]
+    fn every_other_wish_of_a_csr_is_counted() {
+        assert_eq!(others(&plain(), Vec::new()), 0);
+        let mut named = plain();
+        named.distinguished_name.push(rcgen::DnType::CommonName, "b.test");
+        assert_eq!(others(&named, Vec::new()), 1);
+        named.distinguished_name.push(rcgen::DnType::OrganizationName, "Bank");
+        assert_eq!(others(&named, Vec::new()), 2);
+        let mut staples = plain();
+        // TLS feature: status_request (RFC 7633).
+        let feature = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], vec![0x30, 3, 2, 1, 5]);
+        staples.custom_extensions.push(feature);
+        assert_eq!(others(&staples, Vec::new()), 1);
+        // PKCS #9 unstructuredName.
+        let attribute =
+            rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 2], values: vec![0x31, 4, 0x0C, 2, b'n', b'o'] };
+        assert!(others(&plain(), vec![attribute]) > 0);
+    }
+
+    #[test]
+    fn a_second_extension_request_does_not_slip_by() {
+        let second = |values: Vec<u8>| rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 14], values };
+        // BasicConstraints with cA TRUE.
+        let authority = [0x30, 0x11, 0x30, 0x0F, 6, 3, 0x55, 0x1D, 0x13, 1, 1, 0xFF, 4, 5, 0x30, 3, 1, 1, 0xFF];
+        let set = |values: &[u8]| [&[0x31, u8::try_from(values.len()).unwrap()], values].concat();
+        assert!(others(&plain(), vec![second(set(&authority))]) > 0, "another attribute");
+        let mut bare = plain();
+        bare.subject_alt_names.clear();
+        assert!(others(&bare, vec![second(set(&authority))]) > 0, "its only attribute");
+        let nothing = [0x30, 0];
+        assert_eq!(others(&bare, vec![second(set(&nothing))]), 0);
+        assert!(others(&bare, vec![second(set(&[&nothing[..], &authority].concat()))]) > 0, "its second value");
+    }
+
+    #[test]
+    fn a_csr_tells_its_names() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = plain().serialize_request(&key).unwrap();
         let facts = CsrFacts::parse(csr.der()).unwrap();
         assert!(facts.has_exactly(&["a.test".into()]));
         assert_eq!(facts.others, 0);

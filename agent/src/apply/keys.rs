@@ -90,7 +90,9 @@ pub(super) fn read(state: &StateDir, slot_id: &str) -> Result<SecretString, Prob
 
 fn existing_csr(dir: &Path, slot: &KeySlot) -> Result<Vec<u8>, Problem> {
     let stored = fs::read(dir.join(CSR)).ok();
-    let fits = |csr: &Vec<u8>| CsrFacts::parse(csr).is_ok_and(|facts| facts.has_exactly(&slot.identifiers));
+    let fits = |csr: &Vec<u8>| {
+        CsrFacts::parse(csr).is_ok_and(|facts| facts.has_exactly(&slot.identifiers) && facts.others == 0)
+    };
     if let Some(csr) = stored.filter(fits) {
         return Ok(csr);
     }
@@ -209,15 +211,47 @@ mod tests {
         KeySlot { id: "slot-1".into(), identifiers, key_type, csr_wanted: true }
     }
 
+    /// One DER value of less than 128 bytes.
+    fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        [&[tag, u8::try_from(content.len()).unwrap()], content.as_slice()].concat()
+    }
+
+    /// Checks a CSR byte by byte (RFC 2986 §4.1): version 0, an empty subject, the key, and one attribute: the extension
+    /// request with one extension, the names, critical because the subject is empty (RFC 5280 §4.2.1.6). No CN, no extended
+    /// key usage, no TLS feature has a place in it.
+    fn names_and_nothing_else(csr: &[u8], spki: &[u8]) {
+        let names = der(
+            0x30,
+            &[
+                &der(0x82, &[b"h1.example.test"]),
+                &der(0x82, &[b"*.h1.example.test"]),
+                &der(0x87, &[&[192, 0, 2, 1]]),
+                &der(0x87, &[&[0x20, 0x01, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]),
+            ],
+        );
+        let critical = [1, 1, 0xFF];
+        let extension = der(0x30, &[&[6, 3, 0x55, 0x1D, 0x11], &critical, &der(0x04, &[&names])]);
+        let extension_request = [6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 9, 14];
+        let attribute = der(0x30, &[&extension_request, &der(0x31, &[&der(0x30, &[&extension])])]);
+        let whole = [&[2, 1, 0, 0x30, 0], spki, &der(0xA0, &[&attribute])].concat();
+        let begins = csr.windows(whole.len()).position(|part| part == whole);
+        assert!(begins.is_some_and(|at| at <= 8), "behind two lengths of at most four bytes: {csr:02x?}");
+    }
+
     #[test]
     fn the_csr_holds_the_identifiers_and_nothing_else() {
-        for key_type in [KeyType::P256, KeyType::P384, KeyType::Rsa2048] {
+        let types = [KeyType::P256, KeyType::P384, KeyType::Rsa2048, KeyType::Rsa3072, KeyType::Rsa4096];
+        for (key_type, spki_bytes) in types.into_iter().zip([91, 120, 294, 422, 550]) {
             let (_dir, state) = state();
-            let facts = CsrFacts::parse(&make(&state, &slot(key_type)).unwrap()).unwrap();
-            assert!(facts.has_exactly(&slot(key_type).identifiers));
-            assert_eq!(facts.others, 0);
-            let key = read(&state, "slot-1").unwrap();
-            assert_eq!(proto::x509::spki_of_key(&key).unwrap(), facts.spki_der);
+            let identifiers = ["h1.example.test", "*.h1.example.test", "192.0.2.1", "2001:db8::1"].map(str::to_owned);
+            let slot = KeySlot { identifiers: identifiers.to_vec(), ..slot(key_type) };
+            let csr = make(&state, &slot).unwrap();
+            let spki = proto::x509::spki_of_key(&read(&state, "slot-1").unwrap()).unwrap();
+            assert_eq!(spki.len(), spki_bytes, "{key_type:?}");
+            names_and_nothing_else(&csr, &spki);
+            let facts = CsrFacts::parse(&csr).unwrap();
+            assert!(facts.has_exactly(&identifiers) && facts.others == 0 && facts.spki_der == spki);
         }
     }
 

@@ -20,7 +20,8 @@ use super::serve::Server;
 use super::status::Refusal;
 use super::{enrollment, report};
 use crate::lifecycle::agent::Agent;
-use crate::lifecycle::certificate::{Custody, KeySlot, KeyType, Version};
+use crate::lifecycle::certificate::{Custody, KeySlot, Version};
+use crate::lifecycle::csr;
 use crate::lifecycle::problem::Problem;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
@@ -260,11 +261,8 @@ async fn submit_csr(hub: &Hub, caller: &AgentCaller, request: wire::SubmitCsrReq
         };
     }
     let facts = CsrFacts::parse(&request.csr_der).map_err(|error| csr_refused(&error.to_string()))?;
-    if !facts.has_exactly(&slot.value.identifiers) || facts.others > 0 {
-        return Err(csr_refused("it must name exactly the identifiers of its slot, and nothing else"));
-    }
-    if !key_matches(slot.value.key_type, &facts.spki_der) {
-        return Err(csr_refused("its key is of another type than ordered"));
+    if let Some(cause) = csr::refusal(&slot.value, &facts) {
+        return Err(csr_refused(cause));
     }
     slot.value.csr = Some(csr);
     slot.value.problem = None;
@@ -272,18 +270,6 @@ async fn submit_csr(hub: &Hub, caller: &AgentCaller, request: wire::SubmitCsrReq
     hub.wake.certificates.ring(&slot.value.certificate_id);
     hub.wake.agents.ring(&caller.id);
     Ok(())
-}
-
-/// Whether a SubjectPublicKeyInfo is of the ordered type: the lengths of these encodings are fixed (RFC 5480, RFC 8017).
-fn key_matches(key_type: KeyType, spki_der: &[u8]) -> bool {
-    let length = match key_type {
-        KeyType::P256 => 91,
-        KeyType::P384 => 120,
-        KeyType::Rsa2048 => 294,
-        KeyType::Rsa3072 => 422,
-        KeyType::Rsa4096 => 550,
-    };
-    spki_der.len() == length
 }
 
 fn csr_refused(cause: &str) -> Refusal {

@@ -17,7 +17,7 @@ use proto::method::Method;
 use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{self as operator, EnrollAgentRequest};
 use proto::types::v1 as types;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -189,7 +189,8 @@ fn seen<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>) -> Strin
 }
 
 fn csr_for(name: &str) -> Vec<u8> {
-    let params = CertificateParams::new([name.to_owned()]).unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
     params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
@@ -316,22 +317,32 @@ async fn the_victims_own_ids_of_other_things_do_not_open_anything_either() {
 #[tokio::test(start_paused = true)]
 async fn a_csr_must_carry_exactly_the_slots_names_and_nothing_else() {
     let scene = scene().await;
-    let extra = {
-        let params = CertificateParams::new(["slot.example.test".to_owned(), "bank.example".to_owned()]).unwrap();
-        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
-    };
-    let authority = {
+    let wish = |change: &dyn Fn(&mut CertificateParams)| {
         let mut params = CertificateParams::new(["slot.example.test".to_owned()]).unwrap();
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
         params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
     };
-    for csr_der in [extra, authority, csr_for("other.example.test"), b"not a CSR".to_vec(), vec![0x30; 200_000]] {
+    let bank = || rcgen::SanType::DnsName("bank.example".try_into().unwrap());
+    let refused = [
+        wish(&|csr| csr.subject_alt_names.push(bank())),
+        wish(&|csr| csr.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign]),
+        wish(&|csr| csr.distinguished_name.push(rcgen::DnType::CommonName, "bank.example")),
+        csr_for("other.example.test"),
+        b"not a CSR".to_vec(),
+        vec![0x30; 200_000],
+    ];
+    let submit = async |csr_der| {
         let request = api::SubmitCsrRequest { key_slot_id: scene.foreign.key_slot_id.clone(), csr_der };
-        let refusal = scene.victim.clone().submit_csr(request).await.unwrap_err();
-        assert_ne!(refusal.code(), Code::Ok);
+        scene.victim.clone().submit_csr(request).await
+    };
+    for csr_der in refused {
+        let refusal = submit(csr_der).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
     }
     let orders = scene.world.ca.orders();
     assert!(orders.iter().all(|order| order.identifiers != ["slot.example.test"]), "the CA hears of none: {orders:?}");
+    submit(wish(&|_| {})).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
