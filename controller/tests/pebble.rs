@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::acme::account::{Account, AccountKey, AccountTerms, Acme};
+use controller::acme::account::{Account, AccountKey, AccountTerms, Acme, Standing};
 use controller::acme::directory::Directory;
 use controller::acme::http::TrustRoots;
 use controller::acme::order::{AuthorizationStatus, OrderStatus};
@@ -293,6 +293,29 @@ async fn a_ca_that_forgot_the_account_gets_it_again() {
         let gone = account.resume(order.url()).await.unwrap_err();
         assert!(gone.is_account_gone(), "{gone}");
         let account = acme.account(&lab.directory, &key, &[], AccountTerms::Accepted, None, None).await.unwrap();
+        issue(&lab, &account).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_key_change_the_account_orders_with_the_new_key_and_the_old_one_opens_nothing() {
+    within_its_deadline(async {
+        let lab = Lab::start().await;
+        let acme = acme();
+        let (old, new) = (AccountKey::generate().unwrap(), AccountKey::generate().unwrap());
+        let account = acme.account(&lab.directory, &old, &[], AccountTerms::Accepted, None, None).await.unwrap();
+        let url = account.url().to_owned();
+        acme.change_key(&lab.directory, &url, &old, &new).await.unwrap();
+        // A crash before the answer: it is done again, and the CA is asked which key it knows.
+        acme.change_key(&lab.directory, &url, &old, &new).await.unwrap_err();
+        assert_eq!(acme.standing(&lab.directory, &new).await.unwrap(), Standing::Valid(url.clone()));
+        assert_eq!(acme.standing(&lab.directory, &old).await.unwrap(), Standing::Unknown);
+        let refused = account.new_order(&[NAME.to_owned()], None, None).await.unwrap_err();
+        assert!(refused.is_refusal(), "{refused}");
+        let known = Some(url.as_str());
+        let account =
+            self::acme().account(&lab.directory, &new, &[], AccountTerms::Accepted, None, known).await.unwrap();
         issue(&lab, &account).await;
     })
     .await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::{Host, Process, eventually};
 
@@ -14,34 +14,58 @@ use crate::lab::{Host, Process, eventually};
 const NAMES_CONTROL: &str = "http://127.0.0.1:8055";
 /// Longest wait for Pebble to answer after its start.
 const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// Life of a certificate when nothing else is said: 90 days.
+const USUAL_LIFE_SECONDS: u32 = 7_776_000;
+/// The one customer of a CA that wants external account bindings (RFC 8555 §7.3.4): key identifier and MAC key, base64url.
+pub const CUSTOMER: (&str, &str) = ("customer-7", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 /// What makes Pebble quick and repeatable: no pauses, no refused nonces, no authorization taken from an older order.
 const QUICK: [(&str, &str); 3] =
     [("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "0"), ("PEBBLE_AUTHZREUSE", "0")];
+
+/// What a Pebble is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Life of its certificates.
+    pub life_seconds: u32,
+    /// It makes accounts for its customer only: see `CUSTOMER`.
+    pub customers_only: bool,
+    /// How many chains it offers beside its first choice.
+    pub alternate_chains: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { life_seconds: USUAL_LIFE_SECONDS, customers_only: false, alternate_chains: 0 }
+    }
+}
 
 /// The CA and the names of the lab.
 #[derive(Debug)]
 pub struct Pebble {
     /// The host it runs on.
     pub host: Host,
+    settings: Settings,
     server: Option<Process>,
     _names: Process,
 }
 
 impl Pebble {
-    /// Starts both servers on `host` and waits until they answer. Certificates live `life_seconds`.
-    pub async fn start(host: Host, life_seconds: u32) -> anyhow::Result<Self> {
+    /// Starts both servers on `host` and waits until they answer.
+    pub async fn start(host: Host, settings: Settings) -> anyhow::Result<Self> {
         listener_identity(&host)?;
         let config = json!({ "pebble": {
             "listenAddress": "0.0.0.0:14000", "managementListenAddress": "0.0.0.0:15000",
             "certificate": host.folder.join("listener.pem"), "privateKey": host.folder.join("listener.key"),
-            "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": false,
-            "domainBlocklist": ["blocked.example.test"], "certificateValidityPeriod": life_seconds
+            "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "",
+            "externalAccountBindingRequired": settings.customers_only,
+            "externalAccountMACKeys": if settings.customers_only { json!({ CUSTOMER.0: CUSTOMER.1 }) } else { json!({}) },
+            "domainBlocklist": ["blocked.example.test"], "certificateValidityPeriod": settings.life_seconds
         }});
         std::fs::write(host.folder.join("pebble.json"), config.to_string())?;
         let argv = ["pebble-challtestsrv", "-defaultIPv4", "", "-defaultIPv6", "", "-dns01", ":53", "-http01", ""];
         let argv = [argv.as_slice(), &["-https01", "", "-tlsalpn01", "", "-management", ":8055"]].concat();
         let names = host.start("names", &argv, &[])?;
-        let mut pebble = Self { host, server: None, _names: names };
+        let mut pebble = Self { host, settings, server: None, _names: names };
         pebble.start_server().await?;
         Ok(pebble)
     }
@@ -91,7 +115,9 @@ impl Pebble {
     pub async fn start_server(&mut self) -> anyhow::Result<()> {
         let config = self.host.folder.join("pebble.json").to_string_lossy().into_owned();
         let argv = ["pebble", "-config", &config, "-dnsserver", &self.dns()];
-        let server = self.host.start("pebble", &argv, &QUICK)?;
+        let alternates = self.settings.alternate_chains.to_string();
+        let environment = [QUICK.as_slice(), &[("PEBBLE_ALTERNATE_ROOTS", alternates.as_str())]].concat();
+        let server = self.host.start("pebble", &argv, &environment)?;
         self.server = Some(server);
         eventually("Pebble", START_TIME_MAX, async || {
             let answer = self.host.run(&["curl", "-skf", "--max-time", "2", "https://127.0.0.1:14000/dir"]).await?;
@@ -116,7 +142,22 @@ impl Pebble {
 
     /// Returns the root that Pebble signs leaves with, PEM. New after each start.
     pub async fn issuing_root(&self) -> anyhow::Result<String> {
-        self.host.ok(&["curl", "-skf", "--max-time", "5", "https://127.0.0.1:15000/roots/0"]).await
+        self.root_of_chain(0).await
+    }
+
+    /// Returns the root of one of its chains, PEM; 0 is its first choice.
+    pub async fn root_of_chain(&self, chain: u8) -> anyhow::Result<String> {
+        self.managed(&format!("roots/{chain}")).await
+    }
+
+    /// Returns what Pebble knows about a certificate of its own: `Status`, `Reason` and more.
+    pub async fn status_of(&self, serial: &str) -> anyhow::Result<Value> {
+        let text = self.managed(&format!("cert-status-by-serial/{serial}")).await?;
+        serde_json::from_str(&text).with_context(|| format!("Pebble says no JSON: {text}"))
+    }
+
+    async fn managed(&self, path: &str) -> anyhow::Result<String> {
+        self.host.ok(&["curl", "-skf", "--max-time", "5", &format!("https://127.0.0.1:15000/{path}")]).await
     }
 }
 

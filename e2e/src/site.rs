@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 
 use crate::fault_ca;
 use crate::lab::{Host, Lab, Process, Ran, eventually, program};
-use crate::pebble::Pebble;
+use crate::pebble::{Pebble, Settings};
 
 /// Port on which the controller awaits agents.
 const AGENTS_PORT: u16 = 7443;
-/// Life of a certificate when nothing else is said: 90 days.
-const USUAL_LIFE_SECONDS: u32 = 7_776_000;
 /// Longest wait for a program to be ready or a server to answer.
 const READY_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long old workers of nginx may answer beside the new ones: its master lets both accept for 100 ms after a reload, so
@@ -74,7 +72,7 @@ impl Site {
 
     /// The same with a CA whose certificates live so long.
     pub async fn start_with_life(seconds: u32) -> anyhow::Result<Self> {
-        let site = Self::begin(seconds).await?;
+        let site = Self::start_at(Settings { life_seconds: seconds, ..Settings::default() }).await?;
         site.add_issuer().await?;
         Ok(site)
     }
@@ -91,12 +89,13 @@ impl Site {
 
     /// Starts a CA and a controller that does not know it.
     pub async fn start_without_issuer() -> anyhow::Result<Self> {
-        Self::begin(USUAL_LIFE_SECONDS).await
+        Self::start_at(Settings::default()).await
     }
 
-    async fn begin(life_seconds: u32) -> anyhow::Result<Self> {
+    /// Starts a CA that is like this, and a controller that does not know it.
+    pub async fn start_at(settings: Settings) -> anyhow::Result<Self> {
         let lab = Lab::new().await?;
-        let ca = Pebble::start(lab.host("ca", 2).await?, life_seconds).await?;
+        let ca = Pebble::start(lab.host("ca", 2).await?, settings).await?;
         let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
         let dns = format!("[dns]\nservers = [\"{}\"]\n", ca.dns());
         std::fs::write(control.host.folder.join("controller.toml"), dns)?;
@@ -224,7 +223,13 @@ impl FaultHost {
     /// Returns how many requests of a kind it has answered, in all its lives.
     #[must_use]
     pub fn count(&self, kind: &str) -> usize {
-        fault_ca::requests(&self.host.folder).iter().filter(|line| line.kind == kind).count()
+        self.requests().iter().filter(|line| line.kind == kind).count()
+    }
+
+    /// Returns every request it has answered, in all its lives.
+    #[must_use]
+    pub fn requests(&self) -> Vec<fault_ca::Line> {
+        fault_ca::requests(&self.host.folder)
     }
 }
 

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 #[path = "real/ca_faults.rs"]
 mod ca_faults;
+#[path = "real/ca_features.rs"]
+mod ca_features;
 #[path = "real/command_line.rs"]
 mod command_line;
 #[path = "real/fault_ca.rs"]

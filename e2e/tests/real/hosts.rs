@@ -1,12 +1,13 @@
 //! The ground the other real tests stand on: hosts see each other, and only through the switch.
 
 use e2e::lab::Lab;
-use e2e::pebble::Pebble;
+use e2e::pebble::{Pebble, Settings};
 
 #[tokio::test]
 async fn hosts_reach_the_ca_while_their_cable_is_in() -> anyhow::Result<()> {
     let lab = Lab::new().await?;
-    let mut ca = Pebble::start(lab.host("ca", 2).await?, 3_600).await?;
+    let mut ca =
+        Pebble::start(lab.host("ca", 2).await?, Settings { life_seconds: 3_600, ..Settings::default() }).await?;
     let (h1, root, url) = (lab.host("h1", 11).await?, ca.root(), ca.directory());
     let ask = ["curl", "-sf", "--max-time", "2", "--cacert", &root, &url];
     assert!(h1.ok(&ask).await?.contains("newOrder"));
