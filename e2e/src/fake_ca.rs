@@ -259,6 +259,12 @@ impl FakeCa {
         self.0.book().renewal_info = info;
     }
 
+    /// Changes the windows of certificates whose first name ends in a suffix; the last one that fits counts. What is issued
+    /// in a window or after it is not meant: it is the renewal.
+    pub fn set_windows_under(&self, windows: Vec<(String, Window)>) {
+        self.0.book().windows_under = windows;
+    }
+
     /// Changes the life of the certificates issued from now on whose first name ends in `suffix`.
     pub fn set_lifetime_under(&self, suffix: &str, seconds: i64) {
         self.0.book().lifetimes_under.push((suffix.to_owned(), seconds));

@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use self::http::{Asked, Reply};
 use self::script::{Act, Script};
 use crate::fake_ca::{FakeCa, Options, Validator};
+use crate::power::disk::split_mix;
 
 /// How long the CA waits for a host.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
@@ -42,8 +43,17 @@ pub struct FaultCa {
     folder: PathBuf,
     base: String,
     ca: FakeCa,
-    /// How often each rule of the script has struck, by its place; counted anew in each life of the CA.
-    struck: Mutex<Vec<u64>>,
+    /// What each rule of the script has seen, by its place; counted anew in each life of the CA.
+    tallies: Mutex<Vec<Tally>>,
+}
+
+/// What a rule of the script has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Requests that it is about.
+    seen: u64,
+    /// How often it struck.
+    struck: u64,
 }
 
 impl FaultCa {
@@ -59,7 +69,7 @@ impl FaultCa {
         if let Ok(kept) = fs::read(folder.join("state.json")) {
             ca.take_up(&serde_json::from_slice(&kept)?).context("state.json")?;
         }
-        Ok(Self { folder: folder.to_owned(), base: base.to_owned(), ca, struck: Mutex::default() })
+        Ok(Self { folder: folder.to_owned(), base: base.to_owned(), ca, tallies: Mutex::default() })
     }
 
     /// Serves until the process ends.
@@ -89,9 +99,9 @@ impl FaultCa {
         while let Some(asked) = http::read(&mut stream).await? {
             let line =
                 |status| format!("{} {} {} {status}\n", SystemClock.now().as_millisecond(), asked.method, asked.path);
-            let script = Script::read(&self.folder);
-            script.apply(&self.ca);
-            let reply = match self.rule(&script, asked.kind()) {
+            let (script, now) = (Script::read(&self.folder), SystemClock.now());
+            script.apply(&self.ca, now);
+            let mut reply = match self.rule(&script, &asked) {
                 None => self.honest(&asked).await,
                 Some(Act::Delay { milliseconds }) => {
                     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -99,6 +109,7 @@ impl FaultCa {
                 }
                 Some(act) => act.reply(&self.ca.nonce(), SystemClock.now()),
             };
+            reply.headers.extend(script.retry_after(asked.kind(), now));
             self.save()?;
             http::append(&self.folder.join("requests.log"), &line(reply.status))?;
             http::write(&mut stream, &asked, reply).await?;
@@ -117,13 +128,17 @@ impl FaultCa {
     }
 
     /// Returns what the first rule that strikes does.
-    fn rule(&self, script: &Script, kind: &str) -> Option<Act> {
-        let mut struck = self.struck.lock().unwrap_or_else(PoisonError::into_inner);
-        let rules = script.rules.len().max(struck.len());
-        struck.resize(rules, 0);
-        for (rule, struck) in script.rules.iter().zip(struck.iter_mut()) {
-            if (rule.kind == kind || rule.kind == "any") && rule.times.is_none_or(|times| *struck < times) {
-                *struck += 1;
+    fn rule(&self, script: &Script, asked: &Asked) -> Option<Act> {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = script.rules.len().max(tallies.len());
+        tallies.resize(rules, Tally::default());
+        for (rule, tally) in script.rules.iter().zip(tallies.iter_mut()) {
+            if !rule.is_about(&asked.method, asked.kind()) || rule.times.is_some_and(|times| tally.struck >= times) {
+                continue;
+            }
+            tally.seen += 1;
+            if rule.percent.is_none_or(|percent| split_mix(tally.seen) % 100 < percent) {
+                tally.struck += 1;
                 return Some(rule.act.clone());
             }
         }

@@ -47,20 +47,6 @@ const REQUESTS_OF_A_START: usize = 20;
 /// A leap makes the controller ask the CA for the time, once: without its word it would not trust its own clock.
 const REQUESTS_OF_A_LEAP: usize = 1;
 
-/// What the CA refuses while it is away.
-const ALL: [RequestKind; 10] = [
-    RequestKind::Directory,
-    RequestKind::NewNonce,
-    RequestKind::NewAccount,
-    RequestKind::Account,
-    RequestKind::NewOrder,
-    RequestKind::Order,
-    RequestKind::Authorization,
-    RequestKind::Challenge,
-    RequestKind::Finalize,
-    RequestKind::Certificate,
-];
-
 async fn fleet(world: &mut World, hundreds: usize) -> usize {
     let mut number = 0;
     for (zone, count, hours) in FLEET {
@@ -110,7 +96,7 @@ async fn months(world: &mut World, mut seed: u64) -> (usize, (u64, u64)) {
         let outage = OUTAGES.iter().any(|(from, to)| (hours(*from)..hours(*to)).contains(&now));
         let slow = OUTAGES.iter().any(|(from, to)| (hours(from - 6)..hours(to + CATCHING_UP)).contains(&now));
         if outage && !away {
-            ALL.iter().for_each(|kind| world.ca.fail(*kind, When::Always, Fault::Refused));
+            RequestKind::ALL.iter().for_each(|kind| world.ca.fail(*kind, When::Always, Fault::Refused));
         } else if away && !outage {
             world.ca.heal();
         }

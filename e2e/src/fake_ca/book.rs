@@ -98,6 +98,8 @@ pub(super) struct Book {
     pub(super) mischief: Mischief,
     /// What is said of renewals (RFC 9773); nothing: the directory does not offer it.
     pub(super) renewal_info: Option<RenewalInfo>,
+    /// Windows of their own, by the end of the first name, the last one first.
+    pub(super) windows_under: Vec<(String, Window)>,
     /// Accounts below this number are forgotten.
     forgotten: usize,
     /// Profiles it offers; none means that it does not know of profiles and ignores them.
@@ -137,6 +139,7 @@ impl Book {
             lifetimes_under: Vec::new(),
             mischief: Mischief::default(),
             renewal_info: None,
+            windows_under: Vec::new(),
             forgotten: 0,
             profiles: Vec::new(),
             terms: 0,

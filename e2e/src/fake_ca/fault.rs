@@ -39,6 +39,26 @@ pub enum RequestKind {
     Unknown,
 }
 
+impl RequestKind {
+    /// Every kind: what a CA that is away refuses.
+    pub const ALL: [Self; 14] = [
+        Self::Directory,
+        Self::NewNonce,
+        Self::NewAccount,
+        Self::Account,
+        Self::NewOrder,
+        Self::Order,
+        Self::Authorization,
+        Self::Challenge,
+        Self::Finalize,
+        Self::Certificate,
+        Self::RenewalInfo,
+        Self::KeyChange,
+        Self::Revoke,
+        Self::Unknown,
+    ];
+}
+
 /// How often a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {

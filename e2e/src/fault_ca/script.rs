@@ -3,7 +3,10 @@
 //! ```json
 //! { "rules": [{ "kind": "new-order", "times": 1,
 //!               "act": { "problem": { "status": 429, "type": "rateLimited", "detail": "…", "retry_after": "600" } } }],
-//!   "names": { "h1.example.test": "10.97.0.11" }, "processing_polls": 3, "token": null }
+//!   "names": { "h1.example.test": "10.97.0.11" }, "processing_polls": 3, "token": null,
+//!   "renewals": { "retry_after": "60", "explanation_url": "https://ca.test/incident",
+//!                 "windows": [{ "start": "2026-11-22T04:00:00Z", "end": "2026-11-22T04:00:30Z" },
+//!                             { "under": "h1.example.test", "from": "2026-11-22T03:50:00Z", "start": "…", "end": "…" }] } }
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,8 +19,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::http::{Content, Reply};
-use crate::fake_ca::FakeCa;
 use crate::fake_ca::fault::Mischief;
+use crate::fake_ca::{FakeCa, RenewalInfo, Window};
 
 /// The whole script.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -29,20 +32,51 @@ pub struct Script {
     pub names: BTreeMap<String, IpAddr>,
     /// An order stays processing for so many polls after finalize.
     pub processing_polls: u32,
-    /// Retry-After, in seconds, beside each order.
-    pub poll_after: Option<u64>,
+    /// Retry-After beside each order: seconds, or `date+SECONDS` for an HTTP-date so far ahead.
+    pub poll_after: Option<String>,
     /// Every challenge is shown with this token.
     pub token: Option<String>,
+    /// What is said of renewals (RFC 9773); nothing: the directory does not offer it.
+    pub renewals: Option<Renewals>,
+}
+
+/// What the CA says about when to renew.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Renewals {
+    /// The last one that fits a certificate counts, where that was issued before it; 2 % of the validity around two thirds of it where none does.
+    pub windows: Vec<Suggestion>,
+    /// Retry-After: seconds, or `date+SECONDS`.
+    pub retry_after: Option<String>,
+    /// Where the CA explains itself.
+    pub explanation_url: Option<String>,
+}
+
+/// A window, and whose it is from when on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suggestion {
+    /// End of the first name of the certificates it is for; all when it is not said.
+    #[serde(default)]
+    pub under: String,
+    /// When it moves there; always when it is not said.
+    pub from: Option<Timestamp>,
+    /// Its start.
+    pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
 }
 
 /// What befalls requests of one kind.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// First part of the path (`directory`, `new-order`, …), or `any`.
+    /// First part of the path (`directory`, `new-order`, …), `signed` for every POST, or `any`.
     pub kind: String,
     /// How often; always when it is not said.
     pub times: Option<u64>,
+    /// So many of a hundred such requests, the same ones in each life of the CA; all when it is not said.
+    pub percent: Option<u64>,
     /// What.
     pub act: Act,
 }
@@ -95,14 +129,35 @@ impl Script {
         serde_json::from_slice(&text).unwrap_or_else(|error| panic!("script.json: {error}"))
     }
 
-    /// Tells the CA its standing misbehaviour.
-    pub(super) fn apply(&self, ca: &FakeCa) {
+    /// Tells the CA its standing misbehaviour, and what it says of renewals now.
+    pub(super) fn apply(&self, ca: &FakeCa, now: Timestamp) {
         ca.misbehave(Mischief {
             processing_polls: self.processing_polls,
-            retry_after: self.poll_after,
             token: self.token.clone(),
             ..Mischief::default()
         });
+        let info = self.renewals.as_ref().map(|renewals| RenewalInfo {
+            window: Window::Usual,
+            explanation_url: renewals.explanation_url.clone(),
+            retry_after: renewals.retry_after.as_deref().map(|when| written(when, now)),
+        });
+        ca.offer_renewal_info(info);
+        let moved = self.renewals.iter().flat_map(|renewals| &renewals.windows);
+        let moved = moved.filter(|one| one.from.is_none_or(|from| from <= now));
+        ca.set_windows_under(moved.map(|one| (one.under.clone(), Window::Fixed(one.start, one.end))).collect());
+    }
+
+    /// Returns Retry-After beside an answer of this kind.
+    pub(super) fn retry_after(&self, kind: &str, now: Timestamp) -> Option<(String, String)> {
+        let when = self.poll_after.as_ref().filter(|_| kind == "order")?;
+        Some(("Retry-After".to_owned(), written(when, now)))
+    }
+}
+
+impl Rule {
+    /// Whether it may strike a request.
+    pub(super) fn is_about(&self, method: &str, kind: &str) -> bool {
+        self.kind == kind || self.kind == "any" || (self.kind == "signed" && method == "POST")
     }
 }
 

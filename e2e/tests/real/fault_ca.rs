@@ -1,12 +1,13 @@
 //! What a CA does wrong over the wire, against the real client: each case is a script of the fault CA. Asserted is what the
 //! operator sees, and what the CA was asked.
 
+use e2e::lab::eventually;
 use e2e::site::{Server, Site};
 use jiff::{SignedDuration, Timestamp};
 use proto::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
-use crate::{SOON, explains, is_done};
+use crate::{SOON, explains, is_done, says};
 
 /// Beyond it a client must stop reading (reliability.md T8): 1 MiB, and the head of the answer.
 const BODY: u64 = 4 * 1024 * 1024;
@@ -103,7 +104,7 @@ async fn a_slow_ca_that_dies_and_refuses_nonces_still_issues_one_order_once() ->
     let name = server.identifier();
     let nonce = problem(400, "badNonce", "the nonce was used", None);
     ca.script(&json!({
-        "processing_polls": 4, "poll_after": 3,
+        "processing_polls": 4, "poll_after": "date+3",
         "rules": [{ "kind": "new-order", "times": 2, "act": nonce }],
     }))?;
     site.create_at("faulty", &server, "web", &name, &[]).await?.expect_ok()?;
@@ -119,4 +120,67 @@ async fn a_slow_ca_that_dies_and_refuses_nonces_still_issues_one_order_once() ->
     assert_eq!(ca.count("challenge"), 1);
     assert!(ca.count("order") <= 30, "{} polls", ca.count("order"));
     Ok(())
+}
+
+#[tokio::test]
+async fn with_three_of_ten_nonces_refused_each_request_is_sent_again_and_no_order_twice() -> anyhow::Result<()> {
+    let site = Site::start_without_issuer().await?;
+    let server = site.server(1).await?;
+    let ca = site.fault_ca().await?;
+    let name = server.identifier();
+    let nonce = problem(400, "badNonce", "the nonce was used", None);
+    ca.script(&json!({ "rules": [{ "kind": "signed", "percent": 30, "act": nonce }], "poll_after": "1" }))?;
+    site.create_at("faulty", &server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    site.proven(&server, "web", &name).await?;
+    let refused = ca.requests().iter().filter(|line| line.status == 400).count();
+    assert!(refused > 0, "the script struck");
+    for kind in ["new-order", "challenge", "finalize", "certificate"] {
+        let honest = ca.requests().iter().filter(|line| line.kind == kind && line.status < 300).count();
+        assert_eq!(honest, 1, "{kind}: {:#?}", ca.requests());
+    }
+    let requests = ca.requests().len();
+    assert!(requests <= 20 + refused, "{requests} requests, {refused} of them refused");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_ends_one_attempt_and_a_moved_window_is_met_meanwhile() -> anyhow::Result<()> {
+    let site = Site::start_without_issuer().await?;
+    let server = site.server(1).await?;
+    let ca = site.fault_ca().await?;
+    let at = |seconds| (SystemClock.now() + SignedDuration::from_secs(seconds)).to_string();
+    let renewals = json!({ "retry_after": "date+1", "explanation_url": "https://ca.test/incident" });
+    ca.script(&json!({ "renewals": renewals }))?;
+    // Its directory offers it since the script does.
+    site.control.ok(&["issuers", "test", "faulty"], &[]).await?;
+    let name = server.identifier();
+    site.create_at("faulty", &server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    let first = site.control.certificate("web").await?["current"].clone();
+    eventually("the first question", SOON, async || Ok((ca.count("renewal-info") > 0).then_some(()))).await?;
+
+    // Asked again after a minute at the earliest; half a minute later the window is over.
+    let (start, end) = (at(70), at(95));
+    let mut moved = renewals;
+    moved["windows"] = json!([
+        { "under": "other.test", "start": at(-60), "end": at(-30) },
+        { "under": name, "from": at(5), "start": start, "end": end },
+    ]);
+    let drip = json!([{ "kind": "new-order", "times": 1, "act": "drip" }]);
+    ca.script(&json!({ "renewals": moved, "rules": drip }))?;
+    let other = named(&site, &server, "drip").await?;
+    let asked_at = SystemClock.now();
+    site.create_at("faulty", &server, "drip", &other, &[]).await?.expect_ok()?;
+    let record = site.control.until("drip", "the attempt to end", SOON + SOON / 4, order_is_held).await?;
+    explains(&record["order"]["error"], &["CA_TIMEOUT", "60 s"]);
+    let waited = SystemClock.now().duration_since(asked_at);
+    assert!(waited >= SignedDuration::from_secs(55) && waited <= SignedDuration::from_secs(75), "{waited}");
+
+    let renewed = |record: &Value| is_done(record) && record["current"]["serial"] != first["serial"];
+    let record = site.control.until("web", "the renewal in the window", SOON, renewed).await?;
+    let history = site.control.json(&["certs", "activity", "web"]).await?;
+    says(&history.to_string(), &["begins: renewal_info", "the CA moved the renewal", "https://ca.test/incident"]);
+    let orders = ca.requests().into_iter().filter(|line| line.kind == "new-order" && line.at.to_string() >= start);
+    let orders: Vec<_> = orders.collect();
+    assert!(orders.first().is_some_and(|order| order.at.to_string() <= end), "{start}..{end}: {orders:?} {record:#}");
+    site.proven(&server, "web", &name).await
 }

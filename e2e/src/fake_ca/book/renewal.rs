@@ -38,11 +38,17 @@ impl Book {
     /// GET of one certificate's renewal information (§4.1); it needs no account.
     pub(in crate::fake_ca) fn renewal_info(&mut self, id: &str) -> Result<Answer, Refusal> {
         let info = self.renewal_info.clone().ok_or_else(|| Refusal(404, "malformed", "not offered".to_owned()))?;
-        let Some(issued) = self.certificates.iter().find(|issued| issued.renewal_id == id) else {
+        let Some(number) = self.certificates.iter().position(|issued| issued.renewal_id == id) else {
             self.violations.push(format!("renewal information was asked of {id}, which was never issued"));
             return Err(Refusal(404, "malformed", "no such certificate".to_owned()));
         };
-        let mut value = match info.window {
+        let issued = &self.certificates[number];
+        let order = self.orders.iter().find(|order| order.certificate == Some(number));
+        let first = order.and_then(|order| order.identifiers.first()).map_or("", String::as_str);
+        let is_for = |window: &Window| !matches!(window, Window::Fixed(start, _) if issued.at >= *start);
+        let mut own = self.windows_under.iter().rev();
+        let own = own.find(|(suffix, window)| first.ends_with(suffix) && is_for(window));
+        let mut value = match own.map_or(info.window, |(_, window)| window.clone()) {
             Window::Usual => {
                 let life = issued.not_after.duration_since(issued.not_before);
                 let start = issued.not_before + life / 100 * 66;
