@@ -23,6 +23,7 @@ fn methods(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Error
     let mut variants = String::new();
     let mut paths = String::new();
     let mut all = String::new();
+    let mut names = String::new();
     for file in &descriptors.file {
         for service in &file.service {
             for method in &service.method {
@@ -31,6 +32,7 @@ fn methods(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Error
                 writeln!(variants, "    /// `{path}`\n    {variant},")?;
                 writeln!(paths, "            {path:?} => Self::{variant},")?;
                 writeln!(all, "        Self::{variant},")?;
+                writeln!(names, "            Self::{variant} => {:?},", method.name())?;
             }
         }
     }
@@ -39,6 +41,8 @@ fn methods(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Error
          #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\npub enum Method {{\n{variants}}}\n\n\
          impl Method {{\n    /// Every RPC, in file order.\n    pub const ALL: &'static [Self] = &[\n{all}    ];\n\n\
          /// Returns the RPC that an HTTP/2 path names, or `None` for a path of no RPC.\n    \
-         #[must_use]\n    pub fn from_path(path: &str) -> Option<Self> {{\n        Some(match path {{\n{paths}            _ => return None,\n        }})\n    }}\n}}\n"
+         #[must_use]\n    pub fn from_path(path: &str) -> Option<Self> {{\n        Some(match path {{\n{paths}            _ => return None,\n        }})\n    }}\n\n    \
+         /// Returns its name in its service.\n    #[must_use]\n    pub const fn name(self) -> &'static str {{\n        \
+         match self {{\n{names}        }}\n    }}\n}}\n"
     ))
 }

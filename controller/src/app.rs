@@ -17,7 +17,7 @@ use crate::dns::lookup::Lookup;
 use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 use crate::preflight::probe::Probe;
-use crate::rpc::{self, Installation, PeerUid, ServeError, Server};
+use crate::rpc::{self, Installation, PeerUser, ServeError, Server};
 use crate::store::{Store, StoreError};
 use crate::tasks::hub::Hub;
 use crate::tasks::{self, Context};
@@ -96,7 +96,7 @@ impl AppError {
 pub async fn run<AI, SI>(
     parts: Parts,
     agents: impl Stream<Item = io::Result<AI>> + Send,
-    socket: impl Stream<Item = io::Result<(SI, PeerUid)>> + Send,
+    socket: impl Stream<Item = io::Result<(SI, PeerUser)>> + Send,
     stop: CancellationToken,
 ) -> Result<(), AppError>
 where

@@ -141,12 +141,24 @@ impl IdentityCa {
     /// # Errors
     /// When the id is none, or the CSR is broken, not signed by its key, or of another kind of key than P-256.
     pub fn issue_agent(&self, agent_id: &str, csr_der: &[u8]) -> Result<IssuedIdentity, CaError> {
+        self.issue_peer(&profile::AGENT, agent_id, csr_der)
+    }
+
+    /// Issues the leaf of an operator for the key of their CSR, likewise.
+    ///
+    /// # Errors
+    /// As [`Self::issue_agent`].
+    pub fn issue_operator(&self, operator_id: &str, csr_der: &[u8]) -> Result<IssuedIdentity, CaError> {
+        self.issue_peer(&profile::OPERATOR, operator_id, csr_der)
+    }
+
+    fn issue_peer(&self, profile: &Profile, id: &str, csr_der: &[u8]) -> Result<IssuedIdentity, CaError> {
         let csr = CsrFacts::parse(csr_der).map_err(CaError::Csr)?;
         let key = SubjectPublicKeyInfo::from_der(&csr.spki_der).ok().ok_or(CaError::CsrKey)?;
         if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(CaError::CsrKey);
         }
-        let leaf = self.issue(&profile::AGENT, agent_id, &key)?;
+        let leaf = self.issue(profile, id, &key)?;
         let facts = LeafFacts::parse(&leaf).or(Err(CaError::Damaged("its new leaf does not parse")))?;
         Ok(IssuedIdentity {
             leaf_der: leaf.to_vec(),

@@ -15,6 +15,7 @@ pub mod identifier;
 pub mod issuer;
 pub mod job;
 pub mod lock;
+pub mod operator;
 pub mod order;
 pub mod outcome;
 pub mod pause;

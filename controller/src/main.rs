@@ -14,7 +14,7 @@ use controller::config::{Cli, Command, Config, Rotate, Serve};
 use controller::dns::lookup::Resolver;
 use controller::lifecycle::problem::Problem;
 use controller::preflight::probe::TcpProbe;
-use controller::rpc::PeerUid;
+use controller::rpc::{ADMIN_GROUP, PeerUser};
 use controller::store::Store;
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
@@ -28,8 +28,8 @@ use tracing::info;
 
 /// Database file inside the state directory.
 const DATABASE: &str = "certwright.redb";
-/// Members of this group may reach the operators' socket; what they may do is decided by their uid.
-const ADMIN_GROUP: &str = "certwright-admin";
+/// What the kernel says of a process that nobody logged in for.
+const LOGIN_UID_UNSET: u32 = u32::MAX;
 /// Owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -114,15 +114,23 @@ async fn start(serve: Serve) -> Result<(), Problem> {
     };
     let agents = TcpListenerStream::new(agents)
         .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
-    let socket = UnixListenerStream::new(socket).map(|accepted| {
-        accepted.and_then(|stream| Ok((PeerUid(stream.peer_cred()?.uid()), stream))).map(|(uid, stream)| (stream, uid))
-    });
+    let socket = UnixListenerStream::new(socket)
+        .map(|accepted| accepted.and_then(|stream| peer_user(&stream).map(|user| (stream, user))));
     tokio::select! {
         ended = app::run(parts, agents, socket, stop.clone()) => ended.map_err(|error| error.problem()),
         signal = first_signal(stop.clone()) => signal,
     }?;
     drop(std::fs::remove_file(&serve.socket));
     Ok(())
+}
+
+/// Who is at the other end of the operators' socket. The kernel vouches for the uid; the login uid is read from the
+/// process as it is now and only tells the audit more.
+fn peer_user(stream: &UnixStream) -> io::Result<PeerUser> {
+    let peer = stream.peer_cred()?;
+    let login = peer.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+    let login_uid = login.and_then(|text| text.trim().parse().ok()).filter(|uid| *uid != LOGIN_UID_UNSET);
+    Ok(PeerUser { uid: peer.uid(), login_uid })
 }
 
 /// Wraps the keyring by another key. Both files exist until the operator destroys the old one, so a crash at any moment

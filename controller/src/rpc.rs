@@ -5,6 +5,7 @@ mod agent_service;
 mod convert;
 mod enrollment;
 mod listener;
+mod login;
 mod operator;
 mod operator_service;
 mod peer;
@@ -14,6 +15,9 @@ mod serve;
 mod status;
 mod views;
 
-pub use listener::PeerUid;
+pub use listener::PeerUser;
 pub use serve::ServeError;
 pub(crate) use serve::{Installation, Server, serve};
+
+/// Members of this group may reach the operators' socket; what they may do is decided by their uid.
+pub const ADMIN_GROUP: &str = "certwright-admin";

@@ -11,6 +11,7 @@ pub mod job;
 pub mod limit;
 pub mod master_key;
 mod migrate;
+pub mod operator;
 pub mod pause;
 pub mod records;
 pub mod seal;

@@ -17,6 +17,7 @@ pub mod months;
 pub mod pebble;
 pub mod power;
 pub mod raw_agent;
+pub mod raw_operator;
 pub mod sim_clock;
 pub mod sim_net;
 pub mod site;

@@ -90,7 +90,8 @@ impl RawAgent {
     }
 }
 
-fn channel(
+/// Returns a channel to the controller's port, as whom the credentials say.
+pub(crate) fn channel(
     net: &SimNet,
     at: SocketAddr,
     clock: &Arc<dyn Clock>,

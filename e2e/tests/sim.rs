@@ -26,6 +26,8 @@ mod lifetime;
 mod limits;
 #[path = "sim/months.rs"]
 mod months;
+#[path = "sim/operators.rs"]
+mod operators;
 #[path = "sim/outcome.rs"]
 mod outcome;
 #[path = "sim/partition.rs"]

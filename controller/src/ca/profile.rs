@@ -15,6 +15,8 @@ use super::CaError;
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 const CA_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 const AGENT_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Renewed while it is used: who stays away for so long is invited again.
+const OPERATOR_LIFE: SignedDuration = SignedDuration::from_hours(14 * 24);
 const CONTROLLER_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Identities are renewed when this part of their life is over: one half.
 const RENEW_AT_PART: i32 = 2;
@@ -37,6 +39,9 @@ pub(super) struct Profile {
 /// An agent is a TLS client and never a server.
 pub(super) const AGENT: Profile =
     Profile { role: Role::Agent, life: AGENT_LIFE, usage: ExtendedKeyUsagePurpose::ClientAuth };
+/// An operator away from the controller's host likewise.
+pub(super) const OPERATOR: Profile =
+    Profile { role: Role::Operator, life: OPERATOR_LIFE, usage: ExtendedKeyUsagePurpose::ClientAuth };
 /// The controller is a TLS server and never a client.
 pub(super) const CONTROLLER: Profile =
     Profile { role: Role::Controller, life: CONTROLLER_LIFE, usage: ExtendedKeyUsagePurpose::ServerAuth };

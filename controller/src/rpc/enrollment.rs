@@ -20,10 +20,10 @@ use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 
 /// Longer tokens are not even hashed.
-const TOKEN_CHARS_MAX: usize = 128;
+pub(super) const TOKEN_CHARS_MAX: usize = 128;
 
 /// No identity is dated by a wrong clock: once the clock is right it would not be valid, or not yet.
-fn refuse_by_wrong_clock(server: &Server) -> Result<(), Refusal> {
+pub(super) fn refuse_by_wrong_clock(server: &Server) -> Result<(), Refusal> {
     match server.hub.clock_watch.verdict().problem() {
         Some(problem) => Err(Refusal::new(Code::Unavailable, problem)),
         None => Ok(()),
@@ -130,7 +130,7 @@ pub(crate) async fn renew_identity(
     Ok(RenewIdentityResponse { leaf_der: issued.leaf_der, ca_der: ca_der(server) })
 }
 
-fn ca_der(server: &Server) -> Vec<Vec<u8>> {
+pub(super) fn ca_der(server: &Server) -> Vec<Vec<u8>> {
     server.ca.roots().iter().map(|root| root.to_vec()).collect()
 }
 
@@ -143,7 +143,7 @@ fn token_refused(reason: &str, message: &str) -> Refusal {
     Refusal::new(Code::PermissionDenied, Problem::new(reason, message, "", hint))
 }
 
-fn csr_refused(error: &CaError) -> Refusal {
+pub(super) fn csr_refused(error: &CaError) -> Refusal {
     Refusal::new(Code::InvalidArgument, error.problem())
 }
 

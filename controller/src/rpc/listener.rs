@@ -33,7 +33,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The user at the other end of the Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerUid(pub u32);
+pub struct PeerUser {
+    /// Whom the kernel names.
+    pub uid: u32,
+    /// Who logged in, before any sudo; absent where the kernel does not audit logins.
+    pub login_uid: Option<u32>,
+}
 
 /// Anything bytes flow through.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -89,7 +94,7 @@ pub(crate) async fn accept<A, S, AI, SI>(
     stop: CancellationToken,
 ) where
     A: Stream<Item = io::Result<AI>> + Send,
-    S: Stream<Item = io::Result<(SI, PeerUid)>> + Send,
+    S: Stream<Item = io::Result<(SI, PeerUser)>> + Send,
     AI: Io + 'static,
     SI: Io + 'static,
 {
@@ -107,7 +112,7 @@ pub(crate) async fn accept<A, S, AI, SI>(
                 }
             }
             Some(accepted) = socket.next() => match accepted {
-                Ok((io, uid)) => { handshakes.spawn(hand_over(out.clone(), PeerIo { io: Box::new(io), peer: Peer::Local(uid.0) })); }
+                Ok((io, user)) => { handshakes.spawn(hand_over(out.clone(), PeerIo { io: Box::new(io), peer: Peer::Local(user) })); }
                 Err(error) => pause("socket", &error).await,
             },
             (permit, accepted) = next_agent(&limit, &mut agents) => match accepted {

@@ -6,6 +6,7 @@ pub(super) mod create;
 pub(super) mod issuers;
 pub(super) mod limits;
 pub(super) mod lists;
+pub(super) mod operators;
 pub(super) mod overview;
 pub(super) mod pause;
 pub(super) mod revoke;

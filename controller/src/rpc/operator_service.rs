@@ -13,8 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::operator::{agents, certificates, create, issuers, limits, lists, overview, pause, revoke, targets};
-use super::peer::operator_caller;
+use super::login;
+use super::operator::{
+    agents, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
+};
+use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
+use super::roles::denied;
 use super::serve::Server;
 use super::status::Refusal;
 use crate::tasks::hub::Hub;
@@ -45,7 +49,16 @@ impl OperatorService for OperatorApi {
 
     async fn whoami(&self, request: Request<wire::WhoamiRequest>) -> Result<Response<wire::WhoamiResponse>, Status> {
         let caller = operator_caller(&request)?;
+        let denied = denied(caller.role);
+        let identity_not_after = match caller.peer() {
+            Peer::Tls(Some(leaf)) => to_wire(Some(leaf.not_after)),
+            Peer::Tls(None) | Peer::Local(_) => 0,
+        };
         Ok(Response::new(wire::WhoamiResponse {
+            denied: denied
+                .map(|(method, needs)| wire::Denied { rpc: method.name().to_owned(), needs: needs.word().to_owned() })
+                .collect(),
+            identity_not_after,
             operator: caller.name,
             role: caller.role.word().to_owned(),
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -62,9 +75,10 @@ impl OperatorService for OperatorApi {
         answer!(overview::overview(&self.server.hub))
     }
 
-    async fn watch(&self, _request: Request<wire::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<WatchStream>, Status> {
         let hub = self.server.hub.clone();
         let line = Line {
+            caller: operator_caller(&request)?,
             revision: hub.store.revision(),
             touched: hub.presence.touched(),
             hub,
@@ -256,6 +270,57 @@ impl OperatorService for OperatorApi {
         answer!(issuers::roll_over(&self.server.hub, &caller, &request.get_ref().name))
     }
 
+    async fn list_operators(
+        &self,
+        _request: Request<wire::ListOperatorsRequest>,
+    ) -> Result<Response<wire::ListOperatorsResponse>, Status> {
+        answer!(operators::list(&self.server.hub))
+    }
+
+    async fn add_operator(
+        &self,
+        request: Request<wire::AddOperatorRequest>,
+    ) -> Result<Response<wire::AddOperatorResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(operators::add(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn invite_operator(
+        &self,
+        request: Request<wire::InviteOperatorRequest>,
+    ) -> Result<Response<wire::InviteOperatorResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(operators::invite(&self.server, &caller, request.into_inner()))
+    }
+
+    async fn set_operator_role(
+        &self,
+        request: Request<wire::SetOperatorRoleRequest>,
+    ) -> Result<Response<wire::Operator>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(operators::set_role(&self.server.hub, &caller, request.into_inner()))
+    }
+
+    async fn remove_operator(
+        &self,
+        request: Request<wire::RemoveOperatorRequest>,
+    ) -> Result<Response<wire::RemoveOperatorResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(operators::remove(&self.server.hub, &caller, &request.get_ref().name))
+    }
+
+    async fn login(&self, request: Request<wire::LoginRequest>) -> Result<Response<wire::LoginResponse>, Status> {
+        answer!(login::login(&self.server, request.into_inner()))
+    }
+
+    async fn renew_login(
+        &self,
+        request: Request<wire::RenewLoginRequest>,
+    ) -> Result<Response<wire::LoginResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(login::renew(&self.server, &caller, request.into_inner()))
+    }
+
     async fn list_jobs(
         &self,
         request: Request<wire::ListJobsRequest>,
@@ -277,6 +342,7 @@ impl OperatorService for OperatorApi {
 
 /// An open watch.
 struct Line {
+    caller: OperatorCaller,
     hub: Hub,
     revision: watch::Receiver<u64>,
     touched: watch::Receiver<u64>,
@@ -298,6 +364,10 @@ async fn next_change(mut line: Line) -> Option<(Result<wire::WatchResponse, Stat
         if changed {
             tokio::time::sleep(BURST).await;
         }
+    }
+    // Whoever lost their role meanwhile is cut.
+    if let Err(refusal) = recheck_operator(&line.hub, &line.caller).await {
+        return Some((Err(refusal.into()), line));
     }
     // What memory holds has no revision of its own: views are asked for again after every message.
     line.touched.borrow_and_update();

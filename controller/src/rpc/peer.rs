@@ -14,9 +14,11 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::roles::{Access, OperatorRole, access};
+use super::listener::PeerUser;
+use super::roles::{Access, access};
 use super::status::Refusal;
 use crate::lifecycle::agent::{Agent, Permission};
+use crate::lifecycle::operator::{Act, LOCAL, Operator, Role as OperatorRole};
 use crate::lifecycle::problem::Problem;
 use crate::tasks::hub::Hub;
 
@@ -26,7 +28,7 @@ pub(crate) enum Peer {
     /// A TLS connection, with the peer's leaf if it showed one.
     Tls(Option<tls::Peer>),
     /// The Unix socket.
-    Local(u32),
+    Local(PeerUser),
 }
 
 /// Who may go on, put into the request's extensions.
@@ -51,9 +53,10 @@ pub(crate) struct AgentCaller {
 /// An operator.
 #[derive(Clone, Debug)]
 pub(crate) struct OperatorCaller {
-    /// `local:root`.
+    /// `local:root`, `local:alice`, or as the invitation said.
     pub(crate) name: String,
     pub(crate) role: OperatorRole,
+    peer: Peer,
 }
 
 /// Decides whether `peer` may call `method` now.
@@ -62,18 +65,18 @@ pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<
         (Access::Anyone, _) => Ok(Caller::Anyone),
         (Access::Agent, Peer::Tls(Some(leaf))) => agent(hub, leaf, false).await.map(Caller::Agent),
         (Access::AgentAlsoExpired, Peer::Tls(Some(leaf))) => agent(hub, leaf, true).await.map(Caller::Agent),
-        (Access::Operator(role), Peer::Local(uid)) => operator(*uid, role).map(Caller::Operator),
+        (Access::Operator(act), peer) => operator(hub, peer, act).await.map(Caller::Operator),
         (Access::Agent | Access::AgentAlsoExpired, Peer::Tls(None) | Peer::Local(_)) => Err(refused(
             "IDENTITY_MISSING",
             "this call needs an agent's identity",
             "enroll the agent: certwright agents enroll NAME prints the command",
         )),
-        (Access::Operator(_), Peer::Tls(_)) => Err(refused(
-            "NOT_AN_OPERATOR",
-            "operators call over the Unix socket on the controller's host",
-            "log in there and run certwright",
-        )),
     }
+}
+
+/// Decides again about an operator, in the middle of a stream.
+pub(crate) async fn recheck_operator(hub: &Hub, caller: &OperatorCaller) -> Result<(), Refusal> {
+    operator(hub, &caller.peer, Act::See).await.map(|_| ())
 }
 
 /// Decides again, in the middle of a stream.
@@ -110,22 +113,91 @@ async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCalle
     Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone() })
 }
 
-/// Root is Owner; so is the account that the controller runs as, which can read the database and its key anyway.
-fn operator(uid: u32, wanted: OperatorRole) -> Result<OperatorCaller, Refusal> {
+async fn operator(hub: &Hub, peer: &Peer, act: Act) -> Result<OperatorCaller, Refusal> {
+    let (name, role) = match peer {
+        Peer::Local(user) => local_operator(hub, user.uid).await?,
+        Peer::Tls(Some(leaf)) => remote_operator(hub, leaf).await?,
+        Peer::Tls(None) => return Err(operator_refused()),
+    };
+    if !role.may(act) {
+        return Err(refused(
+            "ROLE_TOO_LOW",
+            &format!("{name} has the role {role}, and this needs {}", act.needs()),
+            &format!("ask an owner: certwright operators role {name} {}", act.needs()),
+        ));
+    }
+    hub.operators_seen.note(&name, hub.now());
+    Ok(OperatorCaller { name, role, peer: peer.clone() })
+}
+
+/// Root is Owner; so is the account that the controller runs as, which can read the database and its key anyway. Everyone
+/// else is who was added, by name and uid.
+async fn local_operator(hub: &Hub, uid: u32) -> Result<(String, OperatorRole), Refusal> {
     let uid = Uid::from_raw(uid);
     let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let name = format!("{LOCAL}{user}");
     if uid.is_root() || uid == Uid::effective() {
-        return Ok(OperatorCaller { name: format!("local:{user}"), role: OperatorRole::Owner });
+        return Ok((name, OperatorRole::Owner));
     }
-    Err(refused(
+    match hub.store.operator_by_name(&name).await?.map(|found| found.value) {
+        Some(found) if found.is_user(uid.as_raw()) => Ok((name, found.role)),
+        Some(_) => Err(refused(
+            "NOT_AN_OPERATOR",
+            &format!("{user} was another user (another uid than {uid}) when {name} was added"),
+            &format!(
+                "ask an owner: certwright operators rm {name}, then certwright operators add --local {user} --role viewer"
+            ),
+        )),
+        None => Err(refused(
+            "NOT_AN_OPERATOR",
+            &format!("{user} (uid {uid}) has no role here"),
+            &format!("ask an owner: certwright operators add --local {user} --role viewer"),
+        )),
+    }
+}
+
+async fn remote_operator(hub: &Hub, leaf: &tls::Peer) -> Result<(String, OperatorRole), Refusal> {
+    if leaf.identity.role != Role::Operator {
+        return Err(operator_refused());
+    }
+    let found = hub.store.load::<Operator>(&leaf.identity.id).await?.ok_or_else(operator_refused)?.value;
+    if !found.has_key(&proto::x509::hex(&Sha256::digest(&leaf.spki_der))) {
+        return Err(operator_refused());
+    }
+    if leaf.not_after <= hub.now() {
+        return Err(refused(
+            "LOGIN_EXPIRED",
+            &format!("the login of {} was not used for too long and has expired", found.name),
+            &format!("ask an owner: certwright operators rm {0}, then certwright operators invite {0}", found.name),
+        ));
+    }
+    Ok((found.name, found.role))
+}
+
+/// One text for unknown, removed and foreign: a refused peer learns nothing.
+fn operator_refused() -> Refusal {
+    refused(
         "NOT_AN_OPERATOR",
-        &format!("{user} (uid {uid}) has no role here, and this call needs {}", wanted.word()),
-        "run it as root: sudo certwright …",
-    ))
+        "this login is not accepted",
+        "ask an owner for an invitation: certwright operators invite NAME; on the controller's host, use its socket",
+    )
 }
 
 fn refused(reason: &str, message: &str, hint: &str) -> Refusal {
     Refusal::new(Code::PermissionDenied, Problem::new(reason, message, "", hint))
+}
+
+impl OperatorCaller {
+    /// Who it is at the socket, or the leaf it showed.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    #[cfg(test)]
+    pub(crate) fn root() -> Self {
+        let peer = Peer::Local(PeerUser { uid: 0, login_uid: None });
+        Self { name: "local:root".to_owned(), role: OperatorRole::Owner, peer }
+    }
 }
 
 impl AgentCaller {

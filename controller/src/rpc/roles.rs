@@ -3,21 +3,7 @@
 
 use proto::method::Method;
 
-/// What an operator may be (features.md O1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum OperatorRole {
-    /// Everything.
-    Owner,
-}
-
-impl OperatorRole {
-    /// The word of the wire.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-        }
-    }
-}
+use crate::lifecycle::operator::{Act, Role};
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,23 +14,34 @@ pub(crate) enum Access {
     Agent,
     /// An enrolled agent, also with a leaf expired for less than 90 days.
     AgentAlsoExpired,
-    /// An operator with this role.
-    Operator(OperatorRole),
+    /// An operator whose role may do this.
+    Operator(Act),
 }
 
 /// Returns who may call `method`.
 pub(crate) fn access(method: Method) -> Access {
     use Method as M;
     match method {
-        M::AgentEnroll => Access::Anyone,
+        M::AgentEnroll | M::OperatorLogin => Access::Anyone,
         M::AgentRenewIdentity => Access::AgentAlsoExpired,
         M::AgentAttach | M::AgentGetDesired | M::AgentFetch | M::AgentSubmitCsr | M::AgentReport => Access::Agent,
         M::OperatorWhoami
+        | M::OperatorRenewLogin
         | M::OperatorGetOverview
         | M::OperatorWatch
         | M::OperatorListCertificates
         | M::OperatorGetCertificate
-        | M::OperatorCreateCertificate
+        | M::OperatorListVersions
+        | M::OperatorListAgents
+        | M::OperatorGetAgent
+        | M::OperatorListIssuers
+        | M::OperatorGetIssuer
+        | M::OperatorListLimits
+        | M::OperatorListOperators
+        | M::OperatorListJobs
+        | M::OperatorGetJob
+        | M::OperatorListEvents => Access::Operator(Act::See),
+        M::OperatorCreateCertificate
         | M::OperatorUpdateCertificate
         | M::OperatorRenewCertificate
         | M::OperatorDeployCertificate
@@ -53,25 +50,28 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorSetPause
         | M::OperatorAddTarget
         | M::OperatorRemoveTarget
-        | M::OperatorListVersions
-        | M::OperatorListAgents
-        | M::OperatorGetAgent
         | M::OperatorEnrollAgent
         | M::OperatorRevokeAgent
         | M::OperatorForgetAgent
-        | M::OperatorListIssuers
-        | M::OperatorGetIssuer
-        | M::OperatorAddIssuer
+        | M::OperatorTestIssuer
+        | M::OperatorSetLimits => Access::Operator(Act::Operate),
+        M::OperatorAddIssuer
         | M::OperatorRemoveIssuer
         | M::OperatorSetIssuer
-        | M::OperatorTestIssuer
-        | M::OperatorListLimits
-        | M::OperatorSetLimits
         | M::OperatorRolloverAccount
-        | M::OperatorListJobs
-        | M::OperatorGetJob
-        | M::OperatorListEvents => Access::Operator(OperatorRole::Owner),
+        | M::OperatorAddOperator
+        | M::OperatorInviteOperator
+        | M::OperatorSetOperatorRole
+        | M::OperatorRemoveOperator => Access::Operator(Act::Trust),
     }
+}
+
+/// Returns what `role` may not call, each with the least role that may.
+pub(crate) fn denied(role: Role) -> impl Iterator<Item = (Method, Role)> {
+    Method::ALL.iter().filter_map(move |&method| match access(method) {
+        Access::Operator(act) if !role.may(act) => Some((method, act.needs())),
+        Access::Operator(_) | Access::Anyone | Access::Agent | Access::AgentAlsoExpired => None,
+    })
 }
 
 #[cfg(test)]
@@ -79,11 +79,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_enrolment_is_open_and_only_identity_renewal_outlives_a_leaf() {
+    fn only_first_contact_is_open_and_only_identity_renewal_outlives_a_leaf() {
         let with = |access_wanted| {
             Method::ALL.iter().copied().filter(|method| access(*method) == access_wanted).collect::<Vec<_>>()
         };
-        assert_eq!(with(Access::Anyone), [Method::AgentEnroll]);
+        assert_eq!(with(Access::Anyone), [Method::AgentEnroll, Method::OperatorLogin]);
         assert_eq!(with(Access::AgentAlsoExpired), [Method::AgentRenewIdentity]);
+    }
+
+    #[test]
+    fn whoever_only_sees_changes_nothing_and_only_an_owner_changes_trust() {
+        // By their names, so that a new RPC has to be thought about.
+        let reads = |method: &Method| {
+            let name = method.name();
+            ["Get", "List"].iter().any(|verb| name.starts_with(verb))
+                || matches!(name, "Whoami" | "Watch" | "RenewLogin")
+        };
+        let may = |role: Role| {
+            let refused: Vec<Method> = denied(role).map(|(method, _)| method).collect();
+            let operators = Method::ALL.iter().filter(|method| matches!(access(**method), Access::Operator(_)));
+            operators.filter(|method| !refused.contains(method)).copied().collect::<Vec<_>>()
+        };
+        assert!(may(Role::Viewer).iter().all(reads), "{:?}", may(Role::Viewer));
+        assert!(may(Role::Auditor).iter().all(reads), "{:?}", may(Role::Auditor));
+        assert_eq!(denied(Role::Owner).count(), 0);
+        for method in denied(Role::Maintainer).filter(|(_, needs)| *needs == Role::Owner).map(|(method, _)| method) {
+            assert!(["Issuer", "Account", "Operator"].iter().any(|what| method.name().contains(what)), "{method:?}");
+        }
+        assert!(may(Role::Maintainer).contains(&Method::OperatorRenewCertificate));
     }
 }

@@ -17,7 +17,7 @@ use tonic::transport::Server as Tonic;
 use tracing::{error, info};
 
 use super::agent_service::AgentApi;
-use super::listener::{self, Io, PeerUid};
+use super::listener::{self, Io, PeerUser};
 use super::operator_service::OperatorApi;
 use super::peer::Guard;
 use crate::ca::{CaError, IdentityCa};
@@ -81,7 +81,7 @@ pub enum ServeError {
 pub(crate) async fn serve<AI, SI>(
     server: Server,
     agents: impl Stream<Item = io::Result<AI>> + Send,
-    socket: impl Stream<Item = io::Result<(SI, PeerUid)>> + Send,
+    socket: impl Stream<Item = io::Result<(SI, PeerUser)>> + Send,
 ) -> Result<(), ServeError>
 where
     AI: Io + 'static,

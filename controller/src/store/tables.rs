@@ -54,6 +54,12 @@ pub enum Table {
     IdentityCa,
     /// What was spent of the CAs' rate limits, by time and random.
     Limit,
+    /// Who may operate, by id.
+    Operator,
+    /// Index: operator id by name.
+    OperatorName,
+    /// Invitations of operators, by the hash of their secret.
+    Invitation,
 }
 
 impl Table {
@@ -85,6 +91,9 @@ impl Table {
             Self::Setting => "setting",
             Self::IdentityCa => "identity_ca",
             Self::Limit => "limit",
+            Self::Operator => "operator",
+            Self::OperatorName => "operator_name",
+            Self::Invitation => "invitation",
         }
     }
 }

@@ -9,7 +9,7 @@ use proto::text::one_line;
 
 use super::clock::ClockWatch;
 use super::limits::Limits;
-use super::presence::Presence;
+use super::presence::{OperatorsSeen, Presence};
 use super::wake::Wake;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::lock::LockShare;
@@ -36,6 +36,8 @@ pub struct Hub {
     pub clock_watch: Arc<ClockWatch>,
     /// What is used of the CAs' limits.
     pub limits: Arc<Limits>,
+    /// When operators were last heard of.
+    pub operators_seen: Arc<OperatorsSeen>,
     /// When an operator's new order is locked.
     pub lock_share: LockShare,
     event_seq: Arc<AtomicU64>,
@@ -55,6 +57,7 @@ impl Hub {
             wake: Arc::default(),
             clock_watch: Arc::default(),
             limits: Arc::default(),
+            operators_seen: Arc::default(),
             lock_share: LockShare::default(),
             event_seq,
         })

@@ -1,5 +1,6 @@
 //! Which agents are connected at this moment and what they say that is not worth a commit: last seen, clock skew, tokens
-//! served, what they are doing. Lives in memory; a restart learns it again from the agents. Called by `rpc` and tasks.
+//! served, what they are doing. Lives in memory; a restart learns it again from the agents. Likewise when operators called.
+//! Called by `rpc` and tasks.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -157,6 +158,28 @@ impl Presence {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Connected>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When operators were last heard of, by name. Only who was authorised is noted, so there are as many as there are operators.
+#[derive(Debug, Default)]
+pub struct OperatorsSeen {
+    at: Mutex<HashMap<String, Timestamp>>,
+}
+
+impl OperatorsSeen {
+    /// Notes that `name` called.
+    pub(crate) fn note(&self, name: &str, now: Timestamp) {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        match at.get_mut(name) {
+            Some(seen) => *seen = now,
+            None => drop(at.insert(name.to_owned(), now)),
+        }
+    }
+
+    /// Returns when `name` last called; `None` means not since the controller started.
+    pub(crate) fn at(&self, name: &str) -> Option<Timestamp> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 }
 

@@ -16,8 +16,16 @@ use super::ISSUER;
 use crate::power::PowerSwitch;
 use crate::sim_net::{CONTROLLER_HOST, SimNet};
 
-/// Where the controller's Unix socket is in the simulated network.
-pub(super) const SOCKET: SocketAddr = SocketAddr::new(CONTROLLER_HOST, 1);
+/// Users of the controller's host, by their uid; root, and some that every Linux has.
+pub(super) const USERS: [(&str, u32); 5] = [("root", 0), ("daemon", 1), ("bin", 2), ("sys", 3), ("nobody", 65534)];
+
+/// Where the controller's Unix socket is in the simulated network, for a user: one port for each, because pipes have no
+/// peer credentials.
+pub(super) fn socket(uid: u32) -> SocketAddr {
+    let port = USERS.iter().zip(1..).find(|((_, known), _)| *known == uid).expect("one of USERS").1;
+    SocketAddr::new(CONTROLLER_HOST, port)
+}
+
 /// How long the operator waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The reload command of every target.
@@ -48,13 +56,47 @@ pub struct Wish {
 
 impl Operator {
     pub(super) fn new(net: &SimNet, switch: PowerSwitch) -> Self {
+        Self::of_user(net, switch, 0)
+    }
+
+    /// A user of the controller's host: daemon, bin, sys or nobody.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    #[must_use]
+    pub fn local(net: &SimNet, user: &str) -> Self {
+        let uid = USERS.iter().find(|(name, _)| *name == user).expect("one of USERS").1;
+        Self::of_user(net, PowerSwitch::new(), uid)
+    }
+
+    fn of_user(net: &SimNet, switch: PowerSwitch, uid: u32) -> Self {
         let net = net.clone();
         let connect = service_fn(move |_| {
             let (net, switch) = (net.clone(), switch.clone());
-            async move { Ok::<_, std::io::Error>(TokioIo::new(net.connect(CONTROLLER_HOST, SOCKET, &switch).await?)) }
+            async move { Ok::<_, std::io::Error>(TokioIo::new(net.connect(CONTROLLER_HOST, socket(uid), &switch).await?)) }
         });
         let endpoint = Endpoint::from_static("http://controller.test").timeout(PATIENCE);
         Self { channel: endpoint.connect_with_connector_lazy(connect) }
+    }
+
+    /// Someone elsewhere, by a channel of their own.
+    #[must_use]
+    pub fn remote(channel: Channel) -> Self {
+        Self { channel }
+    }
+
+    /// Calls an RPC by its name, with an empty request, and returns what it answers first.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn call_by_name(&self, method: &str) -> Result<(), Status> {
+        let path = format!("/certwright.operator.v1.OperatorService/{method}").parse().expect("a path");
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        // An answer of one message reads like a stream of one.
+        let mut answers = grpc.server_streaming(tonic::Request::new(()), path, codec).await?.into_inner();
+        answers.message().await.map(|_| ())
     }
 
     /// Returns a client of the operator's API.

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::operator::{RELOAD, SOCKET};
+use super::operator::{RELOAD, USERS, socket};
 use crate::fake_ca::FakeCa;
 use crate::fake_dns::FakeDns;
 use crate::fake_host::{Machine, Script};
@@ -129,14 +129,15 @@ impl ControllerSite {
         let backend = Backend::Custom(Box::new(self.disk.mount(switch.clone())));
         let key_path = self.folder.path().join("master.key");
         let agents = self.net.bind(LISTEN, "certwright-controller", &switch).expect("the port is free");
-        let socket = self.net.bind(SOCKET, "certwright-controller", &switch).expect("the socket is free");
+        let bind = |uid| self.net.bind(socket(uid), "certwright-controller", &switch).expect("the socket is free");
+        let sockets = USERS.map(|(_, uid)| (bind(uid), uid));
         let parts = Outside {
             clock: self.clock.clone(),
             transport: self.ca.transport(switch.clone()),
             lookup: self.dns.lookup(switch.clone()),
             probe: Arc::new(SimProbe { net: self.net.clone(), switch: switch.clone() }),
         };
-        let run = Box::pin(serve(parts, backend, key_path, agents, socket, stop.clone()));
+        let run = Box::pin(serve(parts, backend, key_path, agents, sockets, stop.clone()));
         self.life = Some(Life::begin(switch, stop, run));
     }
 
@@ -186,7 +187,7 @@ async fn serve(
     backend: Backend,
     key_path: PathBuf,
     agents: Listener,
-    socket: Listener,
+    sockets: [(Listener, u32); USERS.len()],
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let exists = backend.exists();
@@ -207,10 +208,12 @@ async fn serve(
     let agents = stream::unfold(agents, |mut listener| async move {
         listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), listener))
     });
-    let socket = stream::unfold(socket, |mut listener| async move {
-        let root = controller::rpc::PeerUid(0);
-        listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>((pipe, root)), listener))
-    });
+    let socket = stream::select_all(sockets.map(|(listener, uid)| {
+        let user = controller::rpc::PeerUser { uid, login_uid: None };
+        Box::pin(stream::unfold(listener, move |mut listener| async move {
+            listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>((pipe, user)), listener))
+        }))
+    }));
     Ok(controller::app::run(parts, agents, socket, stop).await?)
 }
 

@@ -28,7 +28,7 @@ use super::lists::{Page, page};
 use super::targets::{BATCH_RECORDS, concerned};
 
 /// Stands where an address is not known.
-const PLACEHOLDER: &str = "CONTROLLER:7443";
+pub(super) const PLACEHOLDER: &str = "CONTROLLER:7443";
 /// Most tokens voided at once: since a new token voids the earlier ones, there is one.
 const TOKENS_VOIDED_MAX: usize = 20;
 /// Most unused join tokens listed.
@@ -123,13 +123,7 @@ pub(crate) async fn enroll(
     let changes = void_tokens(hub, &name, Changes::new()).await?;
     hub.store.commit(changes.insert(&record).event(&event)).await?;
     let address = server.installation.advertise.clone();
-    let hint = if address.is_some() {
-        String::new()
-    } else {
-        format!(
-            "replace {PLACEHOLDER} by this controller's address as the agent sees it; serve --advertise HOST:PORT fills it in"
-        )
-    };
+    let hint = no_address(address.as_deref());
     let command = format!(
         "certwright-agent enroll --state /var/lib/certwright-agent --policy /etc/certwright/policy.toml --controller {} --token -",
         address.as_deref().unwrap_or(PLACEHOLDER)
@@ -140,6 +134,16 @@ pub(crate) async fn enroll(
         expires_at: to_wire(Some(expires_at)),
         hint,
     })
+}
+
+/// What to do about a command that holds a placeholder; empty when it does not.
+pub(super) fn no_address(address: Option<&str>) -> String {
+    match address {
+        Some(_) => String::new(),
+        None => format!(
+            "replace {PLACEHOLDER} by this controller's address as others see it; serve --advertise HOST:PORT fills it in"
+        ),
+    }
 }
 
 /// Refuses an agent everything from this moment on; its stream is cut.

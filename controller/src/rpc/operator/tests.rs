@@ -13,7 +13,6 @@ use crate::lifecycle::order::Order;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::Reason;
 use crate::rpc::peer::OperatorCaller;
-use crate::rpc::roles::OperatorRole;
 use crate::rpc::status::Refusal;
 use crate::store::Store;
 use crate::store::engine::Backend;
@@ -32,7 +31,7 @@ impl Scene {
     async fn new() -> Self {
         let store = Store::open(Backend::memory(), true, MasterKey::random()).await.unwrap();
         let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
-        let scene = Self { hub, caller: OperatorCaller { name: "local:root".into(), role: OperatorRole::Owner } };
+        let scene = Self { hub, caller: OperatorCaller::root() };
         let issuer = wire::AddIssuerRequest {
             name: "lab".into(),
             directory: "https://ca.example.test/dir".into(),
