@@ -24,6 +24,8 @@ mod fault_ca;
 mod hosts;
 #[path = "real/kill.rs"]
 mod kill;
+#[path = "real/operators.rs"]
+mod operators;
 #[path = "real/renewal.rs"]
 mod renewal;
 #[path = "real/road.rs"]

@@ -5,10 +5,13 @@ mod agents;
 mod certs;
 mod confirm;
 mod console;
+mod context;
 mod doctor;
 mod issuers;
 mod jobs;
 mod local;
+mod login;
+mod operators;
 mod pause;
 mod session;
 mod target_options;
@@ -16,23 +19,26 @@ mod targets;
 mod wait;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use console::Console;
 use session::Session;
 
-use crate::client::{Client, ClientError, ErrorKind, SOCKET_DEFAULT};
+use crate::client::{Client, ClientError, Contexts, ErrorKind, SOCKET_DEFAULT};
 use crate::output::{self, Format, failure};
 
 /// Operates a certwright controller: without a subcommand on a terminal, the dashboard.
 #[derive(Debug, Parser)]
 #[command(name = "certwright", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// The controller's Unix socket
-    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET_DEFAULT, help_heading = GLOBAL)]
-    socket: PathBuf,
+    /// The controller's Unix socket [default: the context in use, else /run/certwright/controller.sock]
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
+    socket: Option<PathBuf>,
+    /// The controller of this context: see `context ls` (also: CERTWRIGHT_CONTEXT)
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "socket", help_heading = GLOBAL)]
+    context: Option<String>,
     /// How to print the answer
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table, help_heading = GLOBAL)]
     output: Format,
@@ -62,6 +68,11 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Logs in to a controller elsewhere with an owner's invitation
+    Login(login::Login),
+    /// The controllers that you work with
+    #[command(subcommand)]
+    Context(context::Verb),
     /// Holds everything still: no orders, no deployments
     Pause(pause::PauseAll),
     /// Lifts the pause of everything
@@ -78,18 +89,21 @@ enum Verb {
     /// Certificate authorities
     #[command(subcommand, visible_alias = "issuer")]
     Issuers(issuers::Verb),
+    /// People and what they may do
+    #[command(subcommand, visible_alias = "operator")]
+    Operators(operators::Verb),
     /// Jobs: what was asked for and how it went
     #[command(subcommand, visible_alias = "job")]
     Jobs(jobs::Verb),
 }
 
 /// What `main` does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// End with this exit code.
     Exit(u8),
-    /// Start the dashboard on this socket.
-    Dashboard(PathBuf),
+    /// Start the dashboard on this connection.
+    Dashboard(Client, Option<Contexts>),
 }
 
 /// Runs one command line (the program's name first). Must be called inside a tokio runtime.
@@ -98,24 +112,40 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, console: &mut Console
         Ok(cli) => cli,
         Err(error) => return Outcome::Exit(usage(&error, console)),
     };
-    let Some(verb) = cli.verb else {
-        if console.width.is_some() && console.answers.is_some() {
-            return Outcome::Dashboard(cli.socket);
-        }
+    let (format, contexts) = (cli.output, contexts(console));
+    let wants_dashboard = cli.verb.is_none();
+    if wants_dashboard && (console.width.is_none() || console.answers.is_none()) {
         console.note(&Cli::command().render_help().to_string());
         console.note("error: the dashboard needs a terminal; name a command from the list above");
         return Outcome::Exit(ErrorKind::Invalid.exit_code());
+    }
+    // What makes, lists and removes contexts must work when the one in use does not.
+    let client = match &cli.verb {
+        Some(Verb::Login(_) | Verb::Context(_)) => Ok(Client::new(Path::new(SOCKET_DEFAULT))),
+        _ => context::client(cli.socket, cli.context, contexts.as_ref(), console).await,
     };
-    let mut session = Session { client: Client::new(&cli.socket), format: cli.output, console };
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Outcome::Exit(report(&error, format, console)),
+    };
+    let Some(verb) = cli.verb else { return Outcome::Dashboard(client, contexts) };
+    let mut session = Session { client, format, console };
     let done = tokio::select! {
         biased;
         interrupted = interrupted() => interrupted,
-        done = dispatch(verb, &mut session) => done,
+        done = dispatch(verb, contexts.as_ref(), &mut session) => done,
     };
-    Outcome::Exit(done.err().map_or(0, |error| report(&error, cli.output, console)))
+    Outcome::Exit(done.err().map_or(0, |error| report(&error, format, console)))
 }
 
-async fn dispatch(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientError> {
+/// Where this user's contexts are; absent without a home directory.
+fn contexts(console: &Console) -> Option<Contexts> {
+    let variable = |name: &str| console.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
+    config.map(|config| Contexts::new(config.join("certwright")))
+}
+
+async fn dispatch(verb: Verb, contexts: Option<&Contexts>, session: &mut Session<'_>) -> Result<(), ClientError> {
     match verb {
         Verb::Status => status(session).await,
         Verb::Whoami => whoami(session).await,
@@ -123,6 +153,9 @@ async fn dispatch(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientErr
         Verb::Doctor => doctor::run(session).await,
         Verb::Completion { shell } => local::completion(shell, session),
         Verb::Man { out } => local::man(out.as_deref(), session),
+        Verb::Login(login) => Box::pin(login::run(login, contexts, session)).await,
+        Verb::Context(verb) => context::run(verb, contexts, session),
+        Verb::Operators(verb) => Box::pin(operators::run(verb, session)).await,
         Verb::Pause(all) => pause::pause_all(all, session).await,
         Verb::Resume(all) => pause::resume_all(all, session).await,
         Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,

@@ -1,33 +1,51 @@
-//! The one way to the controller, for the command line and the dashboard: `operator/v1` over the Unix socket.
+//! The one way to the controller, for the command line and the dashboard: `operator/v1` over the Unix socket, or over mTLS
+//! from elsewhere.
 //! It never retries and keeps no state: it answers with what the controller said, or with a [`ClientError`] that people
 //! can read. Connecting happens with the first call, and again by itself after the controller was away.
 
+mod contexts;
 mod error;
 mod files;
+mod login;
+mod place;
+mod remote;
 mod socket;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use proto::id::JoinToken;
 use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{
-    AddIssuerRequest, AddTargetRequest, Agent, Certificate, CertificateAccepted, CreateCertificateRequest,
-    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, EnrollAgentRequest,
-    EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
-    GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, Issuer, Job, ListAgentsRequest,
-    ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse,
-    ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
-    ListVersionsRequest, ListVersionsResponse, RemoveIssuerRequest, RemoveIssuerResponse, RemoveTargetRequest,
-    RenewCertificateRequest, RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest,
-    SetLimitsRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest,
-    WatchResponse, WhoamiRequest, WhoamiResponse,
+    AddIssuerRequest, AddOperatorRequest, AddOperatorResponse, AddTargetRequest, Agent, Certificate,
+    CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse,
+    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse,
+    GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
+    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
+    ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest,
+    ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
+    ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest,
+    LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse,
+    RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest, RevokeCertificateRequest,
+    RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
+    SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
+    WhoamiResponse,
 };
+use proto::tls::Trust;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
+pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};
+use login::Anchor;
+pub use login::Login;
+use place::Address;
+pub use place::Place;
+use secrecy::ExposeSecret as _;
 pub use words::{
     custody, file_content, key_type, limit_exemption, limit_subject, limit_used, period, reason, target_status,
 };
@@ -42,8 +60,14 @@ const WATCH_SILENCE_MAX: Duration = Duration::from_secs(16);
 /// A connection to one controller. Cheap to clone; clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
+    line: Arc<Mutex<Line>>,
+}
+
+/// The connection as it is now: a renewed login brings another one.
+#[derive(Clone, Debug)]
+struct Line {
     rpc: OperatorServiceClient<Channel>,
-    socket: PathBuf,
+    place: Place,
 }
 
 /// One method per unary RPC, so that every call gets the same time limit and the same errors.
@@ -56,8 +80,8 @@ macro_rules! unary {
                 /// # Errors
                 /// When the controller refuses, fails or cannot be reached.
                 pub async fn $name(&self, request: $request) -> Result<$response, ClientError> {
-                    let mut rpc = self.rpc.clone();
-                    self.answer(async move { rpc.$name(request).await }).await
+                    let Line { mut rpc, place } = self.line();
+                    answer(place.address(), async move { rpc.$name(request).await }).await
                 }
             )*
         }
@@ -121,6 +145,16 @@ unary! {
     set_limits(SetLimitsRequest) -> ListLimitsResponse;
     /// Gives an issuer's account another key.
     rollover_account(RolloverAccountRequest) -> Issuer;
+    /// Returns all operators, and the invitations that are open.
+    list_operators(ListOperatorsRequest) -> ListOperatorsResponse;
+    /// Gives a user of the controller's host a role.
+    add_operator(AddOperatorRequest) -> AddOperatorResponse;
+    /// Makes an invitation.
+    invite_operator(InviteOperatorRequest) -> InviteOperatorResponse;
+    /// Gives an operator another role.
+    set_operator_role(SetOperatorRoleRequest) -> Operator;
+    /// Refuses an operator from now on, or withdraws an invitation.
+    remove_operator(RemoveOperatorRequest) -> RemoveOperatorResponse;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.
@@ -130,16 +164,67 @@ unary! {
 }
 
 impl Client {
-    /// Returns a client for the controller behind `socket`. Does no I/O. Must be called inside a tokio runtime.
-    #[must_use]
-    pub fn new(socket: &Path) -> Self {
-        Self { rpc: OperatorServiceClient::new(socket::channel(socket)), socket: socket.to_owned() }
+    /// Returns a client for the controller at `place`. Does no I/O. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the login's key and leaf cannot be used.
+    pub fn open(place: Place) -> Result<Self, ClientError> {
+        Ok(Self { line: Arc::new(Mutex::new(Line::open(place)?)) })
     }
 
-    /// Returns the path this client connects to.
+    /// Returns a client for the controller behind `socket`, likewise.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn new(socket: &Path) -> Self {
+        let line = Line { rpc: rpc(socket::channel(socket)), place: Place::Socket(socket.to_owned()) };
+        Self { line: Arc::new(Mutex::new(line)) }
+    }
+
+    /// Returns where this client connects to.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.line().place
+    }
+
+    /// Redeems an invitation, and keeps the login as a context.
+    ///
+    /// # Errors
+    /// When the context's name is taken, the controller refuses or is not the one of the invitation.
+    pub async fn login(
+        contexts: &Contexts,
+        context: &str,
+        controller: &str,
+        invitation: &JoinToken,
+    ) -> Result<Self, ClientError> {
+        let key = contexts.begin(context)?;
+        let channel = remote::channel(controller, Trust::Pin(invitation.pin), None);
+        let mut stranger = rpc(channel.map_err(|error| login::broken(context, &error.to_string()))?);
+        let token = invitation.secret.expose_secret().to_owned();
+        let request = LoginRequest { token, csr_der: login::csr(&key)? };
+        let said = answer(Address::Port(controller), async move { stranger.login(request).await }).await?;
+        let stored = Login::check(context, controller, &key, &said, &Anchor::Pin(invitation.pin))?;
+        Self::open(contexts.keep(context, stored)?)
+    }
+
+    /// Asks for the next leaf once half of the present one's life is over, keeps it, and connects with it from now on. Says
+    /// whether it did.
+    ///
+    /// # Errors
+    /// When the controller refuses, or the leaf cannot be kept.
+    pub async fn renew_login(&self, contexts: &Contexts, now: Timestamp) -> Result<bool, ClientError> {
+        let Place::Remote(login) = self.place() else { return Ok(false) };
+        if !login.is_due(now) {
+            return Ok(false);
+        }
+        let said = self.renew(RenewLoginRequest { csr_der: login::csr(login.key())? }).await?;
+        let stored = Login::check(&login.context, &login.controller, login.key(), &said, &Anchor::Held(&login))?;
+        let line = Line::open(contexts.keep(&login.context, stored)?)?;
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        Ok(true)
+    }
+
+    async fn renew(&self, request: RenewLoginRequest) -> Result<LoginResponse, ClientError> {
+        let Line { mut rpc, place } = self.line();
+        answer(place.address(), async move { rpc.renew_login(request).await }).await
     }
 
     /// Opens the stream of "look again" events: one per burst of changes, and one every 5 s when nothing changes.
@@ -147,17 +232,36 @@ impl Client {
     /// # Errors
     /// When the controller refuses, fails or cannot be reached.
     pub async fn watch(&self) -> Result<Watch, ClientError> {
-        let mut rpc = self.rpc.clone();
-        let stream = self.answer(async move { rpc.watch(WatchRequest {}).await }).await?;
-        Ok(Watch { stream, socket: self.socket.clone() })
+        let Line { mut rpc, place } = self.line();
+        let stream = answer(place.address(), async move { rpc.watch(WatchRequest {}).await }).await?;
+        Ok(Watch { stream, place })
     }
 
-    async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, ClientError> {
-        match tokio::time::timeout(CALL_MAX, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(ClientError::from_status(&status, &self.socket)),
-            Err(elapsed) => Err(ClientError::silent(&self.socket, CALL_MAX, &elapsed)),
-        }
+    fn line(&self) -> Line {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Line {
+    fn open(place: Place) -> Result<Self, ClientError> {
+        let channel = match &place {
+            Place::Socket(path) => socket::channel(path),
+            Place::Remote(login) => remote::channel(&login.controller, login.trust(), Some(login.credentials()?))
+                .map_err(|error| login::broken(&login.context, &error.to_string()))?,
+        };
+        Ok(Self { rpc: rpc(channel), place })
+    }
+}
+
+fn rpc(channel: Channel) -> OperatorServiceClient<Channel> {
+    OperatorServiceClient::new(channel)
+}
+
+async fn answer<T>(at: Address<'_>, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, ClientError> {
+    match tokio::time::timeout(CALL_MAX, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(ClientError::from_status(&status, at)),
+        Err(elapsed) => Err(ClientError::silent(at, CALL_MAX, &elapsed)),
     }
 }
 
@@ -165,7 +269,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Watch {
     stream: Streaming<WatchResponse>,
-    socket: PathBuf,
+    place: Place,
 }
 
 impl Watch {
@@ -176,9 +280,9 @@ impl Watch {
     pub async fn next(&mut self) -> Result<WatchResponse, ClientError> {
         match tokio::time::timeout(WATCH_SILENCE_MAX, self.stream.message()).await {
             Ok(Ok(Some(event))) => Ok(event),
-            Ok(Ok(None)) => Err(ClientError::lost(&self.socket, "the stream ended")),
-            Ok(Err(status)) => Err(ClientError::from_status(&status, &self.socket)),
-            Err(elapsed) => Err(ClientError::silent(&self.socket, WATCH_SILENCE_MAX, &elapsed)),
+            Ok(Ok(None)) => Err(ClientError::lost(self.place.address(), "the stream ended")),
+            Ok(Err(status)) => Err(ClientError::from_status(&status, self.place.address())),
+            Err(elapsed) => Err(ClientError::silent(self.place.address(), WATCH_SILENCE_MAX, &elapsed)),
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use tokio::io::BufReader;
 use tui::cli::{self, Console, Outcome};
 use tui::run;
 
-/// What `doctor` explains and the dashboard follows; nothing else is taken from the environment.
-const VARIABLES: [&str; 11] = [
+/// What `doctor` explains, the dashboard follows and contexts are found by; nothing else is taken from the environment.
+const VARIABLES: [&str; 14] = [
     "TERM",
     "LC_ALL",
     "LC_CTYPE",
@@ -25,6 +24,9 @@ const VARIABLES: [&str; 11] = [
     "CERTWRIGHT_ASCII",
     "CERTWRIGHT_LINK",
     "CERTWRIGHT_TEST_TITLE",
+    "CERTWRIGHT_CONTEXT",
+    "HOME",
+    "XDG_CONFIG_HOME",
 ];
 
 /// Width of a terminal that does not tell.
@@ -33,18 +35,13 @@ const COLUMNS_DEFAULT: u16 = 80;
 fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async { cli::run(std::env::args_os(), &mut console()).await });
-    // An interrupted question leaves a thread reading standard input behind: do not wait for it.
-    runtime.shutdown_background();
-    match outcome {
+    let status = match outcome {
         Outcome::Exit(code) => Ok(ExitCode::from(code)),
-        Outcome::Dashboard(socket) => dashboard(socket),
-    }
-}
-
-fn dashboard(socket: PathBuf) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let variables = variables();
-    let status = runtime.block_on(run::run(run::Options { socket, variables }));
+        Outcome::Dashboard(client, contexts) => {
+            runtime.block_on(run::run(run::Options { client, contexts, variables: variables() }))
+        }
+    };
+    // An interrupted question leaves a thread reading standard input behind: do not wait for it.
     runtime.shutdown_background();
     status
 }

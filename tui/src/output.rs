@@ -10,6 +10,7 @@ pub(crate) mod failure;
 pub(crate) mod issuer;
 pub(crate) mod job;
 pub(crate) mod limit;
+pub(crate) mod operator;
 pub(crate) mod overview;
 pub(crate) mod pause;
 mod renewal;

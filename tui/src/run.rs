@@ -6,7 +6,6 @@ mod connection;
 mod pacer;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::app::{Cmd, Model, Msg, update};
-use crate::client::Client;
+use crate::client::{Client, Contexts};
 use crate::run::pacer::{Pacer, Why};
 use crate::terminal::{Input, Link, Profile, Reader, Terminal};
 use crate::theme::Theme;
@@ -34,8 +33,10 @@ const NEVER: Duration = Duration::from_secs(86_400);
 /// How the dashboard is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The controller's socket.
-    pub socket: PathBuf,
+    /// The connection to the controller.
+    pub client: Client,
+    /// Where a login from elsewhere is kept, so that it can be renewed.
+    pub contexts: Option<Contexts>,
     /// The environment: `TERM`, `NO_COLOR`, the locale and `SSH_CONNECTION` say what the terminal can do;
     /// `CERTWRIGHT_ASCII` and `CERTWRIGHT_LINK=slow` overrule them. With `CERTWRIGHT_TEST_TITLE` the window title says
     /// `idle k=KEYS rev=REVISION` whenever everything is read and painted, so that tests need no sleeps.
@@ -57,6 +58,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 struct Dashboard {
     clock: SystemClock,
     client: Client,
+    contexts: Option<Contexts>,
     terminal: Terminal,
     model: Model,
     pacer: Pacer,
@@ -80,7 +82,8 @@ impl Dashboard {
         let model = Model::new(theme, (size.width, size.height), clock.now(), proto::id::random_id());
         Self {
             clock,
-            client: Client::new(&options.socket),
+            client: options.client.clone(),
+            contexts: options.contexts.clone(),
             terminal,
             model,
             pacer: Pacer::new(profile.link),
@@ -97,8 +100,8 @@ impl Dashboard {
     }
 
     async fn run(&mut self) -> anyhow::Result<ExitCode> {
-        let (client, to_loop, retry) = (self.client.clone(), self.to_loop.clone(), Arc::clone(&self.retry));
-        self.tasks.spawn(connection::keep(client, to_loop, retry));
+        let line = connection::Line { client: self.client.clone(), contexts: self.contexts.clone(), clock: self.clock };
+        self.tasks.spawn(connection::keep(line, self.to_loop.clone(), Arc::clone(&self.retry)));
         let mut reader = Reader::new();
         self.paint()?;
         while !self.quit {

@@ -10,6 +10,8 @@ mod controller;
 mod fixtures;
 #[path = "cli/limits.rs"]
 mod limits;
+#[path = "cli/operators.rs"]
+mod operators;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/reading.rs"]
@@ -66,6 +68,12 @@ pub(crate) struct Place {
 impl Place {
     /// Runs one command line against the controller on `socket`.
     pub(crate) async fn run(self, socket: &Path, words: &[&str]) -> Ran {
+        let socket = socket.to_string_lossy().into_owned();
+        self.bare(&[&["--socket", &socket], words].concat()).await
+    }
+
+    /// Runs one command line as it is.
+    pub(crate) async fn bare(self, words: &[&str]) -> Ran {
         let (out, err) = (Buffer::default(), Buffer::default());
         let mut console = Console {
             clock: Arc::new(StoppedClock),
@@ -77,8 +85,7 @@ impl Place {
             width: self.width,
             variables: self.variables,
         };
-        let socket = socket.to_string_lossy().into_owned();
-        let args = ["certwright", "--socket", &socket].into_iter().chain(words.iter().copied());
+        let args = std::iter::once("certwright").chain(words.iter().copied());
         let Outcome::Exit(code) = tui::cli::run(args.map(Into::into), &mut console).await else {
             panic!("{words:?} starts the dashboard");
         };

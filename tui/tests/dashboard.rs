@@ -195,9 +195,10 @@ fn a_dashboard_that_panics() {
     let names = ["TERM", "LANG"].map(str::to_owned);
     let variables: BTreeMap<String, String> =
         names.into_iter().zip(["xterm".to_owned(), "C.UTF-8".to_owned()]).collect();
-    let options = tui::run::Options { socket: NOBODY.into(), variables };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let client = tui::client::Client::new(NOBODY.as_ref());
+        let options = tui::run::Options { client, contexts: None, variables };
         // The dashboard is polled first: it has the terminal and waits when the thread panics.
         let panics = async { std::thread::spawn(|| panic!("a bug in a thread")).join() };
         tokio::select! {

@@ -27,7 +27,7 @@ pub struct Console {
     pub answers: Option<Box<dyn AsyncBufRead + Send + Unpin>>,
     /// Columns of the terminal on stdout; `None` when stdout is no terminal: tables are not cut then.
     pub width: Option<u16>,
-    /// The variables `doctor` explains (TERM, LANG, TMUX …), read once in `main`.
+    /// The variables `doctor` explains (TERM, LANG, TMUX …) and contexts are found by (HOME …), read once in `main`.
     pub variables: BTreeMap<String, String>,
 }
 

@@ -60,13 +60,13 @@ fn line(check: &Check) -> String {
 
 async fn connection(session: &Session<'_>) -> (Vec<Check>, Result<(), ClientError>) {
     let client_version = env!("CARGO_PKG_VERSION");
-    let socket = session.client.socket().display().to_string();
+    let place = session.client.place().to_string();
     match session.client.whoami(Default::default()).await {
         Ok(whoami) => {
             let same = whoami.controller_version == client_version;
             let advice = (!same).then_some(("warn", "install the same version of certwright and its controller"));
             let versions = format!("certwright {client_version}, controller {}", whoami.controller_version);
-            let operator = format!("{} as {} ({})", socket, whoami.operator, whoami.role);
+            let operator = format!("{} as {} ({})", place, whoami.operator, whoami.role);
             let agents = match whoami.advertise.as_str() {
                 "" => Check::new(
                     "agents",

@@ -1,6 +1,5 @@
 //! `issuers`: the certificate authorities that certificates are ordered from.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,14 +9,12 @@ use proto::operator::v1::{
     RemoveIssuerRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
 };
 
-use super::session::{Session, invalid};
+use super::session::{Session, invalid, secret};
 use crate::client::{ClientError, ErrorKind};
 use crate::output::{issuer, limit};
 
 /// A bundle of roots is smaller than this.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
-/// A MAC key is far shorter.
-const KEY_BYTES_MAX: u64 = 4_096;
 /// How long to wait for the controller's try: a CA has a minute for each answer.
 const TRY_TIME_MAX: Duration = Duration::from_secs(90);
 /// How often to look meanwhile.
@@ -241,26 +238,8 @@ impl Set {
 }
 
 impl External {
-    /// Reads the MAC key from where the option says. A key among the words would stand in the process list.
     fn key(&self) -> Result<String, ClientError> {
-        let Some(place) = self.eab_key.as_deref() else { return Ok(String::new()) };
-        let unreadable = |cause: &str| {
-            let hint = "write --eab-key @FILE, or --eab-key - and give it on standard input";
-            ClientError::local(ErrorKind::Invalid, "EAB_KEY_UNREADABLE", "the MAC key could not be read", cause, hint)
-        };
-        let mut text = String::new();
-        let read = match (place, place.strip_prefix('@')) {
-            ("-", _) => std::io::stdin().take(KEY_BYTES_MAX).read_to_string(&mut text),
-            (_, Some(path)) => {
-                std::fs::File::open(path).and_then(|file| file.take(KEY_BYTES_MAX).read_to_string(&mut text))
-            }
-            (_, None) => return Err(unreadable("it was given as a word, which everyone on this host can read")),
-        };
-        read.map_err(|error| unreadable(&error.to_string()))?;
-        match text.trim() {
-            "" => Err(unreadable("it is empty")),
-            key => Ok(key.to_owned()),
-        }
+        self.eab_key.as_deref().map_or(Ok(String::new()), |place| secret("eab-key", "the MAC key", place))
     }
 }
 

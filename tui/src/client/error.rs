@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -11,7 +10,8 @@ use proto::text;
 use proto::types::v1::{ErrorDetail, FieldError, Problem};
 use tonic::{Code, Status};
 
-use super::socket;
+use super::place::Address;
+use super::{remote, socket};
 
 /// Longest part of a problem that is shown.
 const PART_CHARS_MAX: usize = 2_000;
@@ -84,18 +84,20 @@ impl ClientError {
     }
 
     /// Reads the controller's answer, or the reason why there is none.
-    pub(super) fn from_status(status: &Status, at: &Path) -> Self {
+    pub(super) fn from_status(status: &Status, at: Address<'_>) -> Self {
         if let Some(error) = from_detail(status) {
             return error;
         }
         if let Some(error) = connect_error(status) {
-            return socket::unreachable(at, error);
+            return match at {
+                Address::Socket(path) => socket::unreachable(path, error),
+                Address::Port(controller) => remote::unreachable(controller, error),
+            };
         }
         // A status from the wire has no source: one with a source was made on this side, so the connection broke.
         if let Some(source) = status.source() {
             return Self::lost(at, &root(source).to_string());
         }
-        let at = at.display();
         let (kind, reason, message, hint) = match status.code() {
             Code::Unimplemented => (
                 ErrorKind::Failed,
@@ -114,15 +116,15 @@ impl ClientError {
     }
 
     /// The controller did not answer in time.
-    pub(super) fn silent(at: &Path, waited: Duration, cause: &dyn Error) -> Self {
-        let message = format!("the controller at {} did not answer for {} s", at.display(), waited.as_secs());
+    pub(super) fn silent(at: Address<'_>, waited: Duration, cause: &dyn Error) -> Self {
+        let message = format!("the controller at {} did not answer for {} s", at, waited.as_secs());
         let hint = "it may be overloaded or stopped: see journalctl -u certwright-controller, then try again";
         Self::local(ErrorKind::Unreachable, "CONTROLLER_SILENT", &message, &cause.to_string(), hint)
     }
 
     /// The connection ended in the middle of a call or of a stream that has no end.
-    pub(super) fn lost(at: &Path, cause: &str) -> Self {
-        let message = format!("the connection to the controller at {} was lost", at.display());
+    pub(super) fn lost(at: Address<'_>, cause: &str) -> Self {
+        let message = format!("the connection to the controller at {} was lost", at);
         let hint = "the controller may be restarting: try again";
         Self::local(ErrorKind::Unreachable, "CONTROLLER_LOST", &message, cause, hint)
     }
@@ -193,6 +195,7 @@ fn clean(problem: Problem) -> Problem {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use proto::operator::v1::WhoamiRequest;
 
@@ -201,7 +204,7 @@ mod tests {
 
     fn answered(code: Code, detail: &ErrorDetail) -> ClientError {
         let status = Status::with_details(code, "text", detail.encode_to_vec().into());
-        ClientError::from_status(&status, Path::new("/run/x.sock"))
+        ClientError::from_status(&status, Address::Socket(Path::new("/run/x.sock")))
     }
 
     #[test]
@@ -246,7 +249,10 @@ mod tests {
     #[test]
     fn an_answer_without_details_still_says_what_to_do() {
         for code in [Code::Internal, Code::Unimplemented, Code::Unavailable, Code::Unknown] {
-            let error = ClientError::from_status(&Status::new(code, "h2 protocol error"), Path::new("/run/x.sock"));
+            let error = ClientError::from_status(
+                &Status::new(code, "h2 protocol error"),
+                Address::Socket(Path::new("/run/x.sock")),
+            );
             assert!(!error.problem.hint.is_empty() && !error.problem.reason.is_empty(), "{code:?}");
             assert_eq!(error.problem.cause, "h2 protocol error");
         }

@@ -4,21 +4,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::clock::{Clock as _, SystemClock};
 use proto::operator::v1::WhoamiRequest;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
 use crate::app::Msg;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Contexts};
 
 /// Pauses between attempts; the last one stays.
 const PAUSES_MS: [u64; 6] = [500, 1_000, 2_000, 4_000, 8_000, 15_000];
 
+/// The connection, and what renews the login behind it.
+pub(crate) struct Line {
+    pub(crate) client: Client,
+    pub(crate) contexts: Option<Contexts>,
+    pub(crate) clock: SystemClock,
+}
+
 /// Follows the controller until the dashboard ends.
-pub(crate) async fn keep(client: Client, to_loop: mpsc::Sender<Msg>, retry: Arc<Notify>) {
+pub(crate) async fn keep(line: Line, to_loop: mpsc::Sender<Msg>, retry: Arc<Notify>) {
     let mut attempt: u32 = 0;
     loop {
-        let error = match follow(&client, &to_loop, &mut attempt).await {
+        let error = match follow(&line, &to_loop, &mut attempt).await {
             Ok(()) => return,
             Err(error) => error,
         };
@@ -37,7 +45,8 @@ pub(crate) async fn keep(client: Client, to_loop: mpsc::Sender<Msg>, retry: Arc<
 }
 
 /// Connects and follows; returns `Ok` when nobody listens any more.
-async fn follow(client: &Client, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32) -> Result<(), ClientError> {
+async fn follow(line: &Line, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32) -> Result<(), ClientError> {
+    let client = &line.client;
     let started = Instant::now();
     let who = client.whoami(WhoamiRequest {}).await?;
     let mut watch = client.watch().await?;
@@ -47,6 +56,12 @@ async fn follow(client: &Client, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32)
     }
     loop {
         let event = watch.next().await?;
+        // A renewed login brings another connection: what is left of this one ends with its last answer.
+        if let Some(contexts) = &line.contexts
+            && client.renew_login(contexts, line.clock.now()).await?
+        {
+            watch = client.watch().await?;
+        }
         *attempt = 0;
         if to_loop.send(Msg::Paused(event.pause)).await.is_err()
             || to_loop.send(Msg::Watched(event.revision)).await.is_err()

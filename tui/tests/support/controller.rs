@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) pending: Vec<PendingEnrollment>,
     pub(crate) enrollment: EnrollAgentResponse,
     pub(crate) issuers: Vec<Issuer>,
+    pub(crate) operators: ListOperatorsResponse,
     pub(crate) limits: ListLimitsResponse,
     pub(crate) jobs: Vec<Job>,
     pub(crate) events: Vec<Event>,
@@ -339,6 +340,45 @@ impl OperatorService for Service {
         self.change(Method::OperatorForgetAgent, request, |world, request| {
             world.agent(&request.name).map(|_| ForgetAgentResponse {})
         })
+    }
+
+    async fn list_operators(&self, _: Request<ListOperatorsRequest>) -> Answer<ListOperatorsResponse> {
+        self.serve(Method::OperatorListOperators, |world| Ok(world.operators.clone()))
+    }
+
+    async fn add_operator(&self, request: Request<AddOperatorRequest>) -> Answer<AddOperatorResponse> {
+        self.change(Method::OperatorAddOperator, request, |_, request| {
+            let name = format!("local:{}", request.user);
+            let operator = Operator { name, role: request.role, kind: "local".into(), uid: 1000, ..Default::default() };
+            let hint = "usermod -aG certwright-admin bob lets bob reach the socket".to_owned();
+            Ok(AddOperatorResponse { operator: Some(operator), hint })
+        })
+    }
+
+    async fn invite_operator(&self, request: Request<InviteOperatorRequest>) -> Answer<InviteOperatorResponse> {
+        self.change(Method::OperatorInviteOperator, request, |world, _| {
+            let EnrollAgentResponse { token, expires_at, hint, .. } = world.enrollment.clone();
+            let command = "certwright login --controller ctl.example.test:7443 --invite -".to_owned();
+            Ok(InviteOperatorResponse { token, command, expires_at, hint })
+        })
+    }
+
+    async fn set_operator_role(&self, request: Request<SetOperatorRoleRequest>) -> Answer<Operator> {
+        self.change(Method::OperatorSetOperatorRole, request, |_, request| {
+            Ok(Operator { name: request.name, role: request.role, kind: "remote".into(), ..Default::default() })
+        })
+    }
+
+    async fn remove_operator(&self, request: Request<RemoveOperatorRequest>) -> Answer<RemoveOperatorResponse> {
+        self.change(Method::OperatorRemoveOperator, request, |_, _| Ok(RemoveOperatorResponse {}))
+    }
+
+    async fn login(&self, _: Request<LoginRequest>) -> Answer<LoginResponse> {
+        Err(Status::unimplemented("a socket needs no login"))
+    }
+
+    async fn renew_login(&self, _: Request<RenewLoginRequest>) -> Answer<LoginResponse> {
+        Err(Status::unimplemented("a socket needs no login"))
     }
 
     async fn list_issuers(&self, _: Request<ListIssuersRequest>) -> Answer<ListIssuersResponse> {

@@ -389,6 +389,8 @@ pub(crate) fn whoami() -> WhoamiResponse {
         controller_name: "ctl".into(),
         advertise: "ctl.example.test:7443".into(),
         mail: "root by /usr/sbin/sendmail".into(),
+        denied: vec![],
+        identity_not_after: 0,
     }
 }
 

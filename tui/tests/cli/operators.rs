@@ -1,0 +1,105 @@
+//! People and their contexts: what the commands print and ask for.
+
+use std::collections::BTreeMap;
+
+use insta::assert_snapshot;
+use proto::operator::v1::{EnrollAgentResponse, ListOperatorsResponse, Operator, PendingInvitation};
+
+use crate::controller::{FakeController, World};
+use crate::fixtures::at;
+use crate::{Place, run, session, world};
+
+fn team() -> World {
+    let operator = |name: &str, kind: &str, role: &str| Operator {
+        name: name.into(),
+        kind: kind.into(),
+        role: role.into(),
+        ..Operator::default()
+    };
+    let alice = Operator {
+        uid: 1000,
+        created_at: at(-86_400),
+        created_by: "local:root".into(),
+        seen_at: at(-90),
+        id: "o1".into(),
+        revision: 7,
+        ..operator("local:alice", "local", "maintainer")
+    };
+    let bob = Operator {
+        created_at: at(-3 * 86_400),
+        created_by: "local:alice".into(),
+        identity_not_after: at(11 * 86_400),
+        id: "o2".into(),
+        ..operator("bob\u{1b}[31m", "remote", "auditor")
+    };
+    let pending = PendingInvitation {
+        name: "carol".into(),
+        role: "viewer".into(),
+        expires_at: at(86_000),
+        created_by: "local:root".into(),
+    };
+    let operators = ListOperatorsResponse {
+        items: vec![operator("local:root", "built-in", "owner"), alice, bob],
+        pending: vec![pending],
+    };
+    let enrollment = EnrollAgentResponse { token: "SECRET.PIN".into(), expires_at: at(86_400), ..Default::default() };
+    World { operators, enrollment, ..world() }
+}
+
+#[tokio::test]
+async fn the_team_is_listed_changed_and_invited() {
+    let fake = FakeController::start(team());
+    let commands: &[&[&str]] = &[
+        &["operators", "ls"],
+        &["operators", "ls", "-o", "wide"],
+        &["operators", "ls", "-o", "json"],
+        &["operators", "add", "--local", "bob", "--role", "viewer"],
+        &["operators", "invite", "dave", "--role", "maintainer"],
+        &["operators", "role", "bob", "owner"],
+        &["operators", "role", "bob", "king"],
+        &["operators", "rm", "bob"],
+        &["operators", "rm", "bob", "--confirm=bob"],
+    ];
+    assert_snapshot!(session(&fake, commands).await);
+}
+
+#[tokio::test]
+async fn contexts_are_listed_and_the_one_in_use_is_asked() {
+    let fake = FakeController::start(team());
+    let home = tempfile::tempdir().unwrap();
+    let variables = BTreeMap::from([("HOME".to_owned(), home.path().to_string_lossy().into_owned())]);
+    let place = || Place { variables: variables.clone(), ..Place::default() };
+    let socket = fake.socket().to_string_lossy().into_owned();
+    assert_eq!(place().bare(&["context", "add", "lab", "--at", &socket]).await.code, 0);
+    assert_eq!(place().bare(&["--context", "lab", "whoami"]).await.out, "local:root (owner)\n");
+    assert_eq!(place().bare(&["context", "use", "lab"]).await.code, 0);
+    assert_eq!(place().bare(&["whoami"]).await.out, "local:root (owner)\n");
+    let listed = place().bare(&["context", "ls"]).await.out;
+    assert!(listed.contains("*") && listed.contains(&socket), "{listed}");
+    assert_eq!(place().bare(&["context", "use", "-"]).await.code, 0);
+    assert_eq!(place().bare(&["--context", "none", "whoami"]).await.code, 3, "no such context");
+    assert_eq!(place().bare(&["context", "rm", "lab"]).await.code, 0);
+    assert_eq!(place().bare(&["context", "rm", "lab"]).await.code, 3);
+    let homeless = Place::default().bare(&["context", "ls"]).await;
+    assert!(homeless.code == 2 && homeless.err.contains("HOME"), "{}", homeless.err);
+}
+
+#[tokio::test]
+async fn a_login_is_refused_before_anything_is_made() {
+    let fake = FakeController::start(team());
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("invitation");
+    std::fs::write(&file, "hello").unwrap();
+    let at = format!("@{}", file.display());
+    let variables = BTreeMap::from([("HOME".to_owned(), home.path().to_string_lossy().into_owned())]);
+    let check = async |words: &[&str], said: &str| {
+        let place = Place { variables: variables.clone(), ..Place::default() };
+        let ran = place.run(&fake.socket(), words).await;
+        assert!(ran.code == 2 && ran.err.contains(said), "{words:?}: {}", ran.err);
+    };
+    check(&["login", "--controller", "ctl:7443", "--invite", "SECRET.PIN"], "everyone on this host can read").await;
+    check(&["login", "--controller", "ctl:7443", "--invite", &at], "not an invitation").await;
+    check(&["login", "--controller", "ctl", "--invite", &at], "HOST:PORT").await;
+    assert!(!home.path().join(".config").exists());
+    assert_eq!(run(&fake, &["whoami"]).await.code, 0);
+}
