@@ -39,6 +39,7 @@ use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
 use crate::screens::issuer::IssuerScreen;
 use crate::screens::overview::OverviewScreen;
+use crate::screens::sheet::Sheet;
 use crate::screens::{self, Place};
 use crate::theme::{State, Theme};
 
@@ -188,6 +189,8 @@ pub(crate) struct Model {
     pub(crate) issuer: IssuerScreen,
     /// The add-certificate wizard, also while it is left.
     pub(crate) wizard: Option<Wizard>,
+    /// The open sheet, or the draft of a new issuer.
+    pub(crate) sheet: Option<Sheet>,
     /// The enrolment.
     pub(crate) enroll: Option<Enroll>,
     /// What floats above the place, topmost last.
@@ -235,6 +238,7 @@ impl Model {
             issuers: List::default(),
             issuer: IssuerScreen::default(),
             wizard: None,
+            sheet: None,
             enroll: None,
             layers: Vec::new(),
             prefix: None,
@@ -271,7 +275,7 @@ impl Model {
             Place::Jobs => Context::Jobs,
             Place::Issuers => Context::Issuers,
             Place::Issuer(_) => Context::Issuer,
-            Place::AddCertificate => Context::Form,
+            Place::AddCertificate | Place::Sheet => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
             Place::Enroll => Context::Form,
         }

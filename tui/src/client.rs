@@ -6,7 +6,9 @@
 mod contexts;
 mod error;
 mod files;
+mod limit;
 mod login;
+mod named_files;
 mod place;
 mod remote;
 mod socket;
@@ -41,14 +43,14 @@ use tonic::{Response, Status, Streaming};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};
+pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, period};
 use login::Anchor;
 pub use login::Login;
+pub use named_files::{read_roots, read_secret};
 use place::Address;
 pub use place::Place;
 use secrecy::ExposeSecret as _;
-pub use words::{
-    custody, file_content, key_type, limit_exemption, limit_subject, limit_used, period, reason, target_status,
-};
+pub use words::{custody, file_content, key_type, reason, target_status};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";

@@ -183,6 +183,8 @@ pub(crate) enum Action {
     Messages,
     /// A new record.
     New,
+    /// Change the settings of what shows.
+    Edit,
     /// Try now.
     Test,
     /// Another account key.
@@ -249,6 +251,7 @@ const LISTS: &[C] =
 const FILTERED: &[C] = &[C::Certificates, C::Agents];
 const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
 const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Agent, C::Issuers];
+const EDITED: &[C] = &[C::Issuers, C::Issuer, C::Certificate];
 const ISSUERS: &[C] = &[C::Issuers, C::Issuer];
 const CERTIFICATES: &[C] = &[C::Certificates, C::Certificate];
 const EVERYWHERE: &[C] = &Context::ALL;
@@ -300,9 +303,11 @@ pub(crate) const TABLE: &[Binding] = &[
     row(A::Yes, "dialog.yes", &[Char('y')], &[C::Dialog], "yes", "yes, do it"),
     changing(1, row(A::New, "new", &[Char('n')], &[C::Overview, C::Certificates], "new", "new certificate")),
     changing(1, row(A::New, "enroll", &[Char('n')], &[C::Agents], "enrol", "enrol an agent: one command to run")),
+    changing(1, row(A::New, "issuer.new", &[Char('n')], &[C::Issuers], "new", "add an issuer")),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
     changing(1, row(A::Test, "test", &[Char('t')], ISSUERS, "test", "read its directory, prove the account")),
+    changing(1, row(A::Edit, "edit", &[Char('e')], EDITED, "edit", "change its settings, or the limits shown")),
     changing(1, row(A::Rollover, "rollover", &[Char('K')], ISSUERS, "new key", "give the account another key")),
     changing(2, row(A::Delete, "remove", &[Char('D')], ISSUERS, "remove", "remove an issuer that nothing uses")),
     changing(1, row(A::Run, "run", &[Char('r')], CERTIFICATES, "renew", "renew now")),

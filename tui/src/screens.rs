@@ -12,6 +12,7 @@ pub(crate) mod issuers;
 pub(crate) mod jobs;
 pub(crate) mod layers;
 pub(crate) mod overview;
+pub(crate) mod sheet;
 pub(crate) mod words;
 
 use jiff::Timestamp;
@@ -51,6 +52,8 @@ pub(crate) enum Place {
     AddCertificate,
     /// A new agent.
     Enroll,
+    /// The form that is open.
+    Sheet,
 }
 
 impl Place {
@@ -59,7 +62,7 @@ impl Place {
         match self {
             Self::Certificate(_) | Self::AddCertificate => Self::Certificates,
             Self::Agent(_) | Self::Enroll => Self::Agents,
-            Self::Issuer(_) => Self::Issuers,
+            Self::Issuer(_) | Self::Sheet => Self::Issuers,
             Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers => Self::Overview,
         }
     }
@@ -104,7 +107,7 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Jobs => &mut model.jobs,
         Place::Issuers => &mut model.issuers,
         Place::Issuer(_) => &mut model.issuer.cursor,
-        Place::AddCertificate | Place::Enroll => return None,
+        Place::AddCertificate | Place::Enroll | Place::Sheet => return None,
     })
 }
 
@@ -116,9 +119,12 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Agents => agents::rows(model),
         Place::Jobs => jobs::rows(model),
         Place::Issuers => issuers::rows(model),
-        Place::Certificate(_) | Place::Agent(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll => {
-            usize::from(view::body_height(model)).saturating_sub(4)
-        }
+        Place::Certificate(_)
+        | Place::Agent(_)
+        | Place::Issuer(_)
+        | Place::AddCertificate
+        | Place::Enroll
+        | Place::Sheet => usize::from(view::body_height(model)).saturating_sub(4),
     }
 }
 
@@ -144,6 +150,7 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
         Place::AddCertificate => {
             vec![Call::Issuers, Call::Agents { filter: String::new(), rows: crate::app::list::ROWS_MAX }]
         }
+        Place::Sheet => vec![Call::Issuers],
         Place::Enroll => model.enroll.iter().filter_map(Enroll::awaits).map(Call::Agent).collect(),
     }
 }
@@ -159,7 +166,7 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Issuers => model.issuers.refresh(),
         Place::Issuer(name) => model.issuer.open(name),
         Place::Overview => model.overview.attention.refresh(),
-        Place::AddCertificate | Place::Enroll => {}
+        Place::AddCertificate | Place::Enroll | Place::Sheet => {}
     }
 }
 
@@ -200,7 +207,7 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         Place::Agent(_) => model.agent.target(),
         Place::Jobs => model.jobs.current().map(|job| Place::Certificate(job.certificate.clone())),
         Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
-        Place::Certificate(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll => None,
+        Place::Certificate(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll | Place::Sheet => None,
     }
 }
 
@@ -250,6 +257,9 @@ pub(crate) fn new_record(model: &mut Model) -> Vec<Cmd> {
         model.enroll = Some(Enroll::new());
         return model.go(Place::Enroll, false);
     }
+    if matches!(model.place, Place::Issuers) {
+        return sheet::new_issuer(model);
+    }
     if let Some(wizard) = &mut model.wizard {
         wizard.resume();
         model.notices.say(model.now, State::Idle, "your draft is back; Ctrl-u clears a field");
@@ -280,6 +290,7 @@ pub(crate) fn form_key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
     match model.place {
         Place::AddCertificate => add_certificate::key(model, key),
         Place::Enroll => enroll::key(model, key),
+        Place::Sheet => sheet::key(model, key),
         _ => None,
     }
 }
@@ -292,6 +303,7 @@ pub(crate) fn form_insert(model: &mut Model, text: &str) -> Option<Vec<Cmd>> {
     match model.place {
         Place::AddCertificate => add_certificate::insert(model, text),
         Place::Enroll => enroll::insert(model, text),
+        Place::Sheet => sheet::insert(model, text),
         _ => None,
     }
 }
@@ -309,6 +321,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Place::Issuer(_) => issuer::paint(model, area, buf),
         Place::AddCertificate => add_certificate::paint(model, area, buf),
         Place::Enroll => enroll::paint(model, area, buf),
+        Place::Sheet => sheet::paint(model, area, buf),
     }
 }
 
@@ -325,5 +338,6 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Jobs => ("running and last jobs".to_owned(), model.jobs.position()),
         Place::AddCertificate => add_certificate::status(model),
         Place::Enroll => enroll::status(model),
+        Place::Sheet => sheet::status(model),
     }
 }

@@ -106,12 +106,13 @@ fn places(model: &Model, area: Rect, buf: &mut Buffer) {
         ("4", "Jobs", "Jobs"),
         ("0", "Issuers", "Issuers"),
     ];
-    let current = match model.place {
+    let place = if model.place == Place::Sheet { model.back.last().unwrap_or(&model.place) } else { &model.place };
+    let current = match place {
         Place::Overview => 0,
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => 1,
         Place::Agents | Place::Agent(_) | Place::Enroll => 2,
         Place::Jobs => 3,
-        Place::Issuers | Place::Issuer(_) => 4,
+        Place::Issuers | Place::Issuer(_) | Place::Sheet => 4,
     };
     let mut spans = Vec::new();
     for (index, (number, long, short)) in names.into_iter().enumerate() {

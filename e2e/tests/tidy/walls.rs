@@ -70,6 +70,7 @@ const FACE: &[&str] = &[
     "client::limit_exemption",
     "client::limit_subject",
     "client::limit_used",
+    "client::parse_limit",
     "client::period",
     "client::key_type",
     "client::reason",

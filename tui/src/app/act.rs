@@ -129,6 +129,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::New => screens::new_record(model),
         Action::Test => test(model),
+        Action::Edit => screens::sheet::edit(model),
         Action::Run | Action::Deploy | Action::Delete | Action::RevokeVersion | Action::Rollover | Action::Pause => {
             ask(model, action)
         }
@@ -206,6 +207,7 @@ fn back(model: &mut Model) -> Vec<Cmd> {
             model.go(Place::Agents, false)
         }
         Place::AddCertificate => screens::wizard_back(model),
+        Place::Sheet => screens::sheet::leave(model),
         Place::Certificates
         | Place::Certificate(_)
         | Place::Agents
@@ -227,6 +229,7 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Jobs
         | Place::Issuers
         | Place::AddCertificate
+        | Place::Sheet
         | Place::Enroll => {}
     }
     model.read()

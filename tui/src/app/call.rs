@@ -1,11 +1,13 @@
 //! What the dashboard asks the controller, and what it answers. Plain values: `run` performs them, `app` reads them.
 
 use proto::operator::v1::{
-    Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
+    AddIssuerRequest, Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
-    ListLimitsResponse, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetPauseRequest,
-    SetPauseResponse, Version,
+    ListLimitsResponse, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest,
+    SetLimitsRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
 };
+
+use crate::widgets::form::Secret;
 
 /// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +57,14 @@ pub(crate) enum Call {
     Rollover(String),
     /// Remove an issuer.
     RemoveIssuer(String),
+    /// Add an issuer.
+    AddIssuer(Box<IssuerWish<AddIssuerRequest>>),
+    /// Change an issuer.
+    SetIssuer(Box<IssuerWish<SetIssuerRequest>>),
+    /// Set limits.
+    SetLimits(SetLimitsRequest),
+    /// Change a certificate.
+    Update(Box<UpdateCertificateRequest>),
     /// Check or create a certificate.
     Create(Box<CreateCertificateRequest>),
     /// Renew now.
@@ -94,6 +104,10 @@ impl Call {
             | Self::TestIssuer(_)
             | Self::Rollover(_)
             | Self::RemoveIssuer(_)
+            | Self::AddIssuer(_)
+            | Self::SetIssuer(_)
+            | Self::SetLimits(_)
+            | Self::Update(_)
             | Self::Renew(_)
             | Self::RevokeVersion(_)
             | Self::Deploy(_)
@@ -104,6 +118,17 @@ impl Call {
             | Self::Forget(_) => false,
         }
     }
+}
+
+/// What is wanted of an issuer; roots and key are put in when it is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct IssuerWish<T> {
+    /// All but roots and key.
+    pub(crate) request: T,
+    /// File with roots, PEM, on this machine; empty when none was named.
+    pub(crate) root: String,
+    /// MAC key of an external account, or `@FILE`.
+    pub(crate) key: Secret,
 }
 
 /// A window of a list, from its first row on.
@@ -138,13 +163,13 @@ pub(crate) enum Reply {
     Jobs(Vec<Job>),
     /// To `Issuers`.
     Issuers(Vec<Issuer>),
-    /// To `Issuer`, `TestIssuer` and `Rollover`.
+    /// To `Issuer`, `TestIssuer`, `Rollover`, `AddIssuer` and `SetIssuer`.
     Issuer(Box<Issuer>),
-    /// To `Limits`.
+    /// To `Limits` and `SetLimits`.
     Limits(Box<ListLimitsResponse>),
     /// To `RemoveIssuer`.
     IssuerRemoved,
-    /// To `Create`, `Renew`, `RevokeVersion` and `Deploy`.
+    /// To `Create`, `Update`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
     /// To `Delete`: true while a purge waits for its targets.
     Deleted(bool),

@@ -11,11 +11,35 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
     if row.danger == 0 {
         return None;
     }
-    model.read_only().or_else(|| match model.place_context() {
+    model.read_only().or_else(|| needs(model, row)).or_else(|| match model.place_context() {
         Context::Certificates | Context::Certificate => of_certificate(model, row.action),
         Context::Issuers | Context::Issuer => of_issuer(model, row.action),
         _ => None,
     })
+}
+
+/// The role that is missing, as the controller said it when we connected.
+fn needs(model: &Model, row: &Binding) -> Option<String> {
+    let rpc = match row.id {
+        "new" => "CreateCertificate",
+        "run" => "RenewCertificate",
+        "deploy" => "DeployCertificate",
+        "delete" => "DeleteCertificate",
+        "revoke.version" => "RevokeCertificate",
+        "pause" | "pause.all" => "SetPause",
+        "edit" if model.place_context() == Context::Certificate => "UpdateCertificate",
+        "edit" if model.issuer.shows_limits() && model.place_context() == Context::Issuer => "SetLimits",
+        "edit" => "SetIssuer",
+        "enroll" => "EnrollAgent",
+        "revoke" => "RevokeAgent",
+        "issuer.new" => "AddIssuer",
+        "test" => "TestIssuer",
+        "rollover" => "RolloverAccount",
+        "remove" => "RemoveIssuer",
+        _ => return None,
+    };
+    let denied = model.who.as_ref()?.denied.iter().find(|denied| denied.rpc == rpc)?;
+    Some(format!("needs {}", denied.needs))
 }
 
 fn of_issuer(model: &Model, action: Action) -> Option<String> {
@@ -36,7 +60,7 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
     // Without a record under the cursor the question itself says so.
     let record = screens::certificate_here(model)?;
     match action {
-        Action::Run | Action::Deploy | Action::Pause if record.deleting => said("it is being deleted"),
+        Action::Run | Action::Deploy | Action::Pause | Action::Edit if record.deleting => said("it is being deleted"),
         Action::Deploy if record.current.is_none() => said("there is no version yet"),
         Action::Deploy if record.targets.is_empty() => said("it has no target"),
         Action::RevokeVersion if screens::version_here(model).is_none() => said("there is no version yet"),

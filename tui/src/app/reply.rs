@@ -69,13 +69,20 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             if let Some(wizard) = &mut model.wizard {
                 wizard.offer_issuers(&items);
             }
+            if let Some(sheet) = &mut model.sheet {
+                sheet.offer_issuers(&items);
+            }
             let total = items.len().try_into().unwrap_or(u64::MAX);
             model.issuers.take(Page { items, total, more: false }, model.now);
         }
         Reply::Issuer(record) => return issuer_answered(model, &call, *record),
         Reply::Limits(limits) => {
-            if limits.issuer == model.issuer.name {
+            let name = limits.issuer.clone();
+            if name == model.issuer.name {
                 model.issuer.limits = Some(*limits);
+            }
+            if matches!(call, Call::SetLimits(_)) {
+                return saved(model, format!("limits of {name} are set; orders that wait for one ask again"));
             }
         }
         Reply::IssuerRemoved => {
@@ -96,8 +103,30 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
     Vec::new()
 }
 
+/// A sheet was accepted: back to what it was about.
+fn saved(model: &mut Model, text: String) -> Vec<Cmd> {
+    model.notices.say(model.now, State::Ok, text);
+    model.sheet = None;
+    if model.place == Place::Sheet { model.go_back() } else { model.read() }
+}
+
 fn issuer_answered(model: &mut Model, call: &Call, record: Issuer) -> Vec<Cmd> {
     let name = record.name.clone();
+    match call {
+        Call::AddIssuer(_) => {
+            model.notices.say(model.now, State::Ok, format!("issuer {name} was added; it is tried now"));
+            model.sheet = None;
+            let cmds = model.go(Place::Issuer(name), false);
+            model.back = vec![Place::Issuers];
+            model.issuer.take(record);
+            return cmds;
+        }
+        Call::SetIssuer(_) => {
+            model.issuer.take(record);
+            return saved(model, format!("issuer {name} is changed; it is tried now"));
+        }
+        _ => {}
+    }
     let said = match call {
         Call::TestIssuer(_) => Some(format!("issuer {name} is being tried")),
         Call::Rollover(_) => Some(format!("the account of {name} gets another key; its orders wait meanwhile")),
@@ -175,6 +204,13 @@ fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -
             }
             cmds
         }
+        Call::Update(request) => {
+            let ordered = if accepted.job_id.is_empty() { "" } else { "; a new version is ordered" };
+            if let Some(record) = accepted.certificate {
+                model.certificate.take(record, model.now);
+            }
+            saved(model, format!("{} is changed{ordered}", request.name))
+        }
         Call::Renew(request) => started(model, "renewal", &request.name, accepted),
         Call::RevokeVersion(request) => started(model, "revocation", &request.name, accepted),
         Call::Deploy(request) => started(model, "deployment", &request.name, accepted),
@@ -245,6 +281,12 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
                 model.notices.fail(model.now, &doing(call), &error.problem);
             }
         }
+        Call::AddIssuer(_) | Call::SetIssuer(_) | Call::SetLimits(_) | Call::Update(_) => {
+            if let Some(sheet) = &mut model.sheet {
+                sheet.refused(error);
+            }
+            model.notices.fail(model.now, &doing(call), &error.problem);
+        }
         Call::Enroll(_) => {
             if let Some(enroll) = &mut model.enroll {
                 enroll.refused(error);
@@ -267,6 +309,10 @@ fn doing(call: &Call) -> String {
         Call::Enroll(request) => format!("enrol {}", request.name),
         Call::Revoke(name) => format!("revoke {name}"),
         Call::Forget(name) => format!("forget {name}"),
+        Call::AddIssuer(wish) => format!("add {}", wish.request.name),
+        Call::SetIssuer(wish) => format!("change {}", wish.request.name),
+        Call::SetLimits(request) => format!("limits of {}", request.issuer),
+        Call::Update(request) => format!("change {}", request.name),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),
         Call::RemoveIssuer(name) => format!("remove {name}"),

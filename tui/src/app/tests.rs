@@ -4,6 +4,8 @@
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
 
+mod changes;
+
 use std::time::Duration;
 
 use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, job, overview, troubled_certificate};
@@ -165,6 +167,10 @@ impl Desk {
             }
             Call::Limits(name) => Reply::Limits(Box::new(fixtures::limits(name))),
             Call::RemoveIssuer(_) => Reply::IssuerRemoved,
+            Call::AddIssuer(wish) => Reply::Issuer(Box::new(fixtures::issuer(&wish.request.name))),
+            Call::SetIssuer(wish) => Reply::Issuer(Box::new(fixtures::issuer(&wish.request.name))),
+            Call::SetLimits(request) => Reply::Limits(Box::new(fixtures::limits(&request.issuer))),
+            Call::Update(request) => accepted(&request.name),
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
             Call::RevokeVersion(request) => accepted(&request.name),
@@ -213,9 +219,10 @@ impl Desk {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn shows(&self, text: &str) {
+    fn shows(&self, text: &str) -> &Self {
         let picture = self.picture();
         assert!(picture.contains(text), "{text:?} is not on the screen:\n{picture}");
+        self
     }
 }
 
@@ -270,80 +277,6 @@ fn the_kill_switch_wants_a_reason_and_then_stands_on_every_screen() {
     assert!(
         matches!(desk.sent.as_slice(), [_, _, Call::Pause(request)] if request.paused && request.certificate == name)
     );
-}
-
-#[test]
-fn revoking_chooses_a_reason_wants_the_name_and_says_what_follows() {
-    let mut desk = Desk::connected(80, 24);
-    desk.keys("2jjV");
-    let name = desk.model.certificates.current().unwrap().name.clone();
-    desk.shows(&format!("revoke {name}"));
-    desk.shows("a replacement with a new key is ordered at once");
-    desk.shows("(*) superseded");
-    desk.keys("\n");
-    assert!(desk.sent.is_empty(), "not without the name");
-    desk.key(Key::Tab).keys(&name).keys("\n");
-    assert!(
-        matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.name == name
-            && request.reason == "keyCompromise" && request.serial == "04ab12cd" && !request.request_id.is_empty()),
-        "{:?}",
-        desk.sent
-    );
-}
-
-#[test]
-fn an_earlier_version_is_revoked_from_the_history() {
-    let mut desk = Desk::connected(80, 24);
-    desk.keys("2jj\nlllj");
-    desk.shows("03ffee00");
-    desk.keys("V").shows("serial 03ffee00");
-    desk.shows("what is served now is not touched");
-    desk.keys("host-00.example.test\n");
-    assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.serial == "03ffee00"));
-}
-
-#[test]
-fn a_key_that_cannot_work_says_why_everywhere() {
-    let mut desk = Desk::connected(80, 24);
-    desk.certificates.retain(|record| record.current.is_none());
-    desk.keys("2V");
-    assert!(desk.model.layers.is_empty());
-    desk.shows("revoke: not now, there is no version yet");
-    desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
-    desk.keys("q:revoke a v").shows("(there is no version yet)");
-}
-
-#[test]
-fn an_issuer_is_tested_at_once_and_gets_another_key_only_when_asked() {
-    let mut desk = Desk::connected(80, 24);
-    desk.keys("0t").shows("issuer lab is being tried");
-    desk.keys("\nK").shows("new account key of lab");
-    desk.keys("\n");
-    assert!(matches!(desk.sent.as_slice(), [Call::TestIssuer(name)] if name == "lab"), "Enter is Cancel");
-    desk.keys("Ky").shows("the account of lab gets another key");
-    assert!(matches!(desk.sent.as_slice(), [_, Call::Rollover(name)] if name == "lab"));
-}
-
-#[test]
-fn only_an_issuer_that_nothing_uses_is_removed_and_only_by_its_name() {
-    let mut desk = Desk::connected(80, 24);
-    desk.keys("0D").shows("remove: not now, 1 certificate(s) use it");
-    desk.keys("jK").shows("new key: not now, the account is terms");
-    desk.keys("D").shows("remove issuer le");
-    desk.keys("\n");
-    assert!(desk.sent.is_empty());
-    desk.keys("le\n").shows("issuer le is removed");
-    assert!(matches!(desk.sent.as_slice(), [Call::RemoveIssuer(name)] if name == "le"));
-}
-
-#[test]
-fn a_closed_limit_is_told_in_the_words_of_the_ca() {
-    let mut desk = Desk::connected(80, 24);
-    desk.keys("0\nll").shows("[Limits]");
-    desk.shows("1 order(s) wait for a place");
-    desk.keys("j").shows("Closed by the CA until 2026-11-21 23:00Z: too many certificates");
-    desk.keys("q:issuer le\n").shows("Issuers > le");
-    desk.shows("HALTED: the CA wants its terms agreed to");
 }
 
 #[test]
@@ -437,7 +370,7 @@ fn the_wizard_creates_what_it_shows() {
     desk.shows("[2 Challenge]");
     desk.keys("\n\n\n\n");
     desk.shows("[3 Key & issuer]");
-    desk.keys("\n\n\n\n");
+    desk.keys("\n\n\n\n\n\n\n");
     desk.shows("[4 Target]");
     desk.shows("/etc/nginx/ssl/www.example.test");
     desk.keys("\n\n\n\n\n\n");
@@ -463,7 +396,7 @@ fn the_wizard_creates_what_it_shows() {
 #[test]
 fn what_the_controller_refuses_stands_at_its_field() {
     let mut desk = Desk::connected(80, 24);
-    desk.keys("2n").text("www.example.test").keys("\n\n\n\n\n\n\n\n\n\n\n");
+    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(14));
     let mut error = ClientError::local(ErrorKind::Invalid, "INVALID", "1 field is wrong", "", "");
     error.fields = vec![FieldError {
         field: "target.dir".into(),
@@ -479,7 +412,7 @@ fn what_the_controller_refuses_stands_at_its_field() {
 #[test]
 fn a_proposed_directory_follows_the_name_until_the_operator_writes_another() {
     let mut desk = Desk::connected(80, 24);
-    desk.keys("2n").text("www.example.test").keys("\n\n\n\n\n\n\n\n\n\n\n\n");
+    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(15));
     desk.shows("/etc/nginx/ssl/www.example.test");
     desk.key(Key::Ctrl('u')).text("/srv/tls");
     desk.shows("Directory     /srv/tls ");
@@ -581,13 +514,17 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("issuer_account", at("0j\n", "", "")),
         ("issuer_directory", at("0j\nl", "", "")),
         ("issuer_limits", at("0\nll", "", "")),
+        ("sheet_issuer_new", at("0n", "", "")),
+        ("sheet_issuer", at("0je", "", "")),
+        ("sheet_limits", at("0\nlle", "", "")),
+        ("sheet_certificate", at("2\ne", "", "\n\n ")),
         ("dialog_rollover", at("0K", "", "")),
         ("dialog_remove_issuer", at("0jD", "", "")),
         ("wizard_names", at("2n", "www.example.test", "")),
         ("wizard_challenge", at("2n", "www.example.test", "\n\n\n")),
         ("wizard_key", at("2n", "www.example.test", "\n\n\n\n\n\n\n")),
-        ("wizard_target", at("2n", "www.example.test", "\n\n\n\n\n\n\n\n\n\n\n")),
-        ("wizard_review", at("2n", "www.example.test", "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n")),
+        ("wizard_target", at("2n", "www.example.test", &"\n".repeat(14))),
+        ("wizard_review", at("2n", "www.example.test", &"\n".repeat(23))),
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
         ("dialog_renew", at("2r", "", "")),

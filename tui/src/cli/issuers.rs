@@ -1,6 +1,6 @@
 //! `issuers`: the certificate authorities that certificates are ordered from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -9,12 +9,10 @@ use proto::operator::v1::{
     RemoveIssuerRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
 };
 
-use super::session::{Session, invalid, secret};
-use crate::client::{ClientError, ErrorKind};
+use super::session::{Session, invalid};
+use crate::client::{ClientError, ErrorKind, parse_limit, read_roots, read_secret};
 use crate::output::{issuer, limit};
 
-/// A bundle of roots is smaller than this.
-const ROOT_BYTES_MAX: u64 = 1 << 20;
 /// How long to wait for the controller's try: a CA has a minute for each answer.
 const TRY_TIME_MAX: Duration = Duration::from_secs(90);
 /// How often to look meanwhile.
@@ -117,7 +115,7 @@ pub(crate) struct External {
 pub(crate) struct Limits {
     name: String,
     /// Set a limit: orders, registered-domain, exact-set, failed-authorizations, requests
-    #[arg(long, value_name = "KIND=N/PERIOD|KIND=none", value_parser = limit::parse)]
+    #[arg(long, value_name = "KIND=N/PERIOD|KIND=none", value_parser = parse_limit)]
     set: Vec<LimitSetting>,
     /// Go back to what the CA publishes
     #[arg(long)]
@@ -142,7 +140,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             let request = AddIssuerRequest {
                 name: add.name,
                 directory: add.directory,
-                root_pem: add.root.as_deref().map(read_root).transpose()?.unwrap_or_default(),
+                root_pem: add.root.as_deref().map(read_roots).transpose()?.unwrap_or_default(),
                 email: String::new(),
                 accept_terms: add.accept_terms,
                 contacts: add.contacts,
@@ -214,7 +212,7 @@ async fn tried(mut issuer: Issuer, session: &mut Session<'_>) -> Result<(), Clie
 
 impl Set {
     fn request(self) -> Result<SetIssuerRequest, ClientError> {
-        let root = self.root.as_deref().map(read_root).transpose()?;
+        let root = self.root.as_deref().map(read_roots).transpose()?;
         let request = SetIssuerRequest {
             root_pem: root.or_else(|| self.system_roots.then(String::new)),
             set_contacts: self.no_contacts || !self.contacts.is_empty(),
@@ -239,45 +237,10 @@ impl Set {
 
 impl External {
     fn key(&self) -> Result<String, ClientError> {
-        self.eab_key.as_deref().map_or(Ok(String::new()), |place| secret("eab-key", "the MAC key", place))
+        self.eab_key.as_deref().map_or(Ok(String::new()), |place| read_secret("eab-key", "the MAC key", place))
     }
 }
 
 fn show(found: &Issuer, session: &mut Session<'_>) -> Result<(), ClientError> {
     session.record(&found.name, || issuer::json(found), |_| issuer::describe(found))
-}
-
-fn read_root(path: &Path) -> Result<String, ClientError> {
-    let unreadable = |cause: &str| {
-        let message = format!("the roots in {} could not be read", path.display());
-        let hint = "give --root a PEM file with the issuer's root certificates";
-        ClientError::local(ErrorKind::Invalid, "ROOT_UNREADABLE", &message, cause, hint)
-    };
-    let size = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string()))?.len();
-    if size > ROOT_BYTES_MAX {
-        return Err(unreadable("the file is larger than 1 MiB"));
-    }
-    let pem = std::fs::read_to_string(path).map_err(|error| unreadable(&error.to_string()))?;
-    if pem.contains("PRIVATE KEY") {
-        return Err(unreadable("the file holds a private key, which must not leave its place"));
-    }
-    if pem.contains("BEGIN CERTIFICATE") { Ok(pem) } else { Err(unreadable("the file holds no PEM certificate")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roots_are_certificates_and_never_a_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let check = |content: &str, cause: &str| {
-            let path = dir.path().join("root.pem");
-            std::fs::write(&path, content).unwrap();
-            assert!(read_root(&path).unwrap_err().problem.cause.contains(cause), "{content}");
-        };
-        check("hello", "no PEM");
-        check("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----", "private key");
-        assert_eq!(read_root(Path::new("/nonexistent")).unwrap_err().kind.exit_code(), 2);
-    }
 }

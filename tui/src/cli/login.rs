@@ -6,8 +6,8 @@ use proto::operator::v1::WhoamiRequest;
 
 use super::Session;
 use super::context::homeless;
-use super::session::{invalid, secret};
-use crate::client::{Client, ClientError, Contexts};
+use super::session::invalid;
+use crate::client::{Client, ClientError, Contexts, read_secret};
 use crate::output::safe;
 
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub(super) async fn run(
     if login.invite == "-" && session.console.answers.is_some() {
         session.console.note("Paste the invitation, then Enter and Ctrl-D:");
     }
-    let text = secret("invite", "the invitation", &login.invite)?;
+    let text = read_secret("invite", "the invitation", &login.invite)?;
     let invitation = JoinToken::parse(&text).map_err(|_no| {
         let hint = "paste it whole, as certwright operators invite printed it";
         invalid("--invite: this is not an invitation", hint)

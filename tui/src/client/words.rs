@@ -1,6 +1,5 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
-use proto::operator::v1::LimitLine;
 use proto::types::v1::{Custody, FileContent, KeyType, TargetStatus};
 
 /// Shown for a value this program does not know: a newer controller.
@@ -57,40 +56,6 @@ pub fn file_content(value: i32) -> &'static str {
         Ok(FileContent::Chain) => "chain",
         Ok(FileContent::Fullchain) => "fullchain",
         Err(_) => UNKNOWN,
-    }
-}
-
-/// Returns a period of a limit in its largest whole unit: `3h`, `7d`.
-#[must_use]
-pub fn period(seconds: u32) -> String {
-    const UNITS: [(&str, u32); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    let unit = UNITS.iter().find(|(_, size)| seconds >= *size && seconds.is_multiple_of(*size));
-    unit.map_or_else(String::new, |(word, size)| format!("{}{word}", seconds / size))
-}
-
-/// Returns what a limit counts and for whom: `registered domain example.com`.
-#[must_use]
-pub fn limit_subject(line: &LimitLine) -> String {
-    format!("{} {}", line.kind.replace('-', " "), line.name).trim_end().to_owned()
-}
-
-/// Returns how much of a limit is used: `12 of 300 in 3h used`; empty where none is known.
-#[must_use]
-pub fn limit_used(line: &LimitLine) -> String {
-    match (line.count, line.kind.as_str()) {
-        (0, _) => String::new(),
-        (count, "requests") => format!("at most {count} in {}", period(line.period_seconds)),
-        (count, _) => format!("{} of {count} in {} used", line.used, period(line.period_seconds)),
-    }
-}
-
-/// Returns what a CA does not count of the next order; empty when everything counts.
-#[must_use]
-pub fn limit_exemption(word: &str) -> &'static str {
-    match word {
-        "replaces" => "the CA counts nothing: the order says which version it replaces",
-        "same_set" => "the CA counts neither orders nor the registered domain: the names are the same as before",
-        _ => "",
     }
 }
 

@@ -2,16 +2,13 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::{LimitLine, LimitSetting, ListLimitsResponse, OrderLimits};
+use proto::operator::v1::{LimitLine, ListLimitsResponse, OrderLimits};
 use serde::Serialize;
 
 use super::block::Block;
 use super::table::Table;
 use super::{safe, some, time};
 use crate::client::{limit_exemption, limit_subject, limit_used, period};
-
-/// Units of a period: how it is written, seconds.
-const UNITS: [(&str, u32); 5] = [("s", 1), ("m", 60), ("min", 60), ("h", 3_600), ("d", 86_400)];
 
 /// What limits the next order of a certificate, in JSON.
 #[derive(Debug, Serialize)]
@@ -143,46 +140,5 @@ pub(super) fn explain(block: &mut Block, limits: &OrderLimits, now: Timestamp) {
         }
         said.retain(|part| !part.is_empty());
         block.below(&format!("{}: {}", limit_subject(line), said.join(", ")));
-    }
-}
-
-/// Reads `orders=300/3h` and `orders=none`.
-pub(crate) fn parse(text: &str) -> Result<LimitSetting, String> {
-    let expected = || "expected KIND=N/PERIOD such as orders=300/3h, or KIND=none".to_owned();
-    let (kind, limit) = text.split_once('=').ok_or_else(expected)?;
-    if limit == "none" {
-        return Ok(LimitSetting { kind: kind.to_owned(), count: 0, period_seconds: 0 });
-    }
-    let (count, period) = limit.split_once('/').ok_or_else(expected)?;
-    let count = count.parse::<u32>().ok().filter(|count| *count > 0).ok_or_else(expected)?;
-    let unit_at = period.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(expected)?;
-    let (number, unit) = period.split_at(unit_at);
-    // "requests=20/s" reads as in one second.
-    let number = if number.is_empty() { Some(1) } else { number.parse::<u32>().ok().filter(|number| *number > 0) };
-    let unit = UNITS.iter().find(|(word, _)| *word == unit).map(|(_, seconds)| *seconds);
-    let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(expected)?;
-    Ok(LimitSetting { kind: kind.to_owned(), count, period_seconds: seconds })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_is_a_kind_a_number_and_a_period() {
-        let check = |text: &str, expected: Option<(&str, u32, u32)>| {
-            let parsed = parse(text).ok();
-            let parsed = parsed.as_ref().map(|limit| (limit.kind.as_str(), limit.count, limit.period_seconds));
-            assert_eq!(parsed, expected, "{text}");
-        };
-        check("orders=300/3h", Some(("orders", 300, 10_800)));
-        check("exact-set=5/7d", Some(("exact-set", 5, 604_800)));
-        check("requests=20/s", Some(("requests", 20, 1)));
-        check("orders=none", Some(("orders", 0, 0)));
-        for text in ["orders", "orders=", "orders=0/3h", "orders=3", "orders=3/", "orders=3/h3", "orders=3/2y", "=x"] {
-            check(text, None);
-        }
-        assert!(parse("orders=1/99999999d").is_err());
-        assert_eq!([period(604_800), period(10_800), period(90), period(1)], ["7d", "3h", "90s", "1s"]);
     }
 }

@@ -1,16 +1,19 @@
 //! Performs what `app` asks of the controller: one function from `Call` to `Reply`. Lists are read page by page up to the
 //! rows that are wanted. Called by `run`, one task per call.
 
+use std::path::Path;
+
 use proto::operator::v1::{
-    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetOverviewRequest,
+    AddIssuerRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetOverviewRequest,
     ListAgentsRequest, ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest,
     ListLimitsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RevokeAgentRequest,
-    RolloverAccountRequest, TestIssuerRequest,
+    RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::list::PAGE_ROWS;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, ErrorKind, read_roots, read_secret};
+use crate::widgets::form::Secret;
 
 /// Events shown of one record.
 const EVENTS_MAX: u32 = 100;
@@ -52,6 +55,18 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             client.remove_issuer(RemoveIssuerRequest { name }).await?;
             Reply::IssuerRemoved
         }
+        Call::AddIssuer(wish) => {
+            let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
+            let request = AddIssuerRequest { root_pem: root_pem.unwrap_or_default(), external_key, ..wish.request };
+            Reply::Issuer(Box::new(client.add_issuer(request).await?))
+        }
+        Call::SetIssuer(wish) => {
+            let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
+            let request = SetIssuerRequest { root_pem, external_key, ..wish.request };
+            Reply::Issuer(Box::new(client.set_issuer(request).await?))
+        }
+        Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
+        Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
         Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
         Call::RevokeVersion(request) => Reply::Accepted(Box::new(client.revoke_certificate(request).await?)),
@@ -64,6 +79,20 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             client.forget_agent(ForgetAgentRequest { name }).await?;
             Reply::Forgotten
         }
+    })
+}
+
+/// Reads roots and key from the files that were named, away from the event loop.
+async fn from_files(root: String, key: Secret) -> Result<(Option<String>, String), ClientError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let roots = if root.is_empty() { None } else { Some(read_roots(Path::new(&root))?) };
+        let key =
+            if key.is_file() { read_secret("eab-key", "the MAC key", key.expose())? } else { key.expose().to_owned() };
+        Ok::<_, ClientError>((roots, key))
+    });
+    read.await.unwrap_or_else(|stopped| {
+        let cause = stopped.to_string();
+        Err(ClientError::local(ErrorKind::Failed, "READ_STOPPED", "the files could not be read", &cause, "try again"))
     })
 }
 

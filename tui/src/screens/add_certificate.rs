@@ -20,6 +20,7 @@ use crate::app::call::Call;
 use crate::app::{Cmd, Model};
 use crate::client::ClientError;
 use crate::keys::Key;
+use crate::screens::sheet::certificate as sheet;
 use crate::theme::{State, Theme};
 use crate::view;
 use crate::widgets::form::{Field, Form, Outcome, help_lines};
@@ -59,6 +60,7 @@ pub(crate) struct Wizard {
     step: usize,
     forms: Vec<Form>,
     agents: Vec<Agent>,
+    issuers: Vec<Issuer>,
     issuers_read: bool,
     no_issuer: bool,
     check: Check,
@@ -76,6 +78,7 @@ impl Wizard {
             step: 0,
             forms: vec![names_form(), challenge_form(), key_form(), target_form(), review_form()],
             agents: Vec::new(),
+            issuers: Vec::new(),
             issuers_read: false,
             no_issuer: false,
             check: Check::None,
@@ -111,6 +114,8 @@ impl Wizard {
         self.no_issuer = issuers.is_empty();
         let names = issuers.iter().map(|issuer| issuer.name.clone()).collect();
         self.form_of(2).offer("issuer", names);
+        self.issuers = issuers.to_vec();
+        self.follow();
     }
 
     /// Takes the agents to choose from.
@@ -157,6 +162,9 @@ impl Wizard {
 
     /// Makes the fields that depend on others follow them.
     fn follow(&mut self) {
+        let issuers = std::mem::take(&mut self.issuers);
+        sheet::offer_profiles(self.form_of(2), &issuers);
+        self.issuers = issuers;
         let webroot = self.chosen(1, "http01") == WEBROOT;
         self.form_of(1).show("http01_port", !webroot);
         self.form_of(1).show("http01_webroot", webroot);
@@ -224,6 +232,8 @@ impl Wizard {
 
     fn blame(&mut self, field: &FieldError) -> bool {
         let (step, id) = request::place_of(&field.field);
+        let id =
+            if self.form(step).is_some_and(|form| id == "profile" && form.is_hidden(id)) { "profile_text" } else { id };
         self.forms.get_mut(step).is_some_and(|form| form.blame(id, &field.message, &field.hint))
     }
 
@@ -286,27 +296,22 @@ fn challenge_form() -> Form {
 }
 
 fn key_form() -> Form {
-    let keys = ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"].map(str::to_owned).to_vec();
+    let keys = sheet::KEY_TYPES.map(str::to_owned).to_vec();
     let places = [AUTOMATIC, "agent", "controller"].map(str::to_owned).to_vec();
+    let [profile, profile_text] = sheet::profile_fields("");
     Form::new(vec![
-        Field::choice(
-            "issuer",
-            "Issuer",
-            Vec::new(),
-            "Who signs. More with: certwright issuers add NAME --directory URL",
-        ),
-        Field::choice(
-            "key_type",
-            "Key",
-            keys,
-            "ECDSA P-256 is right unless something old must connect. A new key with each renewal.",
-        ),
+        Field::choice("issuer", "Issuer", Vec::new(), "Who signs. More are added under 0, with n."),
+        profile,
+        profile_text,
+        Field::choice("key_type", "Key", keys, "ECDSA P-256 is right unless something old must connect."),
+        sheet::reuse_field(false),
         Field::choice(
             "custody",
             "Key kept by",
             places,
             "Automatic: by the agent when there is one target, so that the key never leaves that server.",
         ),
+        sheet::fallbacks_field(&[]),
         Field::button("next", "Continue"),
     ])
 }
@@ -492,11 +497,11 @@ fn fields(wizard: &Wizard, area: Rect, buf: &mut Buffer, theme: Theme) -> Option
     let upper = part(area, 0, area.height.saturating_sub(below));
     let cursor = form.view(buf, upper, theme);
     if wizard.step == 2 && wizard.issuers_read && wizard.no_issuer {
-        let text = "! No issuer yet. Add one: certwright issuers add NAME --directory URL --accept-terms";
+        let text = "! No issuer yet. Esc keeps this draft; then 0 and n add one.";
         let lines = wrap(text, usize::from(area.width));
         put_all(
             buf,
-            part(upper, 7, u16::MAX),
+            part(upper, 8, u16::MAX),
             lines.into_iter().map(|line| Line::styled(line, theme.state(State::Warn))),
         );
     }

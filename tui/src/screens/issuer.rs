@@ -77,6 +77,11 @@ impl IssuerScreen {
         }
     }
 
+    /// Whether its limits show.
+    pub(crate) fn shows_limits(&self) -> bool {
+        self.tab == Tab::Limits
+    }
+
     /// Turns to the next or previous tab.
     pub(crate) fn turn(&mut self, forward: bool) {
         let at = TABS.iter().position(|tab| *tab == self.tab).unwrap_or(0);

@@ -45,8 +45,10 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         let none = vec![
             Line::styled("  No issuer yet: nothing can be ordered.", theme.strong()),
             Line::default(),
-            Line::from("  certwright issuers add le --accept-terms --contact you@example.com \\"),
-            Line::from("    --directory https://acme-v02.api.letsencrypt.org/directory"),
+            Line::from(vec![
+                Span::styled("  n", theme.strong()),
+                Span::raw("  adds one: Let's Encrypt, or any ACME server"),
+            ]),
         ];
         put_all(buf, part(body, 1, u16::MAX), if list.loaded { none } else { view::nothing_yet(model) });
         return None;

@@ -23,7 +23,7 @@ use crate::theme::{State, Theme};
 use crate::view;
 use crate::widgets::panel::{panel, put, put_all, rows as part, split_right};
 use crate::widgets::table::{Row, fixed, growing, names, table};
-use crate::widgets::text::{ago, command_lines, count, safe, until, wrap};
+use crate::widgets::text::{ago, count, safe, until, wrap};
 
 /// Rows of the boxes below the attention list.
 const COUNTS_HEIGHT: u16 = 7;
@@ -249,8 +249,7 @@ fn teach(model: &Model, counts: &GetOverviewResponse, area: Rect, buf: &mut Buff
         (
             counts.issuers > 0,
             "An issuer: who signs.",
-            "certwright issuers add le --directory https://acme-v02.api.letsencrypt.org/directory --accept-terms"
-                .to_owned(),
+            "press 0, then n: which CA, your mail address, its terms".to_owned(),
         ),
         (
             agents > 0,
@@ -272,7 +271,7 @@ fn teach(model: &Model, counts: &GetOverviewResponse, area: Rect, buf: &mut Buff
         row += 1;
         let style = if done { theme.dim() } else { theme.accent() };
         let room = usize::from(area.width).saturating_sub(8);
-        for part in if how.starts_with("certwright") { command_lines(&how, room) } else { wrap(&how, room) } {
+        for part in wrap(&how, room) {
             put(buf, area, row, &Line::styled(format!("      {part}"), style));
             row += 1;
         }

@@ -4,6 +4,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
+use secrecy::zeroize::Zeroizing;
 use tui_input::{Input, InputRequest};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -16,6 +17,8 @@ use crate::widgets::text::{cut, narrow, wrap};
 const LABEL_WIDTH: usize = 16;
 /// Longest text of a field: 100 names of 253 octets with separators.
 const TEXT_CHARS_MAX: usize = 26_000;
+/// Longest secret, or name of its file.
+const SECRET_BYTES_MAX: usize = 4_096;
 
 /// What a field holds.
 #[derive(Clone, Debug)]
@@ -36,8 +39,52 @@ pub(crate) enum Kind {
         /// The option under the cursor.
         at: usize,
     },
+    /// One line that is never painted.
+    Secret(Secret),
     /// A button at the end: `Enter` on it goes on.
     Button,
+}
+
+/// What is typed into a field for a secret: wiped when it goes, and in no `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Returns the text, trimmed.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.trim()
+    }
+
+    /// Whether it names a file instead: `@FILE`.
+    pub(crate) fn is_file(&self) -> bool {
+        self.0.starts_with('@')
+    }
+
+    /// Puts in a character. The room is taken at once: growing would leave copies behind.
+    fn push(&mut self, ch: char) {
+        if self.0.capacity() == 0 {
+            self.0.reserve(SECRET_BYTES_MAX);
+        }
+        if self.0.len() + ch.len_utf8() <= SECRET_BYTES_MAX {
+            self.0.push(ch);
+        }
+    }
+
+    /// Returns what is painted of it: the name of a file, or how much there is.
+    fn painted(&self) -> String {
+        let count = self.0.chars().count();
+        match count {
+            _ if self.is_file() => narrow(&self.0),
+            0 => String::new(),
+            count => format!("{} ({count} characters, not shown)", "*".repeat(count.min(8))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What is wrong with a field.
@@ -82,6 +129,18 @@ impl Field {
         Self::new(id, label, help, Kind::Many { options, at: 0 })
     }
 
+    /// Returns a line for a secret.
+    pub(crate) fn secret(id: &'static str, label: &'static str, help: &str) -> Self {
+        Self::new(id, label, help, Kind::Secret(Secret::default()))
+    }
+
+    /// Chooses an option, if it is offered.
+    pub(crate) fn choose(&mut self, option: &str) {
+        if let Kind::Choice { options, at } = &mut self.kind {
+            *at = options.iter().position(|one| one == option).unwrap_or(*at);
+        }
+    }
+
     /// Returns a button.
     pub(crate) fn button(id: &'static str, label: &'static str) -> Self {
         Self::new(id, label, "", Kind::Button)
@@ -94,7 +153,7 @@ impl Field {
     fn lines(&self) -> usize {
         let own = match &self.kind {
             Kind::Many { options, .. } => options.len().max(1),
-            Kind::Text(_) | Kind::Choice { .. } | Kind::Button => 1,
+            Kind::Text(_) | Kind::Choice { .. } | Kind::Secret(_) | Kind::Button => 1,
         };
         own + usize::from(self.problem.is_some())
     }
@@ -156,6 +215,11 @@ impl Form {
     /// Puts pasted or quickly typed text into the field with the focus; false when that field takes no text.
     pub(crate) fn insert(&mut self, text: &str) -> Option<&'static str> {
         let field = self.fields.get_mut(self.focus)?;
+        if let Kind::Secret(secret) = &mut field.kind {
+            text.chars().filter(|ch| !ch.is_control()).for_each(|ch| secret.push(ch));
+            field.problem = None;
+            return Some(field.id);
+        }
         let Kind::Text(input) = &mut field.kind else { return None };
         let room = TEXT_CHARS_MAX.saturating_sub(input.value().chars().count());
         for ch in text.trim_end_matches(['\n', '\r']).chars().take(room) {
@@ -216,6 +280,14 @@ impl Form {
         }
     }
 
+    /// Returns the secret of a field.
+    pub(crate) fn secret(&self, id: &str) -> Secret {
+        match self.field(id).map(|field| &field.kind) {
+            Some(Kind::Secret(secret)) => secret.clone(),
+            _ => Secret::default(),
+        }
+    }
+
     /// Returns what is chosen in a field; empty when nothing is.
     pub(crate) fn chosen(&self, id: &str) -> &str {
         match self.field(id).map(|field| &field.kind) {
@@ -263,7 +335,21 @@ impl Form {
                 *at = (*at).min(merged.len().saturating_sub(1));
                 *options = merged;
             }
-            Kind::Text(_) | Kind::Button => {}
+            Kind::Text(_) | Kind::Secret(_) | Kind::Button => {}
+        }
+    }
+
+    /// Whether a field is not asked now.
+    pub(crate) fn is_hidden(&self, id: &str) -> bool {
+        self.field(id).is_some_and(|field| field.hidden)
+    }
+
+    /// Empties the fields for secrets.
+    pub(crate) fn forget_secrets(&mut self) {
+        for field in &mut self.fields {
+            if let Kind::Secret(secret) = &mut field.kind {
+                *secret = Secret::default();
+            }
         }
     }
 
@@ -371,6 +457,16 @@ fn edit(field: &mut Field, key: Key) -> Outcome {
             }
             _ => Outcome::Ignored,
         },
+        Kind::Secret(secret) => {
+            match key {
+                Key::Char(ch) => secret.push(ch),
+                Key::Backspace => drop(secret.0.pop()),
+                Key::Ctrl('u') => secret.0.clear(),
+                _ => return Outcome::Ignored,
+            }
+            field.problem = None;
+            Outcome::Changed(field.id)
+        }
         Kind::Button => Outcome::Ignored,
     }
 }
@@ -398,6 +494,12 @@ impl Painter<'_> {
             Kind::Choice { options, at } => {
                 let text = choice_text(options, *at, room);
                 self.line(field, focused, vec![Span::raw(text)], LABEL_WIDTH);
+            }
+            Kind::Secret(secret) => {
+                let shown = cut(&secret.painted(), room, self.theme.cut());
+                let pad = " ".repeat(room.saturating_sub(shown.width()));
+                let style = ratatui::style::Style::new().add_modifier(ratatui::style::Modifier::UNDERLINED);
+                self.line(field, focused, vec![Span::styled(format!("{shown}{pad}"), style)], LABEL_WIDTH);
             }
             Kind::Many { options, at } => self.many(field, focused, options, *at, room),
             Kind::Button => {
@@ -506,6 +608,22 @@ mod tests {
         let mut form = form();
         form.insert("a.example\nb.example\u{1b}[A\n");
         assert_eq!(form.value("name"), "a.example b.example[A");
+    }
+
+    #[test]
+    fn a_secret_is_neither_painted_nor_in_debug() {
+        let mut form = Form::new(vec![Field::secret("key", "Key", ""), Field::button("go", "Go")]);
+        form.insert("zWNDZM6e\n");
+        form.key(Key::Char('Q'));
+        assert_eq!(form.secret("key").expose(), "zWNDZM6eQ");
+        let area = Rect::new(0, 0, 60, 2);
+        let mut buf = Buffer::empty(area);
+        form.view(&mut buf, area, Theme { color: false, ascii: true });
+        let painted: String = buf.content.iter().map(|cell| cell.symbol()).collect();
+        assert!(painted.contains("******** (9 characters, not shown)"), "{painted}");
+        assert!(!format!("{form:?}{painted}").contains("zWNDZM"));
+        form.key(Key::Ctrl('u'));
+        assert_eq!(form.secret("key"), Secret::default());
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! controller's field names back to fields. Pure. Used by `add_certificate` only.
 
 use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
-use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, KeyType, http01};
+use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, http01};
 
 use super::{AUTOMATIC, NO_AGENT, WEBROOT, Wizard};
+use crate::screens::sheet::certificate as sheet;
 
 /// The default files, as the field shows them (features.md D2).
 pub(super) const FILES_DEFAULT: &str = "cert=cert.pem key=key.pem chain=chain.pem fullchain=fullchain.pem";
@@ -42,6 +43,8 @@ pub(super) fn place_of(field: &str) -> (usize, &'static str) {
             "issuer" => return (2, "issuer"),
             "key_type" | "key" => return (2, "key_type"),
             "custody" => return (2, "custody"),
+            "fallbacks" | "fallback" => return (2, "fallbacks"),
+            "profile" => return (2, "profile"),
             "agent" => return (3, "agent"),
             "dir" => return (3, "dir"),
             "files" | "file" => return (3, "files"),
@@ -84,7 +87,7 @@ pub(super) fn complaints(wizard: &Wizard, step: usize) -> Vec<FieldError> {
             found.extend(port(wizard).is_none().then_some(wrong));
         }
         2 if wizard.chosen(2, "issuer").is_empty() => {
-            found.push(complaint("issuer", "an issuer is needed", "certwright issuers add NAME --directory URL"));
+            found.push(complaint("issuer", "an issuer is needed", "0, then n: add one"));
         }
         3 if wizard.target_agent().is_some() => found.extend(target_complaints(wizard)),
         _ => {}
@@ -169,6 +172,29 @@ fn responders(wizard: &Wizard) -> Vec<String> {
     wizard.form(1).map(|form| form.picked("responders")).unwrap_or_default()
 }
 
+fn fallbacks(wizard: &Wizard) -> Vec<String> {
+    identifiers(wizard.value(2, "fallbacks"))
+}
+
+fn profile(wizard: &Wizard) -> String {
+    wizard.form(2).map(sheet::profile).unwrap_or_default()
+}
+
+fn reuses_key(wizard: &Wizard) -> bool {
+    wizard.chosen(2, "reuse_key") == sheet::SAME_KEY
+}
+
+/// Who signs, in one line: the issuer, its profile, who is asked when it fails.
+fn signers(wizard: &Wizard) -> String {
+    let issuer = wizard.chosen(2, "issuer");
+    let mut said = vec![if issuer.is_empty() { "not chosen".to_owned() } else { issuer.to_owned() }];
+    said.extend(Some(profile(wizard)).filter(|name| !name.is_empty()).map(|name| format!("profile {name}")));
+    said.extend(
+        Some(fallbacks(wizard).join(", ")).filter(|names| !names.is_empty()).map(|names| format!("then {names}")),
+    );
+    said.join(", ")
+}
+
 fn target(wizard: &Wizard) -> Option<TargetSpec> {
     let agent = wizard.target_agent()?;
     let verify = wizard.value(3, "verify").split_whitespace().map(|endpoint| {
@@ -187,13 +213,7 @@ fn target(wizard: &Wizard) -> Option<TargetSpec> {
 
 /// Returns the request for the draft.
 pub(super) fn request(wizard: &Wizard, request_id: String, dry_run: bool) -> CreateCertificateRequest {
-    let key_type = match wizard.chosen(2, "key_type") {
-        "p384" => KeyType::P384,
-        "rsa2048" => KeyType::Rsa2048,
-        "rsa3072" => KeyType::Rsa3072,
-        "rsa4096" => KeyType::Rsa4096,
-        _ => KeyType::P256,
-    };
+    let key_type = sheet::key_type_of(wizard.chosen(2, "key_type"));
     let custody = match wizard.chosen(2, "custody") {
         "agent" => Custody::Agent,
         "controller" => Custody::Controller,
@@ -215,7 +235,9 @@ pub(super) fn request(wizard: &Wizard, request_id: String, dry_run: bool) -> Cre
         responders: responders(wizard),
         target: target(wizard),
         dry_run,
-        ..Default::default()
+        fallbacks: fallbacks(wizard),
+        profile: profile(wizard),
+        reuse_key: reuses_key(wizard),
     }
 }
 
@@ -237,8 +259,8 @@ pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
         format!("Name       {}", or(&wizard.name(), "?")),
         format!("Names      {}", or(&names, "?")),
         format!("HTTP-01    {who} {way}"),
-        format!("Issuer     {}", or(wizard.chosen(2, "issuer"), "not chosen")),
-        format!("Key        {}, {custody}", wizard.chosen(2, "key_type")),
+        format!("Issuer     {}", signers(wizard)),
+        format!("Key        {}, {}, {custody}", wizard.chosen(2, "key_type"), wizard.chosen(2, "reuse_key")),
     ];
     match wizard.target_agent() {
         None => lines.push(format!("Target     {NO_AGENT}: issued, but nothing uses it")),
@@ -257,8 +279,9 @@ pub(super) fn review(wizard: &Wizard) -> Vec<String> {
     let summary = summary(wizard);
     let mut lines = vec![format!("{}: {}", request.name, request.identifiers.join(" "))];
     lines.extend(summary.get(2).cloned());
-    let key = wizard.chosen(2, "key_type");
-    lines.push(format!("Issuer     {}, key {key}, custody {}", request.issuer, wizard.chosen(2, "custody")));
+    let pinned = if request.reuse_key { " kept over renewals" } else { "" };
+    let (key, custody) = (wizard.chosen(2, "key_type"), wizard.chosen(2, "custody"));
+    lines.push(format!("Issuer     {}; key {key}{pinned}, custody {custody}", signers(wizard)));
     lines.extend(summary.into_iter().skip(5).filter(|line| !(line.starts_with("Target") && request.target.is_some())));
     lines
 }
@@ -286,6 +309,12 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
         option("san", identifier);
     }
     option("issuer", &request.issuer);
+    for fallback in &request.fallbacks {
+        option("fallback", fallback);
+    }
+    if !request.profile.is_empty() {
+        option("profile", &request.profile);
+    }
     match wizard.chosen(2, "key_type") {
         "p256" => {}
         key => option("key", key),
@@ -294,6 +323,10 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
         AUTOMATIC => {}
         custody => option("custody", custody),
     }
+    if request.reuse_key {
+        words.push("--reuse-key".to_owned());
+    }
+    let mut option = |name: &str, value: &str| words.extend([format!("--{name}"), value.to_owned()]);
     match request.http01.and_then(|http01| http01.mode) {
         Some(http01::Mode::Webroot(dir)) => option("http01", &format!("webroot:{dir}")),
         Some(http01::Mode::StandalonePort(port)) => option("http01", &format!("standalone:{port}")),

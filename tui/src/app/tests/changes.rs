@@ -1,0 +1,187 @@
+//! What is changed from the dashboard: versions revoked, issuers, limits and settings; and what cannot be changed, with why.
+
+use proto::operator::v1::{Denied, SetIssuerRequest, WhoamiResponse};
+
+use super::{Desk, TOOK};
+use crate::app::Msg;
+use crate::app::call::Call;
+use crate::keys::Key;
+use crate::screens::Place;
+
+#[test]
+fn an_issuer_is_tested_at_once_and_gets_another_key_only_when_asked() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0t").shows("issuer lab is being tried");
+    desk.keys("\nK").shows("new account key of lab");
+    desk.keys("\n");
+    assert!(matches!(desk.sent.as_slice(), [Call::TestIssuer(name)] if name == "lab"), "Enter is Cancel");
+    desk.keys("Ky").shows("the account of lab gets another key");
+    assert!(matches!(desk.sent.as_slice(), [_, Call::Rollover(name)] if name == "lab"));
+}
+
+#[test]
+fn a_new_issuer_needs_a_name_and_its_key_is_nowhere_to_be_seen() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0n").shows("https://acme-v02.api.letsencrypt.org/directory");
+    desk.shows("Called        le ");
+    // Another CA: its directory has to be written.
+    desk.key(Key::Left).shows("Directory");
+    desk.keys("\n").text("acme").keys(&"\n".repeat(8));
+    desk.text("kid-1").keys("\n");
+    desk.text("zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W").keys("\n\n");
+    desk.shows("an https URL is needed");
+    desk.text("https://ca.example.test/dir");
+    desk.keys(&"\n".repeat(10));
+    let Some(Call::AddIssuer(wish)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert_eq!((wish.request.name.as_str(), wish.request.external_kid.as_str()), ("acme", "kid-1"));
+    assert_eq!(wish.request.directory, "https://ca.example.test/dir");
+    assert!(wish.key.expose().starts_with("zWNDZM") && wish.request.external_key.is_empty());
+    assert!(!format!("{:?}{:?}", desk.model, desk.sent).contains("zWNDZM"));
+    assert_eq!(desk.model.place, Place::Issuer("acme".into()));
+    desk.shows("issuer acme was added; it is tried now");
+}
+
+#[test]
+fn the_draft_of_an_issuer_is_kept_without_its_key() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0n\n").text("-two");
+    desk.keys(&"\n".repeat(7));
+    desk.text("SECRETSECRETSECRETSECRET").shows("(24 characters, not shown)");
+    desk.key(Key::Esc).shows("without its key");
+    desk.keys("n").shows("le-two");
+    assert!(!desk.picture().contains("characters, not shown"));
+}
+
+#[test]
+fn an_issuers_sheet_sends_only_what_was_changed() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0je").shows("Nothing is changed so far");
+    desk.key(Key::BackTab).keys("\n").shows("nothing is changed yet");
+    assert!(desk.sent.is_empty());
+    desk.key(Key::Tab).key(Key::Tab).keys(" ").shows("You agree to the CA's terms");
+    desk.shows("certwright issuers set le --accept-terms");
+    desk.key(Key::BackTab).key(Key::BackTab).keys("\n");
+    let Some(Call::SetIssuer(wish)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    let expected = SetIssuerRequest { name: "le".into(), accept_terms: true, ..Default::default() };
+    assert_eq!(wish.request, expected);
+    assert_eq!(desk.model.place, Place::Issuers);
+}
+
+#[test]
+fn limits_are_set_where_they_are_read() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0\nlle").shows("300/3h");
+    desk.key(Key::Ctrl('u')).text("100").key(Key::BackTab).keys("\n");
+    desk.shows("not a number in a period");
+    desk.text("/1d").shows("orders: 300/3h becomes 100/1d");
+    desk.key(Key::BackTab).keys("\n");
+    let Some(Call::SetLimits(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    let set: Vec<_> = request.set.iter().map(|one| (one.kind.as_str(), one.count, one.period_seconds)).collect();
+    assert_eq!((set, request.reset), (vec![("orders", 100, 86_400)], false));
+    desk.shows("[Limits]");
+}
+
+#[test]
+fn the_settings_of_a_certificate_say_what_a_change_costs_before_it_is_saved() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\ne").shows("Nothing is changed so far");
+    desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
+    desk.shows("Nothing is ordered now").shows("It EXPIRES unless someone renews it by hand");
+    desk.keys(" ").shows("Nothing is changed so far");
+    desk.key(Key::BackTab).text("le").shows("--fallback le");
+    desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
+    desk.shows("A new version with a new key is ordered at lab at once: one order.");
+    desk.shows("--key p384");
+    desk.keys("\n\n\n\n\n\n");
+    let Some(Call::Update(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert!(request.key_type == Some(2) && request.custody.is_none() && request.issuer.is_none(), "{request:?}");
+    assert!(request.set_fallbacks && request.fallbacks == ["le"] && request.expected_revision == 7, "{request:?}");
+    desk.shows("is changed; a new version is ordered");
+}
+
+#[test]
+fn a_profile_is_chosen_where_the_directory_lists_some_and_written_elsewhere() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\ne\n").text("odd").shows("--profile odd");
+    desk.key(Key::Ctrl('u')).key(Key::BackTab).keys(" ").shows("(*) le");
+    desk.key(Key::Tab).keys(" ").shows("(*) classic");
+    desk.shows("--issuer le --profile classic");
+}
+
+#[test]
+fn only_an_issuer_that_nothing_uses_is_removed_and_only_by_its_name() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0D").shows("remove: not now, 1 certificate(s) use it");
+    desk.keys("jK").shows("new key: not now, the account is terms");
+    desk.keys("D").shows("remove issuer le");
+    desk.keys("\n");
+    assert!(desk.sent.is_empty());
+    desk.keys("le\n").shows("issuer le is removed");
+    assert!(matches!(desk.sent.as_slice(), [Call::RemoveIssuer(name)] if name == "le"));
+}
+
+#[test]
+fn a_closed_limit_is_told_in_the_words_of_the_ca() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("0\nll").shows("[Limits]");
+    desk.shows("1 order(s) wait for a place");
+    desk.keys("j").shows("Closed by the CA until 2026-11-21 23:00Z: too many certificates");
+    desk.keys("q:issuer le\n").shows("Issuers > le");
+    desk.shows("HALTED: the CA wants its terms agreed to");
+}
+
+#[test]
+fn revoking_chooses_a_reason_wants_the_name_and_says_what_follows() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jjV");
+    let name = desk.model.certificates.current().unwrap().name.clone();
+    desk.shows(&format!("revoke {name}"));
+    desk.shows("a replacement with a new key is ordered at once");
+    desk.shows("(*) superseded");
+    desk.keys("\n");
+    assert!(desk.sent.is_empty(), "not without the name");
+    desk.key(Key::Tab).keys(&name).keys("\n");
+    assert!(
+        matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.name == name
+            && request.reason == "keyCompromise" && request.serial == "04ab12cd" && !request.request_id.is_empty()),
+        "{:?}",
+        desk.sent
+    );
+}
+
+#[test]
+fn an_earlier_version_is_revoked_from_the_history() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\nlllj");
+    desk.shows("03ffee00");
+    desk.keys("V").shows("serial 03ffee00");
+    desk.shows("what is served now is not touched");
+    desk.keys("host-00.example.test\n");
+    assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.serial == "03ffee00"));
+}
+
+#[test]
+fn what_a_role_may_not_do_is_dim_with_the_role_that_may() {
+    let mut desk = Desk::new(80, 24);
+    let denied = ["AddIssuer", "RemoveIssuer", "SetIssuer", "RolloverAccount"];
+    let denied = denied.map(|rpc| Denied { rpc: rpc.into(), needs: "owner".into() }).to_vec();
+    let who = WhoamiResponse { role: "maintainer".into(), denied, ..WhoamiResponse::default() };
+    desk.send(Msg::Connected { who: Box::new(who), took: TOOK });
+    for key in ["n", "e", "K", "D"] {
+        desk.keys("0").keys(key).shows("not now, needs owner");
+    }
+    assert!(desk.sent.is_empty() && desk.model.layers.is_empty());
+    desk.keys("t\nlle").shows("lab > limits");
+    assert!(matches!(desk.sent.as_slice(), [Call::TestIssuer(_)]), "{:?}", desk.sent);
+}
+
+#[test]
+fn a_key_that_cannot_work_says_why_everywhere() {
+    let mut desk = Desk::connected(80, 24);
+    desk.certificates.retain(|record| record.current.is_none());
+    desk.keys("2V");
+    assert!(desk.model.layers.is_empty());
+    desk.shows("revoke: not now, there is no version yet");
+    desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
+    desk.keys("q:revoke a v").shows("(there is no version yet)");
+}
