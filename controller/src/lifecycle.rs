@@ -9,6 +9,7 @@ pub mod clock_skew;
 pub mod csr;
 pub mod deployment;
 pub mod desired;
+pub mod due;
 pub mod event;
 pub mod fallback;
 pub mod identifier;

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod batch;
 pub mod certificate;
+pub mod due;
 pub mod engine;
 pub mod event;
 pub mod issuer;
@@ -179,12 +180,12 @@ impl Store {
         Ok(self.engine.read(f).await?)
     }
 
-    /// Applies the changes durably, all or none, and returns their revision.
+    /// Applies the changes durably, all or none, and returns their revision. The rows of the due indexes follow them.
     ///
     /// # Errors
     /// On a conflict, a limit, or a failure of the database.
     pub async fn commit(&self, changes: Changes) -> Result<u64, CommitError> {
-        self.engine.commit(changes.into_batch()?).await
+        due::commit(&self.engine, changes.into_batch()?).await
     }
 
     /// Tells the latest durable revision, starting with the stored one.
@@ -209,7 +210,10 @@ impl Store {
 /// Writes the first records of a new database.
 async fn start(engine: &Engine, master: &MasterKey) -> Result<Keyring, CommitError> {
     let keyring = Keyring::random();
-    let first = Changes::new().insert(&Schema { version: SCHEMA_VERSION }).insert(&keyring.rewrap(master));
+    let first = Changes::new()
+        .insert(&Schema { version: SCHEMA_VERSION })
+        .insert(&keyring.rewrap(master))
+        .insert(&due::Form::NOW);
     engine.commit(first.into_batch()?).await?;
     Ok(keyring)
 }

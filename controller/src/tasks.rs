@@ -10,15 +10,16 @@ pub mod wake;
 pub(crate) mod accounts;
 pub(crate) mod deletion;
 pub(crate) mod departures;
+mod desk;
 pub(crate) mod issuance;
 pub(crate) mod jobs;
 pub(crate) mod mail;
 pub(crate) mod outcome;
+pub(crate) mod proof;
 pub(crate) mod publish;
 pub(crate) mod renewal_info;
 pub(crate) mod retention;
 pub(crate) mod revocation;
-mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,10 +77,11 @@ enum Name {
     RenewalInfo,
     Mail,
     Revocation,
+    Proof,
 }
 
 impl Name {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Clock,
         Self::Accounts,
         Self::Issuance,
@@ -91,6 +93,7 @@ impl Name {
         Self::RenewalInfo,
         Self::Mail,
         Self::Revocation,
+        Self::Proof,
     ];
 }
 
@@ -109,6 +112,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Revocation => one.spawn(revocation::run(context, child)),
             Name::Mail => one.spawn(mail::run(context.hub, context.mail, context.name, child)),
             Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
+            Name::Proof => one.spawn(proof::run(context.hub, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         if let Some(Err(panic)) = one.join_next().await {

@@ -151,19 +151,6 @@ fn fraction_at(certificate_id: &str, current: &CurrentVersion) -> Timestamp {
     at.checked_sub(earlier).unwrap_or(at).max(current.not_before)
 }
 
-/// How urgent a look is, 0 most: the thousandths of its life that are left. What has no version, or is waited for by an
-/// operator, comes behind what is in its last eighth and before the rest.
-#[must_use]
-pub fn urgency(certificate: &Certificate, now: Timestamp) -> u32 {
-    const THOUSAND: u32 = 1_000;
-    let waited_for = THOUSAND / LEFT_LAST.unsigned_abs();
-    let Some(current) = &certificate.current else { return waited_for };
-    let Some(life) = life(current, now) else { return 0 };
-    let left = life.left.as_millis().saturating_mul(u128::from(THOUSAND)) / life.whole.as_millis().max(1);
-    let left = u32::try_from(left).unwrap_or(THOUSAND).min(THOUSAND);
-    if certificate.renew_asked_at.is_some() { left.min(waited_for) } else { left }
-}
-
 /// Returns what is left of a version's life; `None` once it expired.
 #[must_use]
 pub fn life(current: &CurrentVersion, now: Timestamp) -> Option<Life> {
@@ -194,12 +181,12 @@ fn differs(certificate: &Certificate, current: &CurrentVersion) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::super::certificate::{Http01, KeyType, Specification};
     use super::super::renewal_info::Window;
     use super::*;
 
-    pub(in crate::lifecycle) fn certificate(hours: i64) -> Certificate {
+    pub(crate) fn certificate(hours: i64) -> Certificate {
         let start = Timestamp::from_second(1_000_000).unwrap();
         Certificate {
             id: "c".into(),
@@ -309,21 +296,6 @@ pub(super) mod tests {
             assert_eq!(due(&one, Some(&late), one.created_at), Due::At(last));
             assert_eq!(due(&one, Some(&late), last), Due::Now(Reason::LifetimeFraction));
         }
-    }
-
-    #[test]
-    fn what_has_least_of_its_life_left_is_most_urgent() {
-        let mut one = certificate(1_000);
-        let urgency_at = |one: &Certificate, hours| urgency(one, one.created_at + SignedDuration::from_hours(hours));
-        assert_eq!(urgency_at(&one, 0), 1_000);
-        assert_eq!(urgency_at(&one, 660), 340);
-        assert_eq!(urgency_at(&one, 999), 1);
-        assert_eq!(urgency_at(&one, 1_001), 0, "expired");
-        one.renew_asked_at = Some(one.created_at);
-        assert_eq!(urgency_at(&one, 660), 125, "someone waits");
-        assert_eq!(urgency_at(&one, 950), 50);
-        one.current = None;
-        assert_eq!(urgency_at(&one, 5_000), 125);
     }
 
     #[test]

@@ -127,6 +127,27 @@ impl RenewalInfo {
         }
     }
 
+    /// Takes note that the CA does not say anything about this version. It is looked at again: it may begin to.
+    #[must_use]
+    pub fn not_offered((certificate_id, version_id): (&str, &str), now: Timestamp) -> Self {
+        Self {
+            certificate_id: certificate_id.to_owned(),
+            version_id: version_id.to_owned(),
+            window: None,
+            explanation_url: None,
+            answered_at: None,
+            ask_at: after(now, ASK_AGAIN_MAX),
+            failures: 0,
+            problem: None,
+        }
+    }
+
+    /// Whether the next question was planned by a clock that was far ahead: no wait is that long.
+    #[must_use]
+    pub fn is_of_the_future(&self, now: Timestamp) -> bool {
+        self.ask_at > after(now, ASK_AGAIN_MAX)
+    }
+
     /// Whether the CA moved the renewal: a window stood before, and the instant drawn then is not in the new one.
     #[must_use]
     pub fn moved(&self, earlier: Option<&Self>) -> bool {
@@ -135,12 +156,6 @@ impl RenewalInfo {
             (None, _) | (_, None) => false,
         }
     }
-}
-
-/// When a CA that does not offer renewal information is looked at again: it may begin to.
-#[must_use]
-pub fn look_again_at(now: Timestamp) -> Timestamp {
-    after(now, ASK_AGAIN_MAX)
 }
 
 fn ask_at(now: Timestamp, wait: Duration, spread: f64) -> Timestamp {

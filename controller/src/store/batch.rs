@@ -10,6 +10,8 @@ use crate::lifecycle::problem::causes;
 
 /// Most keys that one batch may name (design §3: what every distributed store can do at once).
 pub const BATCH_KEYS_MAX: usize = 64;
+/// Most keys with what the store adds to them (etcd's limit of a transaction).
+const KEYS_MAX: usize = 128;
 /// Most bytes that one batch may put (etcd's limit of a request is 1.5 MiB).
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Longest key, bytes.
@@ -20,6 +22,8 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub struct Batch {
     pub(super) expects: Vec<(Table, String, u64)>,
     pub(super) changes: BTreeMap<(Table, String), Option<Vec<u8>>>,
+    /// Keys that the store itself added: rows of an index, and what they follow from.
+    pub(super) added: usize,
 }
 
 impl Batch {
@@ -53,7 +57,7 @@ impl Batch {
             .chain(self.changes.keys().map(|(table, key)| (*table, key.as_str())))
             .collect();
         let bytes: usize = self.changes.values().flatten().map(Vec::len).sum();
-        keys.len() <= BATCH_KEYS_MAX
+        keys.len() <= (BATCH_KEYS_MAX + self.added).min(KEYS_MAX)
             && bytes <= BATCH_BYTES_MAX
             && keys.iter().all(|(_, key)| !key.is_empty() && key.len() <= KEY_BYTES_MAX)
     }

@@ -16,6 +16,8 @@ use crate::lifecycle::pause::Pause;
 use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
 
+/// Certificates read together, at most.
+const PART: usize = 100;
 /// Most versions listed of one certificate.
 pub const VERSIONS_LISTED_MAX: usize = 100;
 
@@ -212,30 +214,26 @@ impl Store {
         .await
     }
 
-    /// Returns every managed certificate, oldest id first.
+    /// Shows every managed certificate of one instant to `see`, one after the other, and returns what it made of them.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn bundles(&self) -> Result<Vec<Bundle>, StoreError> {
-        self.read(|snapshot| {
-            let rows = snapshot.scan(Table::Certificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
-            let mut bundles = Vec::with_capacity(rows.len());
-            for (id, _) in rows {
-                bundles.extend(bundle(snapshot, &id)?);
+    pub async fn fold_bundles<T: Send + 'static>(
+        &self,
+        mut seen: T,
+        see: impl Fn(&mut T, Bundle) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read(move |snapshot| {
+            let mut after: Option<String> = None;
+            loop {
+                let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                let rows = snapshot.scan(Table::Certificate, "", from, ScanOrder::Ascending, PART)?;
+                let Some((last, _)) = rows.last() else { return Ok(seen) };
+                after = Some(last.clone());
+                for (id, _) in rows {
+                    bundle(snapshot, &id)?.into_iter().for_each(|bundle| see(&mut seen, bundle));
+                }
             }
-            Ok(bundles)
-        })
-        .await
-    }
-
-    /// Returns the id of every managed certificate.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn certificate_ids(&self) -> Result<Vec<String>, StoreError> {
-        self.read(|snapshot| {
-            let rows = snapshot.scan(Table::Certificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
-            Ok(rows.into_iter().map(|(id, _)| id).collect())
         })
         .await
     }

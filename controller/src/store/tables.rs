@@ -60,6 +60,12 @@ pub enum Table {
     OperatorName,
     /// Invitations of operators, by the hash of their secret.
     Invitation,
+    /// Index: certificates by when an order needs a look.
+    OrderDue,
+    /// Index: certificates by when their CA is asked about a renewal.
+    QuestionDue,
+    /// Ids of deleted certificates of which something may be left.
+    Leftover,
 }
 
 impl Table {
@@ -94,6 +100,9 @@ impl Table {
             Self::Operator => "operator",
             Self::OperatorName => "operator_name",
             Self::Invitation => "invitation",
+            Self::OrderDue => "order_due",
+            Self::QuestionDue => "question_due",
+            Self::Leftover => "leftover",
         }
     }
 }

@@ -133,7 +133,7 @@ async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
     .await?;
     if halted {
         // Their orders wait for it.
-        context.hub.store.certificate_ids().await?.iter().for_each(|id| context.hub.wake.certificates.ring(id));
+        context.hub.wake.ring_all();
     }
     Ok(())
 }

@@ -69,6 +69,7 @@ pub(crate) fn is_right(context: &Context) -> bool {
         warn!(seconds = leap.as_secs(), "the wall clock leapt");
         context.acme.clock_leapt(leap);
         watch.again.send_modify(|count| *count = count.wrapping_add(1));
+        hub.wake.ring_all();
     }
     let verdict = context.acme.judge_clock(&hub.presence.clock_skews());
     let is_right = verdict == Verdict::Right;
@@ -81,6 +82,7 @@ pub(crate) fn is_right(context: &Context) -> bool {
     });
     if is_news && is_right {
         watch.again.send_modify(|count| *count = count.wrapping_add(1));
+        hub.wake.ring_all();
     }
     is_right
 }

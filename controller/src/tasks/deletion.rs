@@ -1,7 +1,6 @@
 //! Ends the management of a certificate. One batch removes what makes it exist; what hangs on it is removed after, and
 //! again at every start, so that a crash in between leaves nothing for long. Called by `rpc` and `tasks::run`.
 
-use std::collections::HashSet;
 use std::ops::Bound;
 
 use tokio_util::sync::CancellationToken;
@@ -50,19 +49,18 @@ pub(crate) async fn delete(hub: &Hub, bundle: &Bundle, actor: &str) -> Result<()
         .event("certificate.deleted", "no longer managed; its files stay on the hosts")
         .by(actor)
         .of_certificate(&certificate.value.name);
+    let mut agents = bundle.target_agent_ids();
+    agents.extend(bundle.responder_ids());
+    // Text always encodes.
+    let left = serde_json::to_vec(&agents).unwrap_or_default();
     let changes = Changes::new()
         .remove(certificate)
         .delete_raw(Table::CertificateName, &certificate.value.name)
         .delete_raw(Table::Order, &certificate.value.id)
+        .put_raw(Table::Leftover, &certificate.value.id, left)
         .event(&event);
     hub.store.commit(changes).await?;
-    let mut agents = bundle.target_agent_ids();
-    agents.extend(bundle.responder_ids());
-    for agent_id in agents {
-        hub.store.commit(Changes::new().unlink_agent(&agent_id, &certificate.value.id)).await?;
-        hub.wake.agents.ring(&agent_id);
-    }
-    remove_hanging(hub, &certificate.value.id).await?;
+    remove_rest(hub, &certificate.value.id, &agents).await?;
     hub.wake.certificates.ring(&certificate.value.id);
     hub.wake.jobs.ring(&certificate.value.id);
     Ok(())
@@ -78,6 +76,17 @@ pub(crate) async fn finish_purge(hub: &Hub, certificate_id: &str) -> Result<(), 
     if bundle.certificate.value.purging && gone {
         delete(hub, &bundle, super::hub::CONTROLLER).await?;
     }
+    Ok(())
+}
+
+/// Removes what hangs on a certificate that is gone, then what says that something may be left.
+async fn remove_rest(hub: &Hub, certificate_id: &str, agents: &[String]) -> Result<(), DeletionError> {
+    for agent_id in agents {
+        hub.store.commit(Changes::new().unlink_agent(agent_id, certificate_id)).await?;
+        hub.wake.agents.ring(agent_id);
+    }
+    remove_hanging(hub, certificate_id).await?;
+    hub.store.commit(Changes::new().delete_raw(Table::Leftover, certificate_id)).await?;
     Ok(())
 }
 
@@ -100,36 +109,15 @@ async fn remove_hanging(hub: &Hub, certificate_id: &str) -> Result<(), DeletionE
     Ok(())
 }
 
-/// Removes what hangs on certificates that no longer exist.
+/// Removes what interrupted deletions left.
 async fn sweep(hub: &Hub) -> Result<(), DeletionError> {
-    let (existing, hanging) = hub
+    let left = hub
         .store
-        .read(|snapshot| {
-            let ids = |table: Table| -> Result<HashSet<String>, _> {
-                let rows = snapshot.scan(table, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
-                Ok(rows.into_iter().map(|(key, _)| key.split('/').next().unwrap_or_default().to_owned()).collect())
-            };
-            let mut hanging = HashSet::new();
-            for table in HANGING.into_iter().chain([Table::Order]) {
-                hanging.extend(ids(table)?);
-            }
-            Ok((ids(Table::Certificate)?, hanging))
-        })
+        .read(|snapshot| snapshot.scan(Table::Leftover, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX))
         .await?;
-    for id in hanging.difference(&existing) {
-        hub.store.commit(Changes::new().delete_raw(Table::Order, id)).await?;
-        remove_hanging(hub, id).await?;
-    }
-    let links = hub
-        .store
-        .read(|snapshot| snapshot.scan(Table::AgentCertificate, "", Bound::Unbounded, ScanOrder::Ascending, usize::MAX))
-        .await?;
-    let certificate = |link: &str| link.split_once('/').map(|(_, id)| id.to_owned()).unwrap_or_default();
-    for (link, _) in links.iter().filter(|(link, _)| !existing.contains(&certificate(link))) {
-        hub.store.commit(Changes::new().delete_raw(Table::AgentCertificate, link)).await?;
-    }
-    for id in &existing {
-        finish_purge(hub, id).await?;
+    for (id, agents) in left {
+        let agents: Vec<String> = serde_json::from_slice(&agents.bytes).unwrap_or_default();
+        remove_rest(hub, &id, &agents).await?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The one ledger of the CAs' rate limits (features.md A15): what `lifecycle/rate_limit` decides is stored here before
 //! the request that spends it, so that a crash forgets nothing. Called by `tasks/issuance`, and by `rpc` for views.
 
+use std::ops::Bound;
+
 use jiff::{SignedDuration, Timestamp};
 use proto::id::random_id;
 use tokio::sync::Mutex;
@@ -14,6 +16,7 @@ use crate::lifecycle::rate_limit::{
 };
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
+use crate::store::engine::Order as ScanOrder;
 use crate::store::limit::first_id;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
@@ -141,19 +144,32 @@ pub(crate) async fn lines_of(hub: &Hub, ask: Ask<'_>) -> Result<Vec<Line>, Store
 /// When the store fails.
 pub(crate) async fn ask_again(hub: &Hub, issuer_id: &str) -> Result<(), LimitError> {
     let now = hub.now();
-    let orders = hub.store.list::<Order>("", usize::MAX).await?;
-    for mut order in orders {
-        if order.value.issuer_id != issuer_id || !order.value.waits_for_limit() {
-            continue;
-        }
-        order.value.retry_at = Some(now);
-        match hub.store.commit(Changes::new().update(&order)).await {
-            Ok(_) | Err(CommitError::Conflict { .. }) => hub.wake.certificates.ring(&order.value.certificate_id),
-            Err(error) => return Err(error.into()),
+    let mut after: Option<String> = None;
+    loop {
+        let orders = hub
+            .store
+            .read(move |snapshot| {
+                let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                snapshot.list::<Order>("", from, ScanOrder::Ascending, PART)
+            })
+            .await?;
+        let Some(last) = orders.last() else { return Ok(()) };
+        after = Some(last.value.certificate_id.clone());
+        for mut order in orders {
+            if order.value.issuer_id != issuer_id || !order.value.waits_for_limit() {
+                continue;
+            }
+            order.value.retry_at = Some(now);
+            match hub.store.commit(Changes::new().update(&order)).await {
+                Ok(_) | Err(CommitError::Conflict { .. }) => hub.wake.certificates.ring(&order.value.certificate_id),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
-    Ok(())
 }
+
+/// Orders read at once.
+const PART: usize = 1_000;
 
 /// Reads everything anew: limits were set, or the clock leapt.
 pub(crate) async fn reset(hub: &Hub) {

@@ -1,118 +1,66 @@
 //! Asks CAs when they want certificates renewed (RFC 9773) and keeps what they say; `lifecycle/renewal` decides by it. A
 //! failure here changes nothing about a renewal. Called by `tasks::run`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use proto::x509::Chain;
-use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::schedule::Schedule;
-use super::{Context, accounts};
+use super::desk::{self, Errand, Looked};
+use super::wake::{Bell, Wake};
+use super::{Context, accounts, clock};
 use crate::acme::problem::Retry;
 use crate::lifecycle::backoff::after;
-use crate::lifecycle::certificate::{Certificate, Version};
+use crate::lifecycle::certificate::{Certificate, CurrentVersion, Version};
+use crate::lifecycle::due::{Place, of_questions};
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::problem::{Problem, chain};
-use crate::lifecycle::renewal_info::{Draws, RenewalInfo, look_again_at};
+use crate::lifecycle::renewal_info::{Draws, RenewalInfo};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 
-/// Most questions under way at once; how fast one CA is asked is `acme/pace`'s.
-const PARALLEL_MAX: usize = 16;
-/// All certificates are counted this often, whatever rings.
-const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
-/// After a conflict, a failure of our own store, or a bug.
+/// After a conflict, or a failure of our own store.
 const OWN_RETRY: Duration = Duration::from_secs(60);
 
 /// Asks until `stop`.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
-    let mut desk = Desk {
-        context,
-        schedule: Schedule::default(),
-        waiting: BTreeSet::new(),
-        busy: HashMap::new(),
-        looks: JoinSet::new(),
-    };
-    let mut sweeps = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        desk.start_looks();
-        let pause = desk.schedule.pause(desk.context.hub.now());
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            // The first tick comes at once: the sweep at start.
-            _ = sweeps.tick() => desk.sweep().await,
-            Some(looked) = desk.looks.join_next_with_id() => desk.looked(looked),
-            ids = desk.context.hub.wake.renewals.wait() => desk.waiting.extend(ids),
-            () = tokio::time::sleep(pause) => desk.waiting.extend(desk.schedule.take_due(desk.context.hub.now())),
-        }
-    }
-    desk.looks.shutdown().await;
+    desk::run::<Questions>(context, stop).await;
 }
 
-struct Desk {
-    context: Context,
-    schedule: Schedule,
-    waiting: BTreeSet<String>,
-    busy: HashMap<task::Id, String>,
-    looks: JoinSet<(String, Option<Timestamp>)>,
-}
+/// The errand: a question to a certificate's CA.
+struct Questions;
 
-impl Desk {
-    /// What is neither scheduled nor waiting nor under way is looked at: a signal may have been lost.
-    async fn sweep(&mut self) {
-        match self.context.hub.store.certificate_ids().await {
-            Ok(ids) => {
-                let busy: HashSet<&String> = self.busy.values().collect();
-                let lost: Vec<String> =
-                    ids.into_iter().filter(|id| !self.schedule.has(id) && !busy.contains(id)).collect();
-                self.waiting.extend(lost);
-            }
-            Err(error) => error!(error = %chain(&error), "cannot list certificates"),
-        }
+impl Errand for Questions {
+    type Kept = ();
+    const INDEX: Table = Table::QuestionDue;
+    /// How fast one CA is asked is `acme/pace`'s.
+    const PARALLEL_MAX: usize = 16;
+
+    fn bell(wake: &Wake) -> &Bell {
+        &wake.renewals
     }
 
-    fn start_looks(&mut self) {
-        let busy: HashSet<&String> = self.busy.values().collect();
-        let room = PARALLEL_MAX.saturating_sub(self.looks.len());
-        let startable: Vec<String> = self.waiting.iter().filter(|id| !busy.contains(id)).take(room).cloned().collect();
-        startable.into_iter().for_each(|id| self.start(id));
+    /// By a clock that is far ahead every question would be due.
+    async fn rests(context: &Context) -> Result<bool, StoreError> {
+        Ok(!clock::is_right(context))
     }
 
-    fn start(&mut self, id: String) {
-        self.waiting.remove(&id);
-        self.schedule.clear(&id);
-        let context = self.context.clone();
-        let asked = id.clone();
-        let look = self.looks.spawn(async move {
-            let next = look(&context, &asked).await;
-            (asked, next)
-        });
-        self.busy.insert(look.id(), id);
-    }
-
-    fn looked(&mut self, looked: Result<(task::Id, (String, Option<Timestamp>)), task::JoinError>) {
-        match looked {
-            Ok((task, (id, next))) => {
-                self.busy.remove(&task);
-                if let Some(next) = next {
-                    self.schedule.set(id, next);
+    async fn look(context: Context, id: String, _kept: Option<()>) -> Looked<()> {
+        let (place, next) = match ask(&context, &id).await {
+            Ok(place) => (place, None),
+            Err(error) => {
+                if !matches!(error, LookError::Commit(CommitError::Conflict { .. })) {
+                    error!(certificate_id = id, error = %chain(&error), "cannot keep when the CA wants a renewal");
                 }
+                (None, Some(after(context.hub.now(), OWN_RETRY)))
             }
-            Err(panic) => {
-                let id = self.busy.remove(&panic.id()).unwrap_or_default();
-                error!(certificate_id = id, %panic, "asking when to renew ended by a bug; it is asked again later");
-                self.schedule.set(id, after(self.context.hub.now(), OWN_RETRY));
-            }
-        }
+        };
+        Looked { id, kept: None, place, next }
     }
 }
 
@@ -125,44 +73,46 @@ enum LookError {
     Commit(#[from] CommitError),
 }
 
-/// Looks at one certificate and returns when to look again.
-async fn look(context: &Context, id: &str) -> Option<Timestamp> {
-    match ask(context, id).await {
-        Ok(next) => next,
-        Err(error) => {
-            if !matches!(error, LookError::Commit(CommitError::Conflict { .. })) {
-                error!(certificate_id = id, error = %chain(&error), "cannot keep when the CA wants a renewal");
-            }
-            Some(after(context.hub.now(), OWN_RETRY))
-        }
-    }
-}
-
-async fn ask(context: &Context, id: &str) -> Result<Option<Timestamp>, LookError> {
+/// Asks about one certificate if it is time, and returns where the index has it then.
+async fn ask(context: &Context, id: &str) -> Result<Option<Place>, LookError> {
     let hub = &context.hub;
     let Some(bundle) = hub.store.bundle(id).await? else { return Ok(None) };
-    let record = &bundle.certificate.value;
-    let Some(current) = record.current.as_ref().filter(|_| record.auto_renew && !record.purging) else {
-        return Ok(None);
-    };
+    let (record, earlier) = (&bundle.certificate.value, bundle.renewal_info());
+    let place = of_questions(record, earlier);
+    let (Place::At(at), Some(current)) = (place, &record.current) else { return Ok(Some(place)) };
     let now = hub.now();
-    if let Some(ask_at) = bundle.renewal_info().map(|info| info.ask_at).filter(|at| *at > now) {
-        return Ok(Some(ask_at));
+    if at > now && !earlier.is_some_and(|info| info.is_of_the_future(now)) {
+        return Ok(Some(place));
     }
-    let Some(issuer) = hub.store.load::<Issuer>(&current.issuer_id).await? else { return Ok(None) };
-    let Some(renewal_id) = renewal_id(context, record).await? else { return Ok(None) };
+    let info = answer(context, record, current, earlier).await?;
+    let ask_at = info.ask_at;
+    keep(context, &bundle, info).await?;
+    Ok(Some(Place::At(ask_at)))
+}
+
+/// What the CA says about the current version.
+async fn answer(
+    context: &Context,
+    record: &Certificate,
+    current: &CurrentVersion,
+    earlier: Option<&RenewalInfo>,
+) -> Result<RenewalInfo, StoreError> {
+    let (hub, version) = (&context.hub, (record.id.as_str(), current.version_id.as_str()));
+    let issuer = hub.store.load::<Issuer>(&current.issuer_id).await?;
+    let (Some(issuer), Some(renewal_id)) = (issuer, renewal_id(context, record).await?) else {
+        return Ok(RenewalInfo::not_offered(version, hub.now()));
+    };
     let said = context.acme.renewal_info(&accounts::directory(&issuer.value), &renewal_id).await;
-    let (now, earlier) = (hub.now(), bundle.renewal_info());
-    let version = (id, current.version_id.as_str());
-    let info = match said {
-        Ok(None) if earlier.is_none_or(|earlier| earlier.window.is_none()) => return Ok(Some(look_again_at(now))),
+    let now = hub.now();
+    Ok(match said {
+        Ok(None) if earlier.is_none_or(|earlier| earlier.window.is_none()) => RenewalInfo::not_offered(version, now),
         Ok(None) => RenewalInfo::failed(earlier, version, (withdrawn(), None), now, hub.jitter()),
         Ok(Some(said)) => {
             let draws = Draws { instant: hub.jitter(), spread: hub.jitter() };
-            RenewalInfo::answered(earlier, current, (id, said), now, draws)
+            RenewalInfo::answered(earlier, current, (&record.id, said), now, draws)
         }
         Err(error) => {
-            warn!(certificate_id = id, error = %chain(&error), "the CA does not say when to renew");
+            warn!(certificate_id = record.id, error = %chain(&error), "the CA does not say when to renew");
             let retry_after = match error.retry() {
                 Retry::After(wait) => Some(wait),
                 Retry::Daily(wait) => wait,
@@ -170,10 +120,7 @@ async fn ask(context: &Context, id: &str) -> Result<Option<Timestamp>, LookError
             };
             RenewalInfo::failed(earlier, version, (error.problem(), retry_after), now, hub.jitter())
         }
-    };
-    let ask_at = info.ask_at;
-    keep(context, &bundle, info).await?;
-    Ok(Some(ask_at))
+    })
 }
 
 /// Keeps an answer, unless the certificate changed meanwhile, and lets the renewal be decided again.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Signals to the tasks.
 #[derive(Debug, Default)]
@@ -25,6 +25,21 @@ pub struct Wake {
     pub mail: Bell,
     /// Issuers for `tasks/accounts`.
     pub issuers: Bell,
+    /// Grows when everything that is due or held should be looked at.
+    again: watch::Sender<u64>,
+}
+
+impl Wake {
+    /// Asks for a look at all certificates that are due or held: the clock leapt, a pause was lifted, an issuer works again.
+    pub fn ring_all(&self) {
+        self.again.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Grows with every [`Self::ring_all`].
+    #[must_use]
+    pub fn again(&self) -> watch::Receiver<u64> {
+        self.again.subscribe()
+    }
 }
 
 /// A set of ids that someone should look at; at most one entry per record.

@@ -1,5 +1,7 @@
 //! Issuers: added, changed, listed, removed. Whether one works is found out by `tasks/accounts` and shown on the issuer.
 
+use std::collections::HashMap;
+
 use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
@@ -17,6 +19,7 @@ use crate::lifecycle::rate_limit::standing;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views;
+use crate::store::certificate::Bundle;
 use crate::store::issuer::external_key_place;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
@@ -287,15 +290,18 @@ async fn named(hub: &Hub, name: &str) -> Result<Versioned<Issuer>, Refusal> {
 
 /// Lists all issuers.
 pub(crate) async fn list(hub: &Hub) -> Result<wire::ListIssuersResponse, Refusal> {
-    let bundles = hub.store.bundles().await?;
-    let items = hub.store.issuers().await?;
-    let used = |id: &String| {
-        bundles.iter().filter(|bundle| candidates(&bundle.certificate.value.specification).contains(id)).count()
+    let count = |uses: &mut HashMap<String, u64>, bundle: Bundle| {
+        for id in candidates(&bundle.certificate.value.specification) {
+            *uses.entry(id).or_default() += 1;
+        }
     };
+    let uses = hub.store.fold_bundles(HashMap::new(), count).await?;
+    let items = hub.store.issuers().await?;
     let mut shown = Vec::with_capacity(items.len());
     for issuer in &items {
         let limits = standing(&limits::lines(hub, &issuer.value).await?);
-        shown.push(views::issuer(issuer, u64::try_from(used(&issuer.value.id)).unwrap_or(u64::MAX), limits));
+        let used: u64 = uses.get(&issuer.value.id).copied().unwrap_or_default();
+        shown.push(views::issuer(issuer, used, limits));
     }
     Ok(wire::ListIssuersResponse { items: shown })
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use jiff::Timestamp;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
 
@@ -49,29 +50,44 @@ pub(crate) async fn certificates(
     request: wire::ListCertificatesRequest,
 ) -> Result<wire::ListCertificatesResponse, Refusal> {
     let revision = *hub.store.revision().borrow();
-    let filter = request.filter.to_lowercase();
-    let mut bundles = hub.store.bundles().await?;
-    bundles.retain(|bundle| {
+    let (filter, sort, now) = (request.filter.to_lowercase(), request.sort.clone(), hub.now());
+    // Only what decides the order is held of each; the page is read again.
+    let keep = move |keys: &mut Vec<SortKey>, bundle: Bundle| {
         let record = &bundle.certificate.value;
-        record.name.to_lowercase().contains(&filter)
-            || record.specification.identifiers.iter().any(|name| name.contains(&filter))
-    });
-    let now = hub.now();
-    let by_name = |bundle: &Bundle| bundle.certificate.value.name.clone();
-    let expires = |bundle: &Bundle| bundle.certificate.value.current.as_ref().map(|current| current.not_after);
-    match request.sort.as_str() {
-        "urgency" => bundles.sort_by_cached_key(|bundle| (urgency(bundle, now), expires(bundle), by_name(bundle))),
-        "expires" => bundles.sort_by_cached_key(|bundle| (expires(bundle).is_none(), expires(bundle), by_name(bundle))),
-        _ => bundles.sort_by_cached_key(by_name),
-    }
+        let is_shown = record.name.to_lowercase().contains(&filter)
+            || record.specification.identifiers.iter().any(|name| name.contains(&filter));
+        if is_shown {
+            keys.push(sort_key(&bundle, &sort, now));
+        }
+    };
+    let mut keys = hub.store.fold_bundles(Vec::new(), keep).await?;
+    keys.sort_unstable();
     let names = Names::read(hub).await?;
-    let page = page(bundles, request.page_size, &request.page_token);
-    let items = page.items.iter().map(|bundle| views::certificate(hub, &names, bundle)).collect();
+    let page = page(keys, request.page_size, &request.page_token);
+    let mut items = Vec::with_capacity(page.items.len());
+    for (.., id) in page.items {
+        // One that was deleted in between is not shown.
+        items.extend(hub.store.bundle(&id).await?.map(|bundle| views::certificate(hub, &names, &bundle)));
+    }
     Ok(wire::ListCertificatesResponse { items, total: page.total, next_page_token: page.next, revision })
 }
 
+/// What a list is sorted by, and the id: urgency, no end, end of validity, name.
+type SortKey = (u8, bool, Option<Timestamp>, String, String);
+
+fn sort_key(bundle: &Bundle, sort: &str, now: Timestamp) -> SortKey {
+    let record = &bundle.certificate.value;
+    let (id, name) = (record.id.clone(), record.name.clone());
+    let expires = record.current.as_ref().map(|current| current.not_after);
+    match sort {
+        "urgency" => (urgency(bundle, now), false, expires, name, id),
+        "expires" => (0, expires.is_none(), expires, name, id),
+        _ => (0, false, None, name, id),
+    }
+}
+
 /// Small is urgent: expired, failed, failing, undeployed, pending, then all that is well.
-fn urgency(bundle: &Bundle, now: jiff::Timestamp) -> u8 {
+fn urgency(bundle: &Bundle, now: Timestamp) -> u8 {
     let failing = bundle.order.as_ref().is_some_and(|order| order.value.failures > 0);
     match (views::status(bundle, now), views::deployment(bundle)) {
         (Status::Revoked | Status::Expired, _) => 0,

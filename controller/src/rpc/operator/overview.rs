@@ -11,7 +11,6 @@ use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::issuer::Issuer;
-use crate::lifecycle::order::Order;
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
 use crate::rpc::convert;
@@ -30,15 +29,75 @@ const ACTIVITY_MAX: usize = 50;
 const WEEKS: usize = 12;
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
+/// What is counted of all certificates.
+#[derive(Debug, Default)]
+struct Tally {
+    statuses: BTreeMap<&'static str, u64>,
+    deployments: BTreeMap<&'static str, u64>,
+    attention: Vec<wire::Attention>,
+    /// Also those that are not sent.
+    attention_total: usize,
+    /// By issuer: the orders that a limit holds.
+    held: BTreeMap<String, HeldOrders>,
+    weeks: Vec<u32>,
+    next: Option<(Timestamp, String)>,
+}
+
+/// Orders that a limit of a CA holds.
+#[derive(Debug)]
+struct HeldOrders {
+    count: u64,
+    /// The one that goes on first, and why it waits.
+    next: (Option<Timestamp>, String),
+    since: Timestamp,
+}
+
+impl Tally {
+    fn see(&mut self, bundle: &Bundle, all: Option<&Pause>, now: Timestamp) {
+        *self.statuses.entry(views::status(bundle, now).word()).or_default() += 1;
+        *self.deployments.entry(views::deployment(bundle).word()).or_default() += 1;
+        if let Some(line) = certificate_attention(bundle, all, now) {
+            self.attention_total += 1;
+            if self.attention.len() < ATTENTION_MAX {
+                self.attention.push(line);
+            }
+        }
+        if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.waits_for_limit()) {
+            let why = order.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+            let next = (order.retry_at, why);
+            let held = self.held.entry(order.issuer_id.clone()).or_insert_with(|| HeldOrders {
+                count: 0,
+                next: next.clone(),
+                since: order.started_at,
+            });
+            held.count += 1;
+            held.since = held.since.min(order.started_at);
+            if next.0 < held.next.0 {
+                held.next = next;
+            }
+        }
+        let planned = next_renewal(bundle);
+        self.next = self.next.take().into_iter().chain(planned).min();
+        let left = bundle.certificate.value.current.as_ref().map(|current| current.not_after.duration_since(now));
+        let left = left.filter(|left| !left.is_negative());
+        let week = left.and_then(|left| usize::try_from(left.as_secs() / WEEK.as_secs()).ok());
+        if let Some(week) = week.and_then(|week| self.weeks.get_mut(week)) {
+            *week += 1;
+        }
+    }
+}
+
 /// Computes the overview.
 pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Refusal> {
     let now = hub.now();
-    let bundles = hub.store.bundles().await?;
+    let all = hub.store.pause_all().await?;
+    let pause = all.clone();
+    let see = move |tally: &mut Tally, bundle: Bundle| tally.see(&bundle, pause.as_ref(), now);
+    let tally = hub.store.fold_bundles(Tally { weeks: vec![0; WEEKS], ..Tally::default() }, see).await?;
     let agents = hub.store.agents().await?;
     let issuers = hub.store.issuers().await?;
-    let all = hub.store.pause_all().await?;
-    let mut attention: Vec<wire::Attention> =
-        bundles.iter().filter_map(|bundle| certificate_attention(bundle, all.as_ref(), now)).collect();
+    let (mut attention, unsent) = (tally.attention, tally.attention_total);
+    let unsent = unsent.saturating_sub(attention.len());
     if let Some(pause) = &all {
         attention.insert(0, pause_attention(pause));
     }
@@ -52,29 +111,33 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         };
         Some(line("issuer", &issuer.value.name, what, &problem.message, &problem.hint, None))
     }));
-    attention.extend(issuers.iter().filter_map(|issuer| limit_attention(&issuer.value, &bundles)));
+    attention
+        .extend(issuers.iter().filter_map(|one| Some(limit_attention(&one.value, tally.held.get(&one.value.id)?))));
     if let Some(problem) = hub.clock_watch.verdict().problem() {
         attention.insert(0, line("controller", "clock", "CLOCK WRONG", &problem.message, &problem.hint, None));
     }
-    let total = attention.len();
+    let total = attention.len().saturating_add(unsent);
     attention.truncate(ATTENTION_MAX);
     let mut jobs = Vec::new();
     for job in hub.store.open_jobs("").await?.iter().rev().take(JOBS_MAX) {
         jobs.push(job_view(hub, &job.value).await?);
     }
-    let next = bundles.iter().filter_map(next_renewal).min();
     let activity = hub.store.events(EventsOf::All, 0, ACTIVITY_MAX).await?;
+    let states = agents.iter().map(|agent| agent.value.status(hub.presence.is_connected(&agent.value.id), now));
     Ok(wire::GetOverviewResponse {
-        certificates: counts(bundles.iter().map(|bundle| views::status(bundle, now).word())),
-        deployments: counts(bundles.iter().map(|bundle| views::deployment(bundle).word())),
-        agents: counts(agents.iter().map(|agent| agent.value.status(hub.presence.is_connected(&agent.value.id), now))),
+        certificates: counts(tally.statuses),
+        deployments: counts(tally.deployments),
+        agents: counts(states.fold(BTreeMap::new(), |mut counts, state| {
+            *counts.entry(state).or_default() += 1;
+            counts
+        })),
         attention,
         attention_total: u64::try_from(total).unwrap_or(u64::MAX),
         jobs,
         activity: activity.into_iter().map(convert::event).collect(),
-        expiring_by_week: weeks(&bundles, now),
-        next_renewal_name: next.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
-        next_renewal_at: to_wire(next.map(|(at, _)| at)),
+        expiring_by_week: tally.weeks,
+        next_renewal_name: tally.next.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
+        next_renewal_at: to_wire(tally.next.map(|(at, _)| at)),
         issuers: u64::try_from(issuers.len()).unwrap_or(u64::MAX),
         pause: all.map(|pause| convert::pause(&pause, true)),
     })
@@ -86,11 +149,7 @@ fn pause_attention(pause: &Pause) -> wire::Attention {
     line("controller", "", "PAUSED", &why, &problem.hint, Some(pause.at))
 }
 
-fn counts(words: impl Iterator<Item = &'static str>) -> Vec<wire::Count> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for word in words {
-        *counts.entry(word).or_default() += 1;
-    }
+fn counts(counts: BTreeMap<&'static str, u64>) -> Vec<wire::Count> {
     counts.into_iter().map(|(state, count)| wire::Count { state: state.to_owned(), count }).collect()
 }
 
@@ -183,34 +242,17 @@ fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Optio
 }
 
 /// A limit of a CA that holds orders.
-fn limit_attention(issuer: &Issuer, bundles: &[Bundle]) -> Option<wire::Attention> {
-    let orders = bundles.iter().filter_map(|bundle| bundle.order.as_ref().map(|order| &order.value));
-    let held: Vec<&Order> = orders.filter(|order| order.issuer_id == issuer.id && order.waits_for_limit()).collect();
-    let first = held.iter().min_by_key(|order| order.retry_at)?;
-    let next =
-        first.retry_at.map(|at| format!(", the next goes on at {}", at.strftime("%F %H:%MZ"))).unwrap_or_default();
-    let count = held.len();
+fn limit_attention(issuer: &Issuer, held: &HeldOrders) -> wire::Attention {
+    let (at, why) = &held.next;
+    let next = at.map(|at| format!(", the next goes on at {}", at.strftime("%F %H:%MZ"))).unwrap_or_default();
+    let count = held.count;
     let wait = if count == 1 { "order waits" } else { "orders wait" };
-    let why = first.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
-    let since = held.iter().map(|order| order.started_at).min();
     let action = format!("nothing: they go on by themselves; certwright issuers limits {}", issuer.name);
-    Some(line("issuer", &issuer.name, "LIMIT", &format!("{count} {wait}{next}; {why}"), &action, since))
+    line("issuer", &issuer.name, "LIMIT", &format!("{count} {wait}{next}; {why}"), &action, Some(held.since))
 }
 
 fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {
     let record = &bundle.certificate.value;
     let planned = renewal::planned(record, bundle.renewal_info())?;
     Some((planned.at, record.name.clone()))
-}
-
-fn weeks(bundles: &[Bundle], now: Timestamp) -> Vec<u32> {
-    let mut weeks = vec![0_u32; WEEKS];
-    for current in bundles.iter().filter_map(|bundle| bundle.certificate.value.current.as_ref()) {
-        let left = current.not_after.duration_since(now);
-        let week = usize::try_from(left.as_secs() / WEEK.as_secs()).ok().filter(|_| !left.is_negative());
-        if let Some(week) = week.and_then(|week| weeks.get_mut(week)) {
-            *week += 1;
-        }
-    }
-    weeks
 }

@@ -46,9 +46,7 @@ async fn everything(
     }
     let event = event(hub, caller, ("controller", "everything is"), before.as_ref(), wanted.as_ref());
     hub.store.commit(Changes::new().set_pause(record.as_ref(), wanted.clone()).event(&event)).await?;
-    for id in hub.store.certificate_ids().await? {
-        hub.wake.certificates.ring(&id);
-    }
+    hub.wake.ring_all();
     for agent in hub.store.agents().await? {
         hub.wake.agents.ring(&agent.value.id);
     }

@@ -16,6 +16,7 @@ use crate::acme::order::AcmeOrder;
 use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Custody};
+use crate::lifecycle::due::Place;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::fallback::{choose, rehearses};
 use crate::lifecycle::order::{AuthorizationState, OFFLINE_RETRY, Order, Phase, Step};
@@ -47,8 +48,13 @@ const SPREAD_MAX: Duration = Duration::from_secs(360);
 pub(super) enum After {
     /// Decide again.
     Again,
-    /// Nothing until then.
-    Sleep(Option<Timestamp>),
+    /// Nothing until then, or until the due index brings it again.
+    Sleep {
+        /// When, by the order's own next step.
+        until: Option<Timestamp>,
+        /// Where the index has it.
+        place: Option<Place>,
+    },
 }
 
 /// Why a step could not be done or recorded.
@@ -104,17 +110,17 @@ pub(super) async fn step(
 ) -> Result<After, StepError> {
     let Some(gathered) = Gathered::read(&context.hub, certificate_id).await? else {
         *handle = None;
-        return Ok(After::Sleep(None));
+        return Ok(After::Sleep { until: None, place: None });
     };
     let now = context.hub.now();
     let attempt = Attempt { context, gathered, now };
-    let next = attempt.gathered.decide(now);
+    let (next, place) = (attempt.gathered.decide(now), Some(attempt.gathered.place()));
     if !matches!(next, Step::Sleep(_)) && !clock::is_right(context) {
         // Whatever the step is: by a wrong clock it may be done too early, or fail. `tasks/clock` wakes all.
-        return Ok(After::Sleep(Some(backoff::after(now, CLOCK_RETRY))));
+        return Ok(After::Sleep { until: Some(backoff::after(now, CLOCK_RETRY)), place });
     }
     let done = match next {
-        Step::Sleep(until) => return Ok(After::Sleep(until)),
+        Step::Sleep(until) => return Ok(After::Sleep { until, place }),
         Step::Begin(reason) => {
             // What an earlier attempt knew of the order may be old: this one reads it from the CA again.
             *handle = None;

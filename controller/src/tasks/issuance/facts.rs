@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::due::{Place, of_orders};
 use crate::lifecycle::fallback::candidates;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Facts, Responder, Step, next_step};
@@ -68,6 +69,12 @@ impl Gathered {
             paused: self.paused,
         };
         next_step(facts, now)
+    }
+
+    /// Where the due index has it, by the same facts.
+    pub(super) fn place(&self) -> Place {
+        let order = self.bundle.order.as_ref().map(|order| &order.value);
+        of_orders(&self.bundle.certificate.value, self.bundle.renewal_info(), order)
     }
 
     /// The agent that holds the key, in agent custody.

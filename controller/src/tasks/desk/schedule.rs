@@ -1,12 +1,8 @@
-//! Records by when to look at them next, in memory (decision 0001). Each is in it at most once. Called by tasks.
+//! Certificates in hand by when to look at them next. Each is in it at most once. Called by `tasks/desk`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use jiff::Timestamp;
-
-/// The wall clock may leap (suspend, NTP): look at it at least this often.
-pub(super) const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Ids by time.
 #[derive(Debug, Default)]
@@ -35,9 +31,9 @@ impl Schedule {
         self.by_id.contains_key(id)
     }
 
-    /// When the id is due.
-    pub(super) fn at(&self, id: &str) -> Option<Timestamp> {
-        self.by_id.get(id).copied()
+    /// All that are in it.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.by_id.keys()
     }
 
     /// Takes out what is due.
@@ -47,10 +43,9 @@ impl Schedule {
         due
     }
 
-    /// How long to wait for the next one, at most until the clock is looked at again.
-    pub(super) fn pause(&self, now: Timestamp) -> Duration {
-        let first = self.times.first().map(|(at, _)| at.duration_since(now));
-        first.map_or(CLOCK_LOOK_EVERY, |wait| wait.try_into().unwrap_or(Duration::ZERO).min(CLOCK_LOOK_EVERY))
+    /// When the first is due.
+    pub(super) fn first(&self) -> Option<Timestamp> {
+        self.times.first().map(|(at, _)| *at)
     }
 }
 
@@ -69,9 +64,9 @@ mod tests {
         schedule.set("a".into(), at(20));
         schedule.set("b".into(), at(15));
         assert_eq!(schedule.take_due(at(12)), Vec::<String>::new());
-        assert_eq!(schedule.pause(at(10)), Duration::from_secs(5));
+        assert_eq!(schedule.first(), Some(at(15)));
         assert_eq!(schedule.take_due(at(20)), ["b", "a"]);
-        assert_eq!(schedule.pause(at(10)), CLOCK_LOOK_EVERY);
-        assert!(!schedule.has("a"));
+        assert_eq!(schedule.first(), None);
+        assert!(!schedule.has("a") && schedule.ids().next().is_none());
     }
 }

@@ -1,5 +1,5 @@
 //! Certificates that wait for a look, most urgent first: after an outage thousands may be due at once, and those that
-//! have least of their life left must not stand behind the others. Called by `tasks/issuance`.
+//! have least of their life left must not stand behind the others. Called by `tasks/desk`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -33,10 +33,6 @@ impl Queue {
         taken.into_iter().map(|(_, id)| id).collect()
     }
 
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.by_id.contains_key(id)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -55,6 +51,6 @@ mod tests {
         assert_eq!(queue.len(), 4);
         assert_eq!(queue.take(2, |id| id != "busy"), ["expired", "late"]);
         assert_eq!(queue.take(9, |id| id != "busy"), ["half"]);
-        assert!(queue.has("busy") && queue.len() == 1);
+        assert_eq!(queue.len(), 1, "it waits on");
     }
 }
