@@ -453,6 +453,22 @@ impl AcmeError {
         }
     }
 
+    /// Nothing is sent to a server that asked to be left alone for so much longer.
+    #[must_use]
+    pub fn left_alone(ca: String, wait: Duration) -> Self {
+        let source = HttpError::Closed { host: ca.clone(), wait };
+        Self::Http { attempt: Attempt { ca, step: Step::Account }, retry_after: Some(wait), source }
+    }
+
+    /// How long the server asks to wait, in its own words.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } | Self::Http { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether the server read what it was asked and refused it: nothing came of it there.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -712,12 +728,21 @@ const ROOTS: Known = row(
     "Give its CA certificate in PEM: certwright issuers set NAME --root FILE; without a root of its own the host needs the package ca-certificates",
 );
 
+/// Whether a certificate is only not valid at the time that our clock shows: one of the two is wrong, and without an
+/// answer of the CA nobody says which.
+fn is_of_the_time(error: &rustls::Error) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let rustls::Error::InvalidCertificate(error) = error else { return false };
+    matches!(error, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+}
+
 #[rustfmt::skip]
 fn http_row(error: &HttpError) -> &'static Known {
     const TIMEOUT: Known = row("", "CA_TIMEOUT", Backoff, "The CA accepts connections but does not finish its answers; it is tried again. If it is your own CA, look at its load or restart it");
     const NAME: Known = row("", "CA_NAME_UNKNOWN", Backoff, "Check the host in the directory URL and the controller's DNS (/etc/resolv.conf)");
     const UNREACHABLE: Known = row("", "CA_UNREACHABLE", Backoff, "Check that the controller may reach the CA (firewall, proxy, port) and that the CA runs; it is tried again");
     const UNTRUSTED: Known = row("", "CA_UNTRUSTED", Slow, "If the CA has a root of its own: certwright issuers set NAME --root FILE. Otherwise check the clock, and whether a proxy breaks TLS open");
+    const NOT_NOW: Known = row("", "CA_NOT_VALID_NOW", Backoff, "Compare both times: if this host's is wrong, set the clock (timedatectl; chronyc makestep). If it is right, the CA's operator has to renew its certificate. It is tried again");
     const TLS: Known = row("", "CA_TLS_FAILED", Slow, "The server does not speak TLS 1.2 or 1.3 as expected: check the port in the directory URL");
     const LARGE: Known = row("", "CA_ANSWER_TOO_LARGE", Slow, "An ACME answer is small: check the directory URL of the issuer");
     const REDIRECTED: Known = row("", "CA_REDIRECTS", Slow, "Redirects are not followed: add the issuer once more under another name with the final URL");
@@ -728,6 +753,7 @@ fn http_row(error: &HttpError) -> &'static Known {
         HttpError::Timeout { .. } => &TIMEOUT,
         HttpError::NameLookup { .. } => &NAME,
         HttpError::Unreachable { .. } => &UNREACHABLE,
+        HttpError::Untrusted { source, .. } if is_of_the_time(source) => &NOT_NOW,
         HttpError::Untrusted { .. } => &UNTRUSTED,
         HttpError::Tls { .. } => &TLS,
         HttpError::TooLarge { .. } => &LARGE,

@@ -147,14 +147,15 @@ impl Desired {
 }
 
 /// Tokens stay desired until their authorization is final: also while an attempt waits after the CA was told to look,
-/// because it may be looking at this moment, and a failed validation would cost the order.
+/// and until the next one has read them again, because it may be looking at this moment, and a failed validation would
+/// cost the order.
 fn open_tokens(order: &Order) -> impl Iterator<Item = &super::order::Authorization> {
     let serving = |one: &super::order::Authorization| match order.phase {
         Phase::Publishing | Phase::Validating => one.state != AuthorizationState::Valid,
-        Phase::Waiting => order.order_url.is_some() && one.state == AuthorizationState::Answered,
-        Phase::Starting | Phase::Checking | Phase::Ordering | Phase::Finalizing | Phase::Completed | Phase::Failed => {
-            false
+        Phase::Waiting | Phase::Starting | Phase::Checking | Phase::Ordering => {
+            order.order_url.is_some() && one.state == AuthorizationState::Answered
         }
+        Phase::Finalizing | Phase::Completed | Phase::Failed => false,
     };
     order.authorizations.iter().filter(move |one| serving(one))
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::problem::Problem;
@@ -16,6 +16,9 @@ use super::sealed::Sealed;
 
 /// Most contacts of an account.
 pub const CONTACTS_MAX: usize = 10;
+
+/// A CA's Retry-After is not believed beyond this (`acme/http`): what is later was written by a clock that was ahead.
+const REST_MAX: SignedDuration = SignedDuration::from_hours(168);
 
 /// An issuer. Key in the store: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,9 @@ pub struct Issuer {
     /// Set while only an operator's act helps: nothing is ordered from it.
     #[serde(default)]
     pub halt: Option<Halt>,
+    /// The CA asked not to be bothered about the account before then (Retry-After).
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
     /// An operator's change, or a test, that was not tried yet.
     #[serde(default)]
     pub checking: bool,
@@ -148,6 +154,18 @@ impl Issuer {
         is_open && matches!(self.halt, None | Some(Halt::Unusable))
     }
 
+    /// Whether it is looked at now: an operator asked for it, or it may heal and the CA does not want to be left alone.
+    #[must_use]
+    pub fn is_tried_at(&self, now: Timestamp) -> bool {
+        self.checking || (self.heals_by_itself() && self.rest_until(now).is_none())
+    }
+
+    /// Until when the CA wants to be left alone about the account, while it does.
+    #[must_use]
+    pub fn rest_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.retry_at.filter(|at| *at > now && at.duration_since(now) <= REST_MAX && self.account_url.is_none())
+    }
+
     /// Why an order of `certificate` waits for this issuer, while it does.
     #[must_use]
     pub fn waits(&self, certificate: &str) -> Option<Problem> {
@@ -186,6 +204,7 @@ impl Issuer {
     pub fn works(&mut self) {
         self.problem = None;
         self.halt = None;
+        self.retry_at = None;
         self.checking = false;
     }
 
@@ -243,6 +262,19 @@ pub(crate) mod tests {
         })
         .unwrap();
         assert_eq!(without.contacts, [""; 0]);
+    }
+
+    #[test]
+    fn a_ca_that_wants_to_be_left_alone_about_the_account_is_left_alone_unless_an_operator_asks() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let mut one = Issuer { account_url: None, retry_at: Some(at(3_600)), ..issuer("lab") };
+        assert!(!one.is_tried_at(at(3_599)) && one.is_tried_at(at(3_600)));
+        one.checking = true;
+        assert!(one.is_tried_at(at(0)));
+        one.works();
+        assert!(one.is_tried_at(at(0)) && one.rest_until(at(0)).is_none());
+        let known = Issuer { retry_at: Some(at(3_600)), ..issuer("lab") };
+        assert_eq!(known.rest_until(at(0)), None, "an account that exists does not wait to be made");
     }
 
     #[test]

@@ -113,7 +113,11 @@ impl Order {
             profile: at_same_ca.and_then(|order| order.profile.clone()),
             tries: same.map(|order| order.tries.clone()).unwrap_or_default(),
             ca_status: CaStatus::Pending,
-            authorizations: Vec::new(),
+            // Read again from the CA; until then what it was told to look at is served.
+            authorizations: at_same_ca
+                .filter(|order| order.order_url.is_some())
+                .map(|order| order.authorizations.clone())
+                .unwrap_or_default(),
             replaces_refused: same.is_some_and(|order| order.replaces_refused),
             registered_again: false,
             visible: false,
@@ -130,6 +134,10 @@ impl Order {
 
     /// Takes note of the issuer's account: an order of an earlier account is not ours any more.
     pub fn adopt(&mut self, issuer: &Issuer) {
+        if self.key_epoch != issuer.key_epoch {
+            // What was computed with an earlier key is void.
+            self.authorizations.clear();
+        }
         self.key_epoch = issuer.key_epoch;
         if self.account_url.is_some() && self.account_url != issuer.account_url {
             self.order_url = None;

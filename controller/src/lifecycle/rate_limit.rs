@@ -145,6 +145,17 @@ pub struct Ask<'a> {
     pub identifiers: &'a [String],
     /// What the CA does not count.
     pub exemption: Exemption,
+    /// How little of its life is left, 0 most urgent: it waits before those that have more.
+    pub urgency: u32,
+}
+
+/// The place that an order waits for.
+#[derive(Clone, Debug)]
+struct Booking {
+    key: Key,
+    limit: Limit,
+    at: Timestamp,
+    urgency: u32,
 }
 
 /// What a CA does not count for a renewal, where its published limits say so (Let's Encrypt, 2026-08-05).
@@ -215,7 +226,7 @@ pub struct Ledger {
     buckets: HashMap<Key, Bucket>,
     closed: HashMap<Key, Closed>,
     /// Places that orders wait for, by certificate.
-    booked: HashMap<String, (Key, Limit, Timestamp)>,
+    booked: HashMap<String, Booking>,
 }
 
 impl Ledger {
@@ -242,14 +253,15 @@ impl Ledger {
             return Decision::Wait(wait);
         }
         let mut booked = self.booked.remove(ask.certificate_id);
-        if let Some((key, limit, at)) = booked.take_if(|(_, _, at)| *at > now) {
-            self.booked.insert(ask.certificate_id.to_owned(), (key.clone(), limit, at));
+        if let Some(waits) = booked.take_if(|booking| booking.at > now) {
+            let Booking { key, limit, at, .. } = waits.clone();
+            self.booked.insert(ask.certificate_id.to_owned(), waits);
             return Decision::Wait(Wait { key, limit: Some(limit), until: at, cause: String::new() });
         }
         let mut needs = ask.needs();
         // A place that was waited for is its own already; one that it needs no more goes to others.
         let is_needed = |own: &Key| needs.iter().any(|(key, _)| key == own);
-        let own = booked.map(|(key, _, _)| key);
+        let own = booked.map(|booking| booking.key);
         let (own, spare) =
             own.map_or((None, None), |key| if is_needed(&key) { (Some(key), None) } else { (None, Some(key)) });
         if let Some(spare) = spare {
@@ -264,9 +276,11 @@ impl Ledger {
             if let Some(own) = own {
                 self.give_back(&own, ask.issuer);
             }
+            let mut until = until;
             if key.kind != Kind::FailedAuthorizations {
                 self.buckets.entry(key.clone()).or_default().spend(limit, until);
-                self.booked.insert(ask.certificate_id.to_owned(), (key.clone(), limit, until));
+                let last = Booking { key: key.clone(), limit, at: until, urgency: ask.urgency };
+                until = self.book(ask.certificate_id, last, now);
             }
             return Decision::Wait(Wait { key, limit: Some(limit), until, cause: String::new() });
         }
@@ -276,6 +290,27 @@ impl Ledger {
             self.buckets.entry(key.clone()).or_default().spend(*limit, now);
         }
         Decision::Go(needs.into_iter().map(|(key, _)| key).chain(own).collect())
+    }
+
+    /// Books the last place, and lets the order go before those that are less urgent: each of them takes the place of the
+    /// next one that is less urgent than itself, and learns of it when it asks. Returns when the order's turn comes.
+    fn book(&mut self, certificate_id: &str, last: Booking, now: Timestamp) -> Timestamp {
+        let (mut id, mut waits, mut turn) = (certificate_id.to_owned(), last, None);
+        loop {
+            let is_behind = |other: &Booking| {
+                other.key == waits.key && other.urgency > waits.urgency && other.at > now && other.at < waits.at
+            };
+            let behind = self.booked.iter().filter(|(_, other)| is_behind(other));
+            let next = behind.min_by_key(|(_, other)| other.at).map(|(id, other)| (id.clone(), other.clone()));
+            let last = waits.at;
+            waits.at = next.as_ref().map_or(last, |(_, other)| other.at);
+            turn = turn.or(Some(waits.at));
+            self.booked.insert(id, waits);
+            match next {
+                None => return turn.unwrap_or(last),
+                Some((other_id, other)) => (id, waits) = (other_id, Booking { at: last, ..other }),
+            }
+        }
     }
 
     /// Counts a failed authorization. Returns what to store; `None` where it is not limited.
@@ -309,12 +344,12 @@ impl Ledger {
     fn tidy(&mut self, now: Timestamp) {
         let is_late = |at: Timestamp| now.duration_since(at) > BOOKING_GRACE;
         let late: Vec<String> =
-            self.booked.iter().filter(|(_, (_, _, at))| is_late(*at)).map(|(id, _)| id.clone()).collect();
+            self.booked.iter().filter(|(_, booking)| is_late(booking.at)).map(|(id, _)| id.clone()).collect();
         for id in late {
-            if let Some((key, limit, _)) = self.booked.remove(&id)
-                && let Some(bucket) = self.buckets.get_mut(&key)
+            if let Some(booking) = self.booked.remove(&id)
+                && let Some(bucket) = self.buckets.get_mut(&booking.key)
             {
-                bucket.give_back(limit);
+                bucket.give_back(booking.limit);
             }
         }
         self.closed.retain(|_, closed| closed.until > now);
@@ -387,7 +422,7 @@ impl Ledger {
         let limit = limit_of(issuer, key.kind);
         let bucket = self.buckets.get(key).filter(|_| key.kind != Kind::Requests);
         let used = limit.zip(bucket).map_or(0, |(limit, bucket)| bucket.used(limit, now));
-        let waiting = self.booked.values().filter(|(booked, _, _)| booked == key).count();
+        let waiting = self.booked.values().filter(|booking| booking.key == *key).count();
         Line {
             key: key.clone(),
             limit,

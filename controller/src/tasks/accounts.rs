@@ -16,6 +16,7 @@ use crate::acme::directory::{Directory, DirectoryFacts};
 use crate::acme::http::TrustRoots;
 use crate::acme::jws::ExternalAccount;
 use crate::acme::problem::AcmeError;
+use crate::lifecycle::backoff;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::issuer::{Facts, Issuer};
 use crate::lifecycle::problem::chain;
@@ -71,17 +72,25 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
                 looked = look(&context, &id) => looked,
             };
             if let Err(error) = looked {
-                warn!(issuer_id = id, error = %chain(&error), "the issuer does not work yet");
+                let issuer = name(&context.hub, &id).await;
+                warn!(issuer, issuer_id = id, error = %chain(&error), "the issuer does not work yet");
             }
         }
     }
+}
+
+/// The name of an issuer, for the journal; empty when it is gone.
+async fn name(hub: &Hub, id: &str) -> String {
+    let issuer = hub.store.load::<Issuer>(id).await;
+    issuer.ok().flatten().map(|issuer| issuer.value.name).unwrap_or_default()
 }
 
 /// The ids of the issuers that should be looked at without being asked.
 async fn open(hub: &Hub) -> BTreeSet<String> {
     match hub.store.issuers().await {
         Ok(issuers) => {
-            let open = issuers.into_iter().filter(|issuer| issuer.value.heals_by_itself());
+            let now = hub.now();
+            let open = issuers.into_iter().filter(|issuer| issuer.value.is_tried_at(now));
             open.map(|issuer| issuer.value.id).collect()
         }
         Err(error) => {
@@ -96,7 +105,7 @@ async fn open(hub: &Hub) -> BTreeSet<String> {
 async fn look(context: &Context, issuer_id: &str) -> Result<(), AccountError> {
     let Some(issuer) = context.hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
     let halted = issuer.value.halt.is_some() || issuer.value.rolling;
-    if !issuer.value.checking && !issuer.value.heals_by_itself() {
+    if !issuer.value.is_tried_at(context.hub.now()) {
         return Ok(());
     }
     let issuer = match rolled(context, issuer).await {
@@ -217,6 +226,11 @@ pub(crate) async fn account(context: &Context, issuer_id: &str) -> Result<Accoun
     if issuer.value.halt.is_some() || issuer.value.rolling {
         return Err(AccountError::Halted);
     }
+    let now = context.hub.now();
+    if let Some(until) = issuer.value.rest_until(now) {
+        let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        return Err(AcmeError::left_alone(issuer.value.ca_host(), wait).into());
+    }
     match obtain(context, issuer_id).await {
         Err(AccountError::Acme(error)) => {
             fail(context, issuer_id, &error).await?;
@@ -224,7 +238,11 @@ pub(crate) async fn account(context: &Context, issuer_id: &str) -> Result<Accoun
         }
         Ok(account) => {
             if issuer.value.problem.is_some() {
-                edit(&context.hub, issuer_id, None, |issuer| issuer.problem = None).await?;
+                edit(&context.hub, issuer_id, None, |issuer| {
+                    issuer.problem = None;
+                    issuer.retry_at = None;
+                })
+                .await?;
             }
             Ok(account)
         }
@@ -337,7 +355,12 @@ pub(crate) async fn fail(context: &Context, issuer_id: &str, error: &AcmeError) 
         let event = context.hub.event(what, format!("{}: {}", issuer.value.name, problem.message));
         Some(event.with_problem(Severity::Error, problem.clone()))
     };
-    edit(&context.hub, issuer_id, event, |issuer| issuer.fail(problem.clone(), halt)).await?;
+    let asked = error.retry_after().map(|wait| backoff::after(context.hub.now(), wait));
+    edit(&context.hub, issuer_id, event, |issuer| {
+        issuer.fail(problem.clone(), halt);
+        issuer.retry_at = asked;
+    })
+    .await?;
     Ok(halt.is_some())
 }
 

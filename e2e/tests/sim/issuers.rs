@@ -152,6 +152,30 @@ async fn an_external_account_is_asked_for_refused_and_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ca_that_makes_no_account_for_two_hours_is_not_asked_for_one_meanwhile() {
+    const REST: u64 = 7_200;
+    let mut world = World::new(1).await;
+    tried(&mut world, ISSUER).await;
+    let detail = "too many new accounts from your address";
+    let fault = Fault::Problem { status: 429, kind: "rateLimited", detail, retry_after: Some(REST) };
+    world.ca.fail(RequestKind::NewAccount, When::First(1), fault);
+    let request = another(&world);
+    assert_eq!(add(&mut world, request).await.problem.unwrap().reason, "ACME_RATE_LIMITED");
+    let asked = |world: &World| world.ca.counts()[&RequestKind::NewAccount];
+    let before = asked(&world);
+    create(&world, |request| request.issuer = "other".to_owned()).await;
+    tokio::time::sleep(Duration::from_secs(REST - 600)).await;
+    assert_eq!(asked(&world), before, "neither by the order nor for the issuer's sake");
+    let order = world.operator.certificate("web").await.unwrap().order.unwrap();
+    let error = order.error.unwrap();
+    assert_eq!((order.phase.as_str(), error.reason.as_str()), ("waiting", "RATE_LIMIT_PREDICTED"));
+    assert!(error.cause.contains("left alone") && error.hint.contains("by itself"), "{error:?}");
+    world.settle_live("web", Duration::from_secs(3_600)).await;
+    assert_eq!((asked(&world), issuer(&world, "other").await.problem), (before + 1, None));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn contacts_are_changed_at_the_ca_and_the_account_stays() {
     let mut world = World::new(0).await;
     tried(&mut world, ISSUER).await;

@@ -49,6 +49,27 @@ fn a_servers_words_cannot_reach_a_terminal() {
 }
 
 #[test]
+fn a_certificate_of_another_time_may_mean_our_clock_and_the_operator_hears_both() {
+    use rustls::CertificateError::{Expired, NotValidYetContext, UnknownIssuer};
+    use rustls::pki_types::UnixTime;
+    let second = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+    let early = NotValidYetContext { time: second(1_700_000_000), not_before: second(1_800_000_000) };
+    for (source, reason) in
+        [(Expired, "CA_NOT_VALID_NOW"), (early, "CA_NOT_VALID_NOW"), (UnknownIssuer, "CA_UNTRUSTED")]
+    {
+        let host = "ca.test".to_owned();
+        let source = HttpError::Untrusted { host: host.clone(), source: rustls::Error::InvalidCertificate(source) };
+        let attempt = Attempt { ca: host, step: Step::Directory };
+        let problem = AcmeError::Http { attempt, retry_after: None, source }.problem();
+        assert_eq!(problem.reason, reason, "{problem:?}");
+        if reason == "CA_NOT_VALID_NOW" {
+            assert!(problem.hint.contains("set the clock") && problem.hint.contains("renew its certificate"));
+            assert!(problem.cause.contains("valid") || problem.cause.contains("expired"), "{problem:?}");
+        }
+    }
+}
+
+#[test]
 fn a_wait_does_not_heal_what_only_a_person_can() {
     let wait = Some(Duration::from_secs(5));
     let check = |kind: &str, expected| {

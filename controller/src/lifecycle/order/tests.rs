@@ -167,6 +167,37 @@ fn a_pause_lets_go_of_what_is_under_way_and_only_what_was_spent_is_fetched() {
 }
 
 #[test]
+fn what_the_ca_was_told_to_look_at_is_served_until_the_next_attempt_has_read_it_again() {
+    use crate::lifecycle::desired::Desired;
+    let mut scene = Scene::within(Phase::Validating);
+    scene.certificate.specification.responders = vec!["1".into()];
+    scene.order().authorizations[0].state = AuthorizationState::Answered;
+    let served = |certificate: &Certificate, order: &Order| -> Vec<String> {
+        let mut desired = Desired::default();
+        desired.add("1", false, certificate, Some(order), &[], &[]);
+        desired.challenges.into_iter().map(|one| one.token).collect()
+    };
+    let mut failed = scene.order.clone().unwrap();
+    failed.fail(problem("CA_TIMEOUT"), Some(at(60)), at(20));
+    assert_eq!(served(&scene.certificate, &failed), ["token-a.test"], "while it waits");
+    let again = |issuer: &str, earlier: &Order| {
+        let mut order = Order::begin(&scene.certificate, issuer, Reason::NoVersion, Some(earlier), at(60));
+        order.adopt(&Issuer { key_epoch: earlier.key_epoch, account_url: None, ..self::issuer(issuer) });
+        order
+    };
+    let mut next = again("ca", &failed);
+    for phase in [Phase::Starting, Phase::Checking, Phase::Ordering] {
+        next.enter(phase, at(61));
+        assert_eq!(served(&scene.certificate, &next), ["token-a.test"], "{phase:?}");
+    }
+    assert!(served(&scene.certificate, &again("other", &failed)).is_empty(), "another CA does not look there");
+    let given_up = Order { order_url: None, ..failed.clone() };
+    assert!(served(&scene.certificate, &again("ca", &given_up)).is_empty(), "nobody looks at an order given up");
+    next.adopt(&Issuer { key_epoch: 1, account_url: None, ..issuer("ca") });
+    assert!(next.authorizations.is_empty(), "an answer computed with another key is none");
+}
+
+#[test]
 fn nothing_is_spent_while_no_responder_is_connected() {
     for phase in [Phase::Starting, Phase::Publishing] {
         let mut scene = Scene::within(phase);

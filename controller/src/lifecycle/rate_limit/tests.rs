@@ -19,7 +19,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 fn ask<'a>(issuer: &'a Issuer, certificate_id: &'a str, identifiers: &'a [String]) -> Ask<'a> {
-    Ask { certificate_id, issuer, identifiers, exemption: Exemption::None }
+    Ask { certificate_id, issuer, identifiers, exemption: Exemption::None, urgency: 500 }
 }
 
 /// How long the order has to wait, in seconds; 0 when it may be sent.
@@ -51,6 +51,27 @@ fn the_sixth_certificate_of_one_set_waits_34_hours_and_nothing_is_sent() {
     assert!(problem.hint.contains("nothing was sent"), "{problem:?}");
     assert_eq!(wait(&mut ledger, ask(&issuer, "c1", &set), at(604_800 / 5)), 0, "its own place");
     assert!(wait(&mut ledger, ask(&issuer, "c1", &set), at(604_800 / 5)) > 100_000);
+}
+
+#[test]
+fn who_has_least_of_its_life_left_goes_first_whoever_asked_first() {
+    let (issuer, mut ledger) = (issuer(LE), Ledger::default());
+    let set = names(&["a.example.com"]);
+    for turn in 0..5 {
+        assert_eq!(wait(&mut ledger, ask(&issuer, "done", &set), at(turn)), 0);
+    }
+    let asks =
+        |ledger: &mut Ledger, id, urgency| wait(ledger, Ask { urgency, ..ask(&issuer, id, &set) }, at(5)) / 120_960;
+    let places = |ledger: &mut Ledger| {
+        ["calm", "late", "half", "expired"].map(|id| wait(ledger, ask(&issuer, id, &set), at(5)) / 120_960)
+    };
+    assert_eq!((asks(&mut ledger, "calm", 900), asks(&mut ledger, "late", 100)), (0, 0));
+    assert_eq!(asks(&mut ledger, "half", 500), 1, "before the one that asked first, behind the urgent one");
+    assert_eq!(asks(&mut ledger, "expired", 0), 0);
+    assert_eq!(places(&mut ledger), [3, 1, 2, 0], "each its own place, the least urgent the last one");
+    let turn = at(5 + 2 * 120_960);
+    assert_eq!(wait(&mut ledger, ask(&issuer, "late", &set), turn), 0, "its own place");
+    assert_eq!(places(&mut ledger)[0], 3, "who was overtaken still has its place");
 }
 
 #[test]
@@ -146,7 +167,7 @@ fn renewals_are_exempt_as_published_and_nowhere_else() {
     assert_eq!(exemption(&own, true, true), Exemption::None);
     let spent = |issuer: &Issuer, exemption| {
         let set = names(&["a.example.com"]);
-        let ask = Ask { certificate_id: "c", issuer, identifiers: &set, exemption };
+        let ask = Ask { certificate_id: "c", issuer, identifiers: &set, exemption, urgency: 500 };
         match Ledger::default().decide(ask, at(0), 0.0) {
             Decision::Go(keys) => keys.into_iter().map(|key| key.kind).collect::<Vec<_>>(),
             Decision::Wait(_) => panic!("an empty ledger"),

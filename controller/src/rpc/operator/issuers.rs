@@ -63,6 +63,7 @@ pub(crate) async fn add(
         account_url: None,
         problem: None,
         halt: None,
+        retry_at: None,
         checking: true,
         unsent: false,
         facts: None,

@@ -119,7 +119,8 @@ pub(super) async fn of_next_order(hub: &Hub, bundle: &Bundle) -> Result<Option<w
     let speaks = issuer.facts.as_ref().is_some_and(|facts| facts.renewal_info);
     let replaces = shares && speaks && !open.is_some_and(|order| order.replaces_refused);
     let exemption = exemption(issuer, replaces, same_set);
-    let lines = ledger::lines_of(hub, Ask { certificate_id: &record.id, issuer, identifiers, exemption }).await?;
+    let lines =
+        ledger::lines_of(hub, Ask { certificate_id: &record.id, issuer, identifiers, exemption, urgency: 0 }).await?;
     Ok(Some(wire::OrderLimits {
         issuer: issuer.name.clone(),
         exemption: exemption.word().to_owned(),

@@ -193,7 +193,8 @@ impl Attempt<'_> {
         if matches!(order.value.phase, Phase::Failed | Phase::Completed) {
             self.context.hub.wake.jobs.ring(&order.value.certificate_id);
         }
-        info!(certificate_id = order.value.certificate_id, phase = order.value.phase.word(), "order recorded");
+        let (certificate, phase) = (&self.certificate().name, order.value.phase.word());
+        info!(certificate, certificate_id = order.value.certificate_id, phase, "order recorded");
         Ok(())
     }
 

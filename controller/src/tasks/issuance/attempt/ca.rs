@@ -8,6 +8,7 @@ use crate::acme::order::{AcmeOrder, AuthorizationFacts, AuthorizationStatus, Ord
 use crate::acme::problem::AcmeError;
 use crate::lifecycle::backoff::poll_at;
 use crate::lifecycle::certificate::CurrentVersion;
+use crate::lifecycle::due::Urgency;
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::fallback::is_of_names;
 use crate::lifecycle::issuer::Issuer;
@@ -156,6 +157,7 @@ impl Attempt<'_> {
             issuer,
             identifiers: &order.identifiers,
             exemption: exemption(issuer, replaces, same_set),
+            urgency: Urgency::of(self.certificate()).at(self.now),
         }
     }
 
@@ -238,6 +240,7 @@ impl Attempt<'_> {
         *handle = None;
         let event = self.event("order.lost", "the earlier order is no longer open at the CA; a new one is made");
         record.value.order_url = None;
+        record.value.authorizations.clear();
         self.save(&record, Changes::new().event(&event)).await
     }
 
