@@ -53,7 +53,10 @@ impl Pebble {
     /// Starts both servers on `host` and waits until they answer.
     pub async fn start(host: Host, settings: Settings) -> anyhow::Result<Self> {
         listener_identity(&host)?;
+        // Later Pebbles take the life from their profiles; Debian 12's does not read them.
+        let profile = json!({ "description": "the usual", "validityPeriod": settings.life_seconds });
         let config = json!({ "pebble": {
+            "profiles": { "default": profile },
             "listenAddress": "0.0.0.0:14000", "managementListenAddress": "0.0.0.0:15000",
             "certificate": host.folder.join("listener.pem"), "privateKey": host.folder.join("listener.key"),
             "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "",
