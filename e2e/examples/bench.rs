@@ -1,5 +1,5 @@
 //! The bench: 50 single-name certificates through a controller and one agent, deployed to nginx and proven, one by one
-//! and 10 at once; beside it lego and uacme on the same Pebble, which deploy nothing. Prints docs/performance.md.
+//! and 10 at once; beside it lego and uacme on the same Pebble, which deploy nothing. Prints its part of docs/performance.md.
 //! Run by `scripts/bench`, which builds for release and brings namespaces.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is the document")]
 #![allow(clippy::as_conversions, reason = "figures for people need no exact conversion")]
@@ -164,8 +164,7 @@ fn size(name: &str) -> anyhow::Result<String> {
 
 fn document(figures: &[Figure], agent: &str, controller: &str) -> anyhow::Result<()> {
     ensure!(program("certwright")?.contains("/release/"), "figures come from a release build: scripts/bench");
-    println!("# Performance\n");
-    println!("Measured by `scripts/bench`, which writes this file. {}\n", machine()?);
+    println!("Measured by `scripts/bench`, which writes this part. {}\n", machine()?);
     println!(
         "{CERTIFICATES} single-name certificates from one Pebble (validation pauses off, no refused nonces, account \
          warm), in one run. certwright's time is from the operator's command to the proof: order, HTTP-01 by the agent, \
