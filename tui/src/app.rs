@@ -187,6 +187,8 @@ pub(crate) struct Model {
     pub(crate) issuers: List<Issuer>,
     /// The open issuer.
     pub(crate) issuer: IssuerScreen,
+    /// The issuer that is tried because the operator asked; how that ended is told once.
+    pub(crate) trying: Option<String>,
     /// The add-certificate wizard, also while it is left.
     pub(crate) wizard: Option<Wizard>,
     /// The open sheet, or the draft of a new issuer.
@@ -237,6 +239,7 @@ impl Model {
             jobs: List::default(),
             issuers: List::default(),
             issuer: IssuerScreen::default(),
+            trying: None,
             wizard: None,
             sheet: None,
             enroll: None,

@@ -135,6 +135,8 @@ fn current(names: &Names, facts: &CurrentVersion) -> wire::Version {
         reason: String::new(),
         issuer: names.issuer(&facts.issuer_id),
         profile: facts.profile.clone().unwrap_or_default(),
+        revoked_at: to_wire(facts.revoked_at),
+        revoked_reason: facts.revoked_reason.clone().unwrap_or_default(),
     }
 }
 

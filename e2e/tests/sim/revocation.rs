@@ -55,6 +55,10 @@ async fn what_is_revoked_is_replaced_at_once_with_a_new_key() {
         let kinds: Vec<_> = world.operator.events().await.into_iter().map(|event| event.kind).collect();
         assert!(kinds.contains(&"certificate.revoke_asked".into()) && kinds.contains(&"version.revoked".into()));
         assert_eq!(world.ca.orders().len(), 2);
+        let request = api::ListVersionsRequest { certificate: "web".into() };
+        let versions = world.operator.client().list_versions(request).await.unwrap().into_inner().items;
+        let revoked: Vec<_> = versions.iter().map(|one| (one.revoked_at != 0, one.revoked_reason.as_str())).collect();
+        assert_eq!(revoked, [(false, ""), (true, "keyCompromise")], "the history says which one");
         // An earlier version is revoked without touching the current one.
         let second = world.operator.certificate("web").await.unwrap().current.unwrap();
         revoke(&world, "superseded", &second.serial.to_uppercase()).await.unwrap();

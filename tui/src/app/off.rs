@@ -63,7 +63,11 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
         Action::Run | Action::Deploy | Action::Pause | Action::Edit if record.deleting => said("it is being deleted"),
         Action::Deploy if record.current.is_none() => said("there is no version yet"),
         Action::Deploy if record.targets.is_empty() => said("it has no target"),
-        Action::RevokeVersion if screens::version_here(model).is_none() => said("there is no version yet"),
+        Action::RevokeVersion => match screens::version_here(model) {
+            None => said("there is no version yet"),
+            Some(version) if version.revoked_at != 0 => said("it is revoked already"),
+            Some(_) => None,
+        },
         _ => None,
     }
 }

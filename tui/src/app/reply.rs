@@ -72,6 +72,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             if let Some(sheet) = &mut model.sheet {
                 sheet.offer_issuers(&items);
             }
+            items.iter().for_each(|record| tried(model, record));
             let total = items.len().try_into().unwrap_or(u64::MAX);
             model.issuers.take(Page { items, total, more: false }, model.now);
         }
@@ -110,8 +111,27 @@ fn saved(model: &mut Model, text: String) -> Vec<Cmd> {
     if model.place == Place::Sheet { model.go_back() } else { model.read() }
 }
 
+/// Tells once how a try that was asked for has ended.
+fn tried(model: &mut Model, record: &Issuer) {
+    if record.checking || record.account_status == "rolling" || model.trying.as_deref() != Some(record.name.as_str()) {
+        return;
+    }
+    model.trying = None;
+    match &record.problem {
+        None => model.notices.say(
+            model.now,
+            State::Ok,
+            format!("issuer {} works: its account is {}", record.name, record.account_status),
+        ),
+        Some(problem) => model.notices.fail(model.now, "", problem),
+    }
+}
+
 fn issuer_answered(model: &mut Model, call: &Call, record: Issuer) -> Vec<Cmd> {
     let name = record.name.clone();
+    if !call.reads() {
+        model.trying = Some(name.clone());
+    }
     match call {
         Call::AddIssuer(_) => {
             model.notices.say(model.now, State::Ok, format!("issuer {name} was added; it is tried now"));
@@ -132,6 +152,9 @@ fn issuer_answered(model: &mut Model, call: &Call, record: Issuer) -> Vec<Cmd> {
         Call::Rollover(_) => Some(format!("the account of {name} gets another key; its orders wait meanwhile")),
         _ => None,
     };
+    if call.reads() {
+        tried(model, &record);
+    }
     model.issuer.take(record);
     match said {
         None => Vec::new(),

@@ -145,7 +145,9 @@ impl Desk {
                 Reply::Certificates(Page { total: items.len().try_into().unwrap(), items, more: false })
             }
             Call::Certificate(name) => Reply::Certificate(Box::new(find(name).ok_or_else(missing)?)),
-            Call::Versions(_) => Reply::Versions(vec![fixtures::version(), fixtures::earlier_version()]),
+            Call::Versions(_) => {
+                Reply::Versions(vec![fixtures::version(), fixtures::earlier_version(), fixtures::revoked_version()])
+            }
             Call::Events { .. } => {
                 Reply::Events(vec![event(2, "target.applied", "deployed to h1"), event(1, "order.started", "ordering")])
             }

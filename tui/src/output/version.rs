@@ -25,6 +25,8 @@ pub(crate) struct VersionView {
     issued_at: Option<Timestamp>,
     deployable: bool,
     reason: Option<String>,
+    revoked_at: Option<Timestamp>,
+    revoked_reason: Option<String>,
 }
 
 impl From<&Version> for VersionView {
@@ -43,6 +45,8 @@ impl From<&Version> for VersionView {
             issued_at: from_wire(version.issued_at),
             deployable: version.deployable,
             reason: some(&version.reason),
+            revoked_at: from_wire(version.revoked_at),
+            revoked_reason: some(&version.revoked_reason),
         }
     }
 }
@@ -62,8 +66,18 @@ pub(crate) fn json_list(versions: &[Version]) -> String {
 
 /// Returns the versions as a table.
 pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
-    let mut table =
-        Table::new(&["VERSION", "CURRENT", "ISSUED", "EXPIRES", "SERIAL", "ISSUER", "CUSTODY", "DEPLOYABLE", "REASON"]);
+    let mut table = Table::new(&[
+        "VERSION",
+        "CURRENT",
+        "ISSUED",
+        "EXPIRES",
+        "SERIAL",
+        "ISSUER",
+        "CUSTODY",
+        "DEPLOYABLE",
+        "REASON",
+        "REVOKED",
+    ]);
     let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     for version in versions {
         table.row([
@@ -76,6 +90,10 @@ pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
             custody(version.custody).to_owned(),
             word(version.deployable),
             version.reason.clone(),
+            match from_wire(version.revoked_at) {
+                None => "-".to_owned(),
+                Some(at) => format!("{} {}", time::relative(now, at), version.revoked_reason).trim_end().to_owned(),
+            },
         ]);
     }
     table

@@ -492,7 +492,7 @@ fn paint_history(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position
         return None;
     }
     let columns =
-        [fixed("ISSUED", 17, 0), fixed("TO", 17, 0), fixed("SERIAL", 20, 1), fixed("SHA-256", 9, 2), growing_reason()];
+        [fixed("ISSUED", 17, 0), fixed("TO", 17, 0), fixed("SERIAL", 16, 1), fixed("SHA-256", 9, 2), growing_reason()];
     let room = usize::from(area.height).saturating_sub(1).max(1);
     let first = (model.certificate.cursor + 1).saturating_sub(room);
     let rows: Vec<Row> = versions.iter().skip(first).take(room).map(version_row).collect();
@@ -500,22 +500,28 @@ fn paint_history(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position
 }
 
 const fn growing_reason() -> crate::widgets::table::Column {
-    crate::widgets::table::growing("WHY", 10)
+    crate::widgets::table::growing("WHY", 22)
 }
 
 fn version_row(version: &Version) -> Row {
     let state = match (version.current, version.deployable) {
+        _ if version.revoked_at != 0 => State::Bad,
         (true, _) => State::Ok,
         (false, true) => State::Idle,
         (false, false) => State::Off,
     };
     let key = if version.deployable { "" } else { " (key gone)" };
+    let why = match version.reason.as_str() {
+        _ if version.revoked_at != 0 => format!("REVOKED {}", version.revoked_reason),
+        "revoked" => format!("Replaces a revoked one{key}"),
+        word => format!("{}{key}", title(word)),
+    };
     let cells = vec![
         instant(version.issued_at),
         instant(version.not_after),
         version.serial.clone(),
         short_fingerprint(&version.fingerprint_sha256),
-        format!("{}{key}", title(&version.reason)),
+        why,
     ];
     Row::new(state, cells)
 }
@@ -533,12 +539,18 @@ fn settings_lines(record: &Certificate, now: Timestamp, theme: Theme, width: usi
     let responders =
         if record.responders.is_empty() { "the targets' agents".to_owned() } else { record.responders.join(", ") };
     let renewal = if record.auto_renew { "by itself" } else { "only when asked" };
+    let kept = if record.reuse_key { "kept over renewals" } else { "a new one each time" };
+    let issuer = match record.fallbacks.as_slice() {
+        [] => record.issuer.clone(),
+        others => format!("{}, then {}", record.issuer, others.join(", ")),
+    };
+    let profile = if record.profile.is_empty() { "the issuer's default" } else { record.profile.as_str() };
     let mut lines = vec![
-        pair("Issuer", &record.issuer, theme),
+        pair("Issuer", &issuer, theme),
+        pair("Profile", profile, theme),
         pair("Challenge", &http01, theme),
         pair("Answered by", &format!(" {responders}"), theme),
-        pair("Key", key_type(record.key_type), theme),
-        pair("Custody", custody(record.custody), theme),
+        pair("Key", &format!("{}, {kept}, by the {}", key_type(record.key_type), custody(record.custody)), theme),
         pair("Renewal", &format!("{renewal} {}", safe(&record.renew_reason).replace('_', " ")), theme),
     ];
     if let Some(info) = record.renewal_info.as_ref().filter(|info| info.window_end > 0) {
@@ -563,7 +575,7 @@ fn settings_lines(record: &Certificate, now: Timestamp, theme: Theme, width: usi
     }
     lines.push(pair("Created", &instant(record.created_at), theme));
     lines.push(Line::default());
-    let twin = format!("change them with: certwright certs set {} …", safe(&record.name));
+    let twin = format!("e changes them; or: certwright certs set {} …", safe(&record.name));
     lines.extend(wrap(&twin, width).into_iter().map(|part| Line::styled(part, theme.dim())));
     lines
 }
@@ -578,7 +590,8 @@ fn limit_lines(limits: &OrderLimits, now: Timestamp, theme: Theme) -> Vec<Line<'
             (0, at) => format!(", refills in {}", until(now, at)),
             (at, _) => format!(" closed by the CA for {}: {}", until(now, at), line.cause),
         };
-        format!("{}: {}{then}", limit_subject(line), limit_used(line))
+        let waiting = if line.waiting > 0 { format!(", {} waiting", line.waiting) } else { String::new() };
+        format!("{}: {}{waiting}{then}", limit_subject(line), limit_used(line))
     }));
     if said.is_empty() {
         said.push(format!("none known of {}", limits.issuer));

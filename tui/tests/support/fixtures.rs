@@ -70,6 +70,17 @@ pub(crate) fn earlier_version() -> Version {
     }
 }
 
+/// A version before that one, which was revoked.
+pub(crate) fn revoked_version() -> Version {
+    Version {
+        id: "01jversion000000000000000a".into(),
+        serial: "02bad000".into(),
+        revoked_at: at(-60 * DAY),
+        revoked_reason: "keyCompromise".into(),
+        ..earlier_version()
+    }
+}
+
 pub(crate) fn target(status: TargetStatus) -> Target {
     let file = |content: FileContent, name: &str, mode| FileSpec {
         content: content.into(),

@@ -11,11 +11,12 @@ use crate::screens::Place;
 #[test]
 fn an_issuer_is_tested_at_once_and_gets_another_key_only_when_asked() {
     let mut desk = Desk::connected(80, 24);
-    desk.keys("0t").shows("issuer lab is being tried");
+    desk.keys("0t").shows("issuer lab works: its account is valid");
     desk.keys("\nK").shows("new account key of lab");
     desk.keys("\n");
     assert!(matches!(desk.sent.as_slice(), [Call::TestIssuer(name)] if name == "lab"), "Enter is Cancel");
-    desk.keys("Ky").shows("the account of lab gets another key");
+    desk.keys("Ky").shows("issuer lab works: its account is valid");
+    desk.keys("M").shows("the account of lab gets another key; its orders wait meanwhile");
     assert!(matches!(desk.sent.as_slice(), [_, Call::Rollover(name)] if name == "lab"));
 }
 
@@ -157,6 +158,9 @@ fn an_earlier_version_is_revoked_from_the_history() {
     desk.keys("V").shows("serial 03ffee00");
     desk.shows("what is served now is not touched");
     desk.keys("host-00.example.test\n");
+    assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(_)]));
+    desk.keys("j").shows("REVOKED keyCompromise");
+    desk.keys("V").shows("revoke: not now, it is revoked already");
     assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.serial == "03ffee00"));
 }
 
