@@ -1,6 +1,6 @@
 //! Random crash runs by seed, as many as asked for, on all cores: `soak [N] [--seed S]`. It names the seed of every run
 //! that failed; with it the run can be repeated. `soak --months [--seed S]` is the time machine with a thousand certificates
-//! instead. Started by `scripts/soak`.
+//! instead, `soak --mass [N]` the replacement of ten thousand in a moved window. Started by `scripts/soak`.
 #![allow(clippy::print_stdout, reason = "its output is for people")]
 
 use std::time::Duration;
@@ -11,11 +11,17 @@ use proto::clock::{Clock as _, SystemClock};
 
 /// Runs when nothing else is said.
 const RUNS: u64 = 200;
+/// Certificates of a mass replacement when nothing else is said.
+const MASS: u64 = 10_000;
 /// Runs between two words on how far it is.
 const TOLD_EVERY: u64 = 500;
 
 fn main() -> anyhow::Result<()> {
-    let (runs, first) = wish()?;
+    let is_mass = std::env::args().any(|word| word == "--mass");
+    let (runs, first) = wish(if is_mass { MASS } else { RUNS })?;
+    if is_mass {
+        return replace_all(runs);
+    }
     if std::env::args().any(|word| word == "--months") {
         return through_the_months(first);
     }
@@ -46,12 +52,22 @@ fn through_the_months(seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn replace_all(certificates: u64) -> anyhow::Result<()> {
+    println!("{certificates} certificates, and the CA moves the window of all of them to the same six hours");
+    let began = SystemClock.now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let report = runtime.block_on(Box::pin(e2e::mass::run(usize::try_from(certificates)?)));
+    let took = Duration::try_from(SystemClock.now().duration_since(began))?;
+    println!("{report:?}\nall inside it, in {} s", took.as_secs());
+    Ok(())
+}
+
 /// Returns how many runs are asked for, and the first seed: by the time when none is named.
-fn wish() -> anyhow::Result<(u64, u64)> {
+fn wish(usual: u64) -> anyhow::Result<(u64, u64)> {
     let mut words = std::env::args().skip(1);
-    let (mut runs, mut seed) = (RUNS, None);
+    let (mut runs, mut seed) = (usual, None);
     while let Some(word) = words.next() {
-        if word == "--months" {
+        if word == "--months" || word == "--mass" {
             continue;
         }
         if word == "--seed" {

@@ -13,6 +13,7 @@ pub mod fake_dns;
 pub mod fake_host;
 pub mod fault_ca;
 pub mod lab;
+pub mod mass;
 pub mod months;
 pub mod pebble;
 pub mod power;

@@ -24,6 +24,8 @@ mod issuers;
 mod lifetime;
 #[path = "sim/limits.rs"]
 mod limits;
+#[path = "sim/mass.rs"]
+mod mass;
 #[path = "sim/months.rs"]
 mod months;
 #[path = "sim/operators.rs"]
