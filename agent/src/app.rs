@@ -20,6 +20,7 @@ use crate::net::client;
 use crate::net::identity::{self, Identity};
 use crate::net::reconcile::Reconciler;
 use crate::net::session::{Link, Session};
+use crate::net::witness::Witness;
 use crate::policy::{default, explain, file};
 use crate::problem::Problem;
 use crate::state::StateDir;
@@ -95,7 +96,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     rooms.spawn(server.serve(halt_apply.clone()));
 
     let (link, links) = watch::channel(Link::default());
-    let reconciler = Reconciler::load(handle.clone(), Arc::clone(&parts.host), Arc::clone(&parts.clock), links).await?;
+    let witness = Arc::new(Witness::open(state.clone())?);
+    let reconciler =
+        Reconciler::load(handle.clone(), Arc::clone(&parts.host), Arc::clone(&parts.clock), links, witness).await?;
     info!(agent_id = identity.agent_id, agent_name = identity.agent_name, controller = identity.controller, "started");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "the service manager was not told");

@@ -9,6 +9,7 @@ pub(crate) mod reconcile;
 pub(crate) mod report;
 pub(crate) mod session;
 pub(crate) mod verify;
+pub(crate) mod witness;
 
 /// Returns a random byte: jitter, so that a fleet does not move in step.
 pub(crate) fn jitter() -> u8 {

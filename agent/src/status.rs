@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::apply::{keys, ledger};
 use crate::net::identity::Identity;
+use crate::net::witness::Kept;
 use crate::plan::{Outcome, Status as TargetStatus};
 use crate::policy::file;
 use crate::problem::Problem;
@@ -42,6 +43,8 @@ pub struct Status {
     pub targets: Vec<TargetLine>,
     /// The private keys that were born here.
     pub keys: KeysStatus,
+    /// Signed heads of the controller's audit, for `certwright audit verify --witness`.
+    pub(crate) witness: Kept,
 }
 
 /// The private keys of this server, by their slots.
@@ -120,6 +123,7 @@ pub fn read(state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
         identity_not_after: identity.not_after,
         running: state.is_locked(),
         policy_error: file::read(policy).err(),
+        witness: Kept::load(&state)?,
         targets: targets.chain(refused).collect(),
         keys: KeysStatus { held: held.len(), not_desired },
         desired: desired.map(|desired| DesiredStatus {
@@ -173,6 +177,13 @@ impl Status {
         if self.keys.held > 0 {
             let not_desired = self.keys.not_desired.len();
             lines.push(format!("keys        {} held, {not_desired} of them not desired any more", self.keys.held));
+        }
+        if let Some(head) = self.witness.heads.last() {
+            let heads = self.witness.heads.len();
+            lines.push(format!("witness     {heads} heads of the controller's audit, the last of line {}", head.seq));
+        }
+        if let Some(head) = &self.witness.contradiction {
+            lines.push(format!("            line {} contradicts them: certwright audit verify --witness", head.seq));
         }
         if let Some(problem) = &self.policy_error {
             lines.push(format!("policy      {}: {}; {}", problem.message, problem.cause, problem.hint));

@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm, missing_docs)]
 
 pub mod agent;
+pub mod audit;
 pub mod backoff;
 pub mod certificate;
 pub mod clock_skew;

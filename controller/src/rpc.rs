@@ -2,6 +2,7 @@
 //! or to DNS. Everything that arrives here is hostile until parsed.
 
 mod agent_service;
+mod audited;
 mod convert;
 mod enrollment;
 mod listener;

@@ -2,6 +2,7 @@
 //! never initialises anything over what exists, and never keeps a secret in plain text.
 
 pub mod agent;
+pub mod audit;
 pub mod batch;
 pub mod certificate;
 pub mod due;

@@ -1,6 +1,7 @@
 //! Level-triggered tasks without input: each wakes by timer or by a "look again" signal, reads the store, does one thing
 //! at a time and records it (design §1.2). A restart takes the same road as every other day.
 
+pub(crate) mod audit;
 pub mod clock;
 pub mod hub;
 pub mod limits;

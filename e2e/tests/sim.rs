@@ -10,6 +10,8 @@
 
 #[path = "sim/agents.rs"]
 mod agents;
+#[path = "sim/audit.rs"]
+mod audit;
 #[path = "sim/bad_input.rs"]
 mod bad_input;
 #[path = "sim/clock.rs"]

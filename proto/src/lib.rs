@@ -1,6 +1,7 @@
 //! The wire between controller, agent and operator, and the few things on which all three must agree.
 //! Code enters here only if two programs need it and the system breaks when they disagree. Nothing here does I/O.
 
+pub mod audit;
 pub mod clock;
 pub mod id;
 pub mod text;

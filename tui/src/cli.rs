@@ -2,6 +2,7 @@
 //! It asks the controller and prints; it decides nothing about certificates. Called by `main` and by the tests.
 
 mod agents;
+mod audit;
 mod certs;
 mod confirm;
 mod console;
@@ -92,6 +93,9 @@ enum Verb {
     /// People and what they may do
     #[command(subcommand, visible_alias = "operator")]
     Operators(operators::Verb),
+    /// Who did what, when, and what came of it
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Jobs: what was asked for and how it went
     #[command(subcommand, visible_alias = "job")]
     Jobs(jobs::Verb),
@@ -156,6 +160,7 @@ async fn dispatch(verb: Verb, contexts: Option<&Contexts>, session: &mut Session
         Verb::Login(login) => Box::pin(login::run(login, contexts, session)).await,
         Verb::Context(verb) => context::run(verb, contexts, session),
         Verb::Operators(verb) => Box::pin(operators::run(verb, session)).await,
+        Verb::Audit(verb) => Box::pin(audit::run(verb, session)).await,
         Verb::Pause(all) => pause::pause_all(all, session).await,
         Verb::Resume(all) => pause::resume_all(all, session).await,
         Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,

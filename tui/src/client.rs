@@ -27,14 +27,14 @@ use proto::operator::v1::{
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse,
     GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
     InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
-    ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest,
-    ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
-    ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest,
-    LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse,
-    RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest, RevokeCertificateRequest,
-    RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
-    SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
-    WhoamiResponse,
+    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
+    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
+    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
+    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
+    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest,
+    RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
+    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -157,6 +157,8 @@ unary! {
     set_operator_role(SetOperatorRoleRequest) -> Operator;
     /// Refuses an operator from now on, or withdraws an invitation.
     remove_operator(RemoveOperatorRequest) -> RemoveOperatorResponse;
+    /// Returns lines of the audit.
+    list_audit(ListAuditRequest) -> ListAuditResponse;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.

@@ -3,6 +3,7 @@
 
 pub(crate) mod accepted;
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod block;
 pub(crate) mod certificate;
 pub(crate) mod event;
@@ -13,6 +14,7 @@ pub(crate) mod limit;
 pub(crate) mod operator;
 pub(crate) mod overview;
 pub(crate) mod pause;
+mod pdf;
 mod renewal;
 pub(crate) mod table;
 pub(crate) mod target;

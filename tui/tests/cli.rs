@@ -2,6 +2,8 @@
 //! `INSTA_UPDATE=always cargo test -p tui --test cli` writes the snapshots anew; read the difference.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends by panicking")]
 
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "cli/changing.rs"]
 mod changing;
 #[path = "support/controller.rs"]

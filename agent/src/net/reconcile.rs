@@ -22,6 +22,7 @@ use super::http01::Listeners;
 use super::jitter;
 use super::report::{Observed, is_too_large, report};
 use super::session::Link;
+use super::witness::Witness;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
@@ -98,6 +99,7 @@ enum Done {
 pub(crate) struct Reconciler {
     apply: Handle,
     clock: Arc<dyn Clock>,
+    witness: Arc<Witness>,
     link: watch::Receiver<Link>,
     link_number: u64,
     deployer: Arc<Deployer>,
@@ -149,6 +151,7 @@ impl Reconciler {
         host: Arc<dyn Host>,
         clock: Arc<dyn Clock>,
         link: watch::Receiver<Link>,
+        witness: Arc<Witness>,
     ) -> Result<Self, Problem> {
         let loaded = apply.load().await?;
         let keys_held = apply.keys_held().await?;
@@ -167,6 +170,7 @@ impl Reconciler {
         Ok(Self {
             apply,
             clock,
+            witness,
             link,
             link_number: 0,
             deployer: Arc::new(deployer),
@@ -256,7 +260,7 @@ impl Reconciler {
         if self.pull.is_due(now) {
             self.pull.begin();
             self.pull_at = now + PULL - PULL * u32::from(jitter()) / 255 / 5;
-            self.work.spawn(pull(client.clone()));
+            self.work.spawn(pull(client.clone(), Arc::clone(&self.witness)));
         }
         if self.report.is_due(now) {
             self.report.begin();
@@ -642,8 +646,12 @@ fn names_before(desired: &Desired, target: &Target, last: Option<&Outcome>) -> V
     last.names.iter().filter(is_ours).cloned().collect()
 }
 
-async fn pull(mut client: Client) -> Done {
-    Done::Pulled(call(client.get_desired(wire::GetDesiredRequest {})).await)
+async fn pull(mut client: Client, witness: Arc<Witness>) -> Done {
+    let pulled = call(client.get_desired(witness.request())).await;
+    if let Ok(answer) = &pulled {
+        witness.keep(answer).await;
+    }
+    Done::Pulled(pulled)
 }
 
 async fn send_report(mut client: Client, report: wire::ReportRequest) -> Done {

@@ -10,10 +10,12 @@ use proto::agent::v1 as wire;
 use proto::agent::v1::agent_service_server::AgentService;
 use proto::agent::v1::attach_request::Message;
 use proto::clock::from_wire;
+use proto::types::v1::AuditHead;
 use proto::x509::CsrFacts;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::audited;
 use super::convert;
 use super::peer::{self, AgentCaller, agent_caller};
 use super::serve::Server;
@@ -88,8 +90,17 @@ impl AgentService for AgentApi {
         request: Request<wire::GetDesiredRequest>,
     ) -> Result<Response<wire::GetDesiredResponse>, Status> {
         let caller = agent_caller(&request)?;
-        let (name, desired) = publish::refresh(&self.server.hub, &caller.id).await.map_err(publish_refusal)?;
-        Ok(Response::new(convert::desired(&name, desired)))
+        let hub = &self.server.hub;
+        if let Some(known) = request.into_inner().witnessed {
+            hub.audit.witnessed(hub, &caller.name, known.seq, &known.hash).await.map_err(Refusal::from)?;
+        }
+        let (name, desired) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
+        let mut answer = convert::desired(&name, desired);
+        if let Some((head, key)) = hub.audit.head(hub).await.map_err(Refusal::from)? {
+            answer.audit_head = Some(AuditHead { seq: head.seq, hash: head.hash, signature: head.signature });
+            answer.audit_key = key;
+        }
+        Ok(Response::new(answer))
     }
 
     async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<wire::FetchResponse>, Status> {
@@ -213,7 +224,11 @@ async fn fetch(hub: &Hub, caller: &AgentCaller, request: &wire::FetchRequest) ->
     let version = hub.store.load::<Version>(&key).await?.ok_or_else(nothing_there)?.value;
     let key_pem = match current.custody {
         Custody::Agent => String::new(),
-        Custody::Controller => key_of(hub, bundle, &current.key_slot_id)?,
+        Custody::Controller => {
+            // A key that leaves the controller is audited before it does.
+            audited::key_leaves(hub, caller, &certificate.name, &current.serial).await?;
+            key_of(hub, bundle, &current.key_slot_id)?
+        }
     };
     let message = format!("{} fetched serial {}", caller.name, current.serial);
     let event = hub

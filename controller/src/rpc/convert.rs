@@ -267,6 +267,7 @@ pub(crate) fn desired(name: &Name, desired: Desired) -> agent_wire::GetDesiredRe
         key_slots: desired.key_slots.into_iter().map(slot).collect(),
         targets: desired.targets.into_iter().map(desired_target).collect(),
         challenges: desired.challenges.into_iter().map(challenge).collect(),
+        ..Default::default()
     }
 }
 

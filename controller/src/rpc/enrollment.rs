@@ -3,12 +3,14 @@
 
 use proto::agent::v1::{EnrollRequest, EnrollResponse, RenewIdentityRequest, RenewIdentityResponse};
 use proto::id::random_id;
+use proto::method::Method;
 use proto::text::one_line;
 use proto::x509::{CsrFacts, hex};
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 use tracing::warn;
 
+use super::audited;
 use super::peer::AgentCaller;
 use super::serve::Server;
 use super::status::Refusal;
@@ -71,6 +73,8 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         }
         (Redemption::First | Redemption::Again, _) => fresh,
     };
+    let actor = format!("agent:{}", agent.name);
+    audited::enters(hub, &actor, Method::AgentEnroll, &spki, &token.value.actor).await?;
     store(server, token, named, &agent, redemption).await?;
     hub.presence.cut(&id);
     Ok(EnrollResponse { agent_id: id, agent_name: agent.name, leaf_der: issued.leaf_der, ca_der: ca_der(server) })

@@ -2,12 +2,14 @@
 //! invitation for the join token. Called by `rpc/operator_service`.
 
 use proto::id::random_id;
+use proto::method::Method;
 use proto::operator::v1 as wire;
 use proto::x509::{CsrFacts, hex};
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 use tracing::warn;
 
+use super::audited;
 use super::enrollment::{TOKEN_CHARS_MAX, ca_der, csr_refused, refuse_by_wrong_clock};
 use super::peer::{OperatorCaller, Peer};
 use super::serve::Server;
@@ -49,6 +51,10 @@ pub(crate) async fn login(server: &Server, request: wire::LoginRequest) -> Resul
             created_by: invitation.value.actor.clone(),
         },
     };
+    let who = &invitation.value;
+    if let Proof::Remote { spki_sha256, .. } = &operator.proof {
+        audited::enters(hub, &operator.name, Method::OperatorLogin, spki_sha256, &who.actor).await?;
+    }
     if first {
         store(server, invitation, &operator).await?;
     }

@@ -1,6 +1,7 @@
 //! What operators ask for, by noun. Each file reads or records; `rpc/operator_service` only routes.
 
 pub(super) mod agents;
+pub(super) mod audit;
 pub(super) mod certificates;
 pub(super) mod create;
 pub(super) mod issuers;

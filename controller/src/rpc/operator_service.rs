@@ -6,16 +6,18 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use proto::clock::to_wire;
+use proto::method::Method;
 use proto::operator::v1 as wire;
 use proto::operator::v1::operator_service_server::OperatorService;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
+    agents, audit, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -41,6 +43,19 @@ macro_rules! answer {
     ($future:expr) => {
         Ok(Response::new($future.await?))
     };
+}
+
+/// Runs one call that changes something between the audit's two lines about it, and wraps its answer.
+macro_rules! act {
+    ($self:ident, $request:ident, $method:ident, |$caller:ident, $asked:ident| $future:expr) => {{
+        let $caller = &operator_caller(&$request)?;
+        let $asked = $request.into_inner();
+        let hub = &$self.server.hub;
+        let begun = audited::begin(hub, $caller, Method::$method, &$asked).await?;
+        let came = $future.await;
+        audited::end(hub, begun, &came).await;
+        Ok(Response::new(came?))
+    }};
 }
 
 #[tonic::async_trait]
@@ -106,72 +121,75 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::CreateCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(create::create(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorCreateCertificate, |caller, asked| {
+            create::create(&self.server.hub, caller, asked)
+        })
     }
 
     async fn update_certificate(
         &self,
         request: Request<wire::UpdateCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(certificates::update(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorUpdateCertificate, |caller, asked| {
+            certificates::update(&self.server.hub, caller, asked)
+        })
     }
 
     async fn renew_certificate(
         &self,
         request: Request<wire::RenewCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(certificates::renew(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorRenewCertificate, |caller, asked| {
+            certificates::renew(&self.server.hub, caller, asked)
+        })
     }
 
     async fn revoke_certificate(
         &self,
         request: Request<wire::RevokeCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(revoke::revoke(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorRevokeCertificate, |caller, asked| {
+            revoke::revoke(&self.server.hub, caller, asked)
+        })
     }
 
     async fn deploy_certificate(
         &self,
         request: Request<wire::DeployCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(targets::deploy(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorDeployCertificate, |caller, asked| {
+            targets::deploy(&self.server.hub, caller, asked)
+        })
     }
 
     async fn delete_certificate(
         &self,
         request: Request<wire::DeleteCertificateRequest>,
     ) -> Result<Response<wire::DeleteCertificateResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(certificates::delete(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorDeleteCertificate, |caller, asked| {
+            certificates::delete(&self.server.hub, caller, asked)
+        })
     }
 
     async fn set_pause(
         &self,
         request: Request<wire::SetPauseRequest>,
     ) -> Result<Response<wire::SetPauseResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(pause::set(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorSetPause, |caller, asked| { pause::set(&self.server.hub, caller, asked) })
     }
 
     async fn add_target(
         &self,
         request: Request<wire::AddTargetRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(targets::add(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorAddTarget, |caller, asked| { targets::add(&self.server.hub, caller, asked) })
     }
 
     async fn remove_target(
         &self,
         request: Request<wire::RemoveTargetRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(targets::remove(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorRemoveTarget, |caller, asked| { targets::remove(&self.server.hub, caller, asked) })
     }
 
     async fn list_versions(
@@ -196,21 +214,22 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::EnrollAgentRequest>,
     ) -> Result<Response<wire::EnrollAgentResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(agents::enroll(&self.server, &caller, request.into_inner()))
+        act!(self, request, OperatorEnrollAgent, |caller, asked| { agents::enroll(&self.server, caller, asked) })
     }
 
     async fn revoke_agent(&self, request: Request<wire::RevokeAgentRequest>) -> Result<Response<wire::Agent>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(agents::revoke(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorRevokeAgent, |caller, asked| {
+            agents::revoke(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn forget_agent(
         &self,
         request: Request<wire::ForgetAgentRequest>,
     ) -> Result<Response<wire::ForgetAgentResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(agents::forget(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorForgetAgent, |caller, asked| {
+            agents::forget(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn list_issuers(
@@ -225,26 +244,26 @@ impl OperatorService for OperatorApi {
     }
 
     async fn add_issuer(&self, request: Request<wire::AddIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(issuers::add(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorAddIssuer, |caller, asked| { issuers::add(&self.server.hub, caller, asked) })
     }
 
     async fn remove_issuer(
         &self,
         request: Request<wire::RemoveIssuerRequest>,
     ) -> Result<Response<wire::RemoveIssuerResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(issuers::remove(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorRemoveIssuer, |caller, asked| {
+            issuers::remove(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn set_issuer(&self, request: Request<wire::SetIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(issuers::set(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorSetIssuer, |caller, asked| { issuers::set(&self.server.hub, caller, asked) })
     }
 
     async fn test_issuer(&self, request: Request<wire::TestIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(issuers::test(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorTestIssuer, |caller, asked| {
+            issuers::test(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn list_limits(
@@ -258,16 +277,16 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::SetLimitsRequest>,
     ) -> Result<Response<wire::ListLimitsResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(limits::set(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorSetLimits, |caller, asked| { limits::set(&self.server.hub, caller, asked) })
     }
 
     async fn rollover_account(
         &self,
         request: Request<wire::RolloverAccountRequest>,
     ) -> Result<Response<wire::Issuer>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(issuers::roll_over(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorRolloverAccount, |caller, asked| {
+            issuers::roll_over(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn list_operators(
@@ -281,32 +300,32 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::AddOperatorRequest>,
     ) -> Result<Response<wire::AddOperatorResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(operators::add(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorAddOperator, |caller, asked| { operators::add(&self.server.hub, caller, asked) })
     }
 
     async fn invite_operator(
         &self,
         request: Request<wire::InviteOperatorRequest>,
     ) -> Result<Response<wire::InviteOperatorResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(operators::invite(&self.server, &caller, request.into_inner()))
+        act!(self, request, OperatorInviteOperator, |caller, asked| { operators::invite(&self.server, caller, asked) })
     }
 
     async fn set_operator_role(
         &self,
         request: Request<wire::SetOperatorRoleRequest>,
     ) -> Result<Response<wire::Operator>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(operators::set_role(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorSetOperatorRole, |caller, asked| {
+            operators::set_role(&self.server.hub, caller, asked)
+        })
     }
 
     async fn remove_operator(
         &self,
         request: Request<wire::RemoveOperatorRequest>,
     ) -> Result<Response<wire::RemoveOperatorResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(operators::remove(&self.server.hub, &caller, &request.get_ref().name))
+        act!(self, request, OperatorRemoveOperator, |caller, asked| {
+            operators::remove(&self.server.hub, caller, &asked.name)
+        })
     }
 
     async fn login(&self, request: Request<wire::LoginRequest>) -> Result<Response<wire::LoginResponse>, Status> {
@@ -319,6 +338,17 @@ impl OperatorService for OperatorApi {
     ) -> Result<Response<wire::LoginResponse>, Status> {
         let caller = operator_caller(&request)?;
         answer!(login::renew(&self.server, &caller, request.into_inner()))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<wire::ListAuditRequest>,
+    ) -> Result<Response<wire::ListAuditResponse>, Status> {
+        if request.get_ref().export && request.get_ref().from_seq == 0 {
+            act!(self, request, OperatorListAudit, |_caller, asked| audit::list(&self.server.hub, asked))
+        } else {
+            answer!(audit::list(&self.server.hub, request.into_inner()))
+        }
     }
 
     async fn list_jobs(

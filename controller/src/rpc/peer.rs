@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::audited;
 use super::listener::PeerUser;
 use super::roles::{Access, access};
 use super::status::Refusal;
@@ -65,7 +66,15 @@ pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<
         (Access::Anyone, _) => Ok(Caller::Anyone),
         (Access::Agent, Peer::Tls(Some(leaf))) => agent(hub, leaf, false).await.map(Caller::Agent),
         (Access::AgentAlsoExpired, Peer::Tls(Some(leaf))) => agent(hub, leaf, true).await.map(Caller::Agent),
-        (Access::Operator(act), peer) => operator(hub, peer, act).await.map(Caller::Operator),
+        (Access::Operator(act), peer) => {
+            let caller = operator(hub, peer).await?;
+            if let Err(refusal) = caller.may(act) {
+                audited::refused(hub, &caller.name, peer, method, &refusal).await;
+                return Err(refusal);
+            }
+            hub.operators_seen.note(&caller.name, hub.now());
+            Ok(Caller::Operator(caller))
+        }
         (Access::Agent | Access::AgentAlsoExpired, Peer::Tls(None) | Peer::Local(_)) => Err(refused(
             "IDENTITY_MISSING",
             "this call needs an agent's identity",
@@ -76,7 +85,7 @@ pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<
 
 /// Decides again about an operator, in the middle of a stream.
 pub(crate) async fn recheck_operator(hub: &Hub, caller: &OperatorCaller) -> Result<(), Refusal> {
-    operator(hub, &caller.peer, Act::See).await.map(|_| ())
+    operator(hub, &caller.peer).await?.may(Act::See)
 }
 
 /// Decides again, in the middle of a stream.
@@ -113,20 +122,12 @@ async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCalle
     Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone() })
 }
 
-async fn operator(hub: &Hub, peer: &Peer, act: Act) -> Result<OperatorCaller, Refusal> {
+async fn operator(hub: &Hub, peer: &Peer) -> Result<OperatorCaller, Refusal> {
     let (name, role) = match peer {
         Peer::Local(user) => local_operator(hub, user.uid).await?,
         Peer::Tls(Some(leaf)) => remote_operator(hub, leaf).await?,
         Peer::Tls(None) => return Err(operator_refused()),
     };
-    if !role.may(act) {
-        return Err(refused(
-            "ROLE_TOO_LOW",
-            &format!("{name} has the role {role}, and this needs {}", act.needs()),
-            &format!("ask an owner: certwright operators role {name} {}", act.needs()),
-        ));
-    }
-    hub.operators_seen.note(&name, hub.now());
     Ok(OperatorCaller { name, role, peer: peer.clone() })
 }
 
@@ -188,6 +189,18 @@ fn refused(reason: &str, message: &str, hint: &str) -> Refusal {
 }
 
 impl OperatorCaller {
+    fn may(&self, act: Act) -> Result<(), Refusal> {
+        if self.role.may(act) {
+            return Ok(());
+        }
+        let Self { name, role, .. } = self;
+        Err(refused(
+            "ROLE_TOO_LOW",
+            &format!("{name} has the role {role}, and this needs {}", act.needs()),
+            &format!("ask an owner: certwright operators role {name} {}", act.needs()),
+        ))
+    }
+
     /// Who it is at the socket, or the leaf it showed.
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer

@@ -41,6 +41,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorListJobs
         | M::OperatorGetJob
         | M::OperatorListEvents => Access::Operator(Act::See),
+        M::OperatorListAudit => Access::Operator(Act::Audit),
         M::OperatorCreateCertificate
         | M::OperatorUpdateCertificate
         | M::OperatorRenewCertificate

@@ -49,6 +49,11 @@ impl Refusal {
         Self { code: Code::InvalidArgument, problem, fields }
     }
 
+    /// Reason and message, for the audit.
+    pub(crate) fn words(&self) -> String {
+        format!("{}: {}", self.problem.reason, self.problem.message)
+    }
+
     #[cfg(test)]
     pub(crate) fn field_names(&self) -> Vec<String> {
         self.fields.iter().map(|field| field.field.clone()).collect()

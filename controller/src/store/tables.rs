@@ -66,6 +66,8 @@ pub enum Table {
     QuestionDue,
     /// Ids of deleted certificates of which something may be left.
     Leftover,
+    /// The audit, by number.
+    Audit,
 }
 
 impl Table {
@@ -103,6 +105,7 @@ impl Table {
             Self::OrderDue => "order_due",
             Self::QuestionDue => "question_due",
             Self::Leftover => "leftover",
+            Self::Audit => "audit",
         }
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use proto::clock::Clock;
 use proto::text::one_line;
 
+use super::audit::Auditor;
 use super::clock::ClockWatch;
 use super::limits::Limits;
 use super::presence::{OperatorsSeen, Presence};
@@ -36,6 +37,8 @@ pub struct Hub {
     pub clock_watch: Arc<ClockWatch>,
     /// What is used of the CAs' limits.
     pub limits: Arc<Limits>,
+    /// The one writer of the audit.
+    pub(crate) audit: Arc<Auditor>,
     /// When operators were last heard of.
     pub operators_seen: Arc<OperatorsSeen>,
     /// When an operator's new order is locked.
@@ -57,6 +60,7 @@ impl Hub {
             wake: Arc::default(),
             clock_watch: Arc::default(),
             limits: Arc::default(),
+            audit: Arc::default(),
             operators_seen: Arc::default(),
             lock_share: LockShare::default(),
             event_seq,

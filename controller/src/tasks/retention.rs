@@ -1,4 +1,4 @@
-//! Keeps what grows with time within bounds: events, jobs, answered requests, spent join tokens, spent limits. It never touches what a
+//! Keeps what grows with time within bounds: events, jobs, answered requests, spent join tokens, spent limits, the audit. It never touches what a
 //! certificate or an agent is made of. Called by `tasks::run`.
 
 use std::ops::Bound;
@@ -24,6 +24,8 @@ use crate::store::tables::Table;
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 /// Events kept; the oldest go first.
 const EVENTS_KEPT: u64 = 200_000;
+/// Lines of the audit kept.
+const AUDIT_KEPT: u64 = 1_000_000;
 /// Jobs kept.
 const JOBS_KEPT: usize = 20_000;
 /// A client repeats a request within seconds; an expired token is shown no more.
@@ -67,10 +69,26 @@ async fn look(hub: &Hub, events_kept: u64, jobs_kept: usize) -> Result<(), Reten
     jobs(hub, jobs_kept).await?;
     requests(hub).await?;
     tokens(hub).await?;
+    audit(hub, AUDIT_KEPT).await?;
     for _ in 0..BATCHES_MAX {
         if !limits::retire(hub, CHUNK).await? {
             break;
         }
+    }
+    Ok(())
+}
+
+/// The chain begins later then; what is left still follows.
+async fn audit(hub: &Hub, kept: u64) -> Result<(), RetentionError> {
+    let newest = hub.store.audit_lines(None, ScanOrder::Descending, 1).await?;
+    let bound = newest.first().map_or(0, |(seq, _)| seq.saturating_sub(kept));
+    for _ in 0..BATCHES_MAX {
+        let oldest = hub.store.audit_lines(None, ScanOrder::Ascending, CHUNK).await?;
+        let old: Vec<u64> = oldest.into_iter().map(|(seq, _)| seq).filter(|seq| *seq <= bound).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        hub.store.commit(old.into_iter().fold(Changes::new(), Changes::remove_audit_line)).await?;
     }
     Ok(())
 }

@@ -132,7 +132,7 @@ async fn scene() -> Scene {
     let deleted = issued(&mut world, "deleted").await;
     let mut slots = victim.clone();
     let slot = loop {
-        let desired = slots.get_desired(api::GetDesiredRequest {}).await.unwrap().into_inner();
+        let desired = slots.get_desired(api::GetDesiredRequest::default()).await.unwrap().into_inner();
         match desired.key_slots.first() {
             Some(slot) => break slot.id.clone(),
             None => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -209,7 +209,7 @@ async fn ask(scene: &Scene, method: Method, names: &Names) -> Option<String> {
         }
         Method::AgentReport => Some(seen(client.report(report(&names)).await)),
         Method::AgentGetDesired => {
-            let desired = client.get_desired(api::GetDesiredRequest {}).await.unwrap().into_inner();
+            let desired = client.get_desired(api::GetDesiredRequest::default()).await.unwrap().into_inner();
             assert!(desired.targets.iter().all(|target| target.target_id == scene.own_target_id));
             assert!(desired.key_slots.is_empty() && desired.challenges.is_empty());
             None
@@ -218,7 +218,7 @@ async fn ask(scene: &Scene, method: Method, names: &Names) -> Option<String> {
             let (hold, mut hints) = attach(&mut client).await;
             let hint = tokio::time::timeout(Duration::from_secs(5), hints.message()).await;
             let of_victim =
-                scene.victim.clone().get_desired(api::GetDesiredRequest {}).await.unwrap().into_inner().name;
+                scene.victim.clone().get_desired(api::GetDesiredRequest::default()).await.unwrap().into_inner().name;
             if let Ok(Ok(Some(hint))) = hint {
                 assert_ne!(hint.desired, of_victim, "a hint of the attacker's own state only");
             }
@@ -356,7 +356,7 @@ async fn without_an_identity_only_enroll_can_be_called_and_agents_are_no_operato
     let fetch = api::FetchRequest { target_id: names.target_id, version_id: names.version_id };
     let refused = [
         nobody.fetch(fetch).await.err(),
-        nobody.get_desired(api::GetDesiredRequest {}).await.err(),
+        nobody.get_desired(api::GetDesiredRequest::default()).await.err(),
         nobody.report(report(&scene.foreign)).await.err(),
         nobody.submit_csr(api::SubmitCsrRequest::default()).await.err(),
         nobody.renew_identity(api::RenewIdentityRequest::default()).await.err(),
@@ -378,7 +378,7 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
     let scene = scene().await;
     let mut client = scene.attacker.client(&scene.world.net, LISTEN, &scene.clock);
     let (_hold, mut hints) = attach(&mut client).await;
-    client.get_desired(api::GetDesiredRequest {}).await.unwrap();
+    client.get_desired(api::GetDesiredRequest::default()).await.unwrap();
     let request = operator::RevokeAgentRequest { name: "attacker".to_owned() };
     scene.world.operator.client().revoke_agent(request).await.unwrap();
     let ended =
@@ -387,7 +387,7 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
     for method in Method::ALL.iter().copied().filter(|method| is_of_agents(*method)) {
         let refusal = match method {
             Method::AgentFetch => client.fetch(api::FetchRequest::default()).await.err(),
-            Method::AgentGetDesired => client.get_desired(api::GetDesiredRequest {}).await.err(),
+            Method::AgentGetDesired => client.get_desired(api::GetDesiredRequest::default()).await.err(),
             Method::AgentReport => client.report(api::ReportRequest::default()).await.err(),
             Method::AgentSubmitCsr => client.submit_csr(api::SubmitCsrRequest::default()).await.err(),
             Method::AgentRenewIdentity => {
@@ -406,13 +406,13 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
 async fn the_identity_that_a_replacement_took_over_from_is_refused() {
     let scene = scene().await;
     let mut old = scene.attacker.client(&scene.world.net, LISTEN, &scene.clock);
-    old.get_desired(api::GetDesiredRequest {}).await.unwrap();
+    old.get_desired(api::GetDesiredRequest::default()).await.unwrap();
     let request = EnrollAgentRequest { name: "attacker".to_owned(), replace: true };
     let token = scene.world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
-    old.get_desired(api::GetDesiredRequest {}).await.expect("until the token is used");
+    old.get_desired(api::GetDesiredRequest::default()).await.expect("until the token is used");
     let new = RawAgent::enroll(&scene.world.net, LISTEN, &scene.clock, &token).await.unwrap();
-    let refusal = old.get_desired(api::GetDesiredRequest {}).await.unwrap_err();
+    let refusal = old.get_desired(api::GetDesiredRequest::default()).await.unwrap_err();
     assert!(matches!(refusal.code(), Code::PermissionDenied | Code::Unauthenticated), "{refusal:?}");
     let mut new = new.client(&scene.world.net, LISTEN, &scene.clock);
-    new.get_desired(api::GetDesiredRequest {}).await.unwrap();
+    new.get_desired(api::GetDesiredRequest::default()).await.unwrap();
 }

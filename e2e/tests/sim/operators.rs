@@ -49,6 +49,8 @@ const TRUST: [&str; 8] = [
     "SetOperatorRole",
     "RemoveOperator",
 ];
+/// Only an auditor and an owner may call this.
+const AUDIT: [&str; 1] = ["ListAudit"];
 /// Anyone may: the request proves what it must.
 const OPEN: [&str; 1] = ["Login"];
 
@@ -64,6 +66,7 @@ fn hint(status: &Status) -> String {
 fn needs(method: &str) -> &'static str {
     match method {
         _ if SEE.contains(&method) => "viewer",
+        _ if AUDIT.contains(&method) => "auditor",
         _ if TRUST.contains(&method) => "owner",
         _ => "maintainer",
     }
@@ -115,6 +118,7 @@ async fn every_rpc_asks_for_the_role_of_its_row() {
         for rpc in rpcs() {
             let allowed = match needs(rpc) {
                 "viewer" => true,
+                "auditor" => matches!(role, "auditor" | "owner"),
                 "maintainer" => matches!(role, "maintainer" | "owner"),
                 _ => role == "owner",
             };
@@ -212,7 +216,7 @@ async fn an_agent_is_no_operator_and_an_operator_no_agent() {
     let invitation = invite(&world, "alice", "owner").await;
     let alice = RawOperator::login(net, LISTEN, &clock, &invitation, None).await.unwrap();
     let mut as_agent = AgentServiceClient::new(alice.channel(net, LISTEN, &clock));
-    let refusal = as_agent.get_desired(GetDesiredRequest {}).await.unwrap_err();
+    let refusal = as_agent.get_desired(GetDesiredRequest::default()).await.unwrap_err();
     assert_eq!(reason(&refusal), "IDENTITY_REFUSED");
     // Nor is a join token an invitation, or an invitation a join token.
     let invitation = invite(&world, "bob", "owner").await;

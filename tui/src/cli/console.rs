@@ -44,7 +44,12 @@ impl Console {
 
     /// Writes data. A reader that went away (`| head`) is no error.
     pub(crate) fn print(&mut self, text: &str) -> Result<(), ClientError> {
-        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// Writes data that is no text.
+    pub(crate) fn print_bytes(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        match self.out.write_all(bytes).and_then(|()| self.out.flush()) {
             Err(error) if error.kind() != IoKind::BrokenPipe => Err(ClientError::local(
                 ErrorKind::Failed,
                 "OUTPUT_FAILED",

@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) enrollment: EnrollAgentResponse,
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) operators: ListOperatorsResponse,
+    /// Lines, the oldest first, with their head.
+    pub(crate) audit: ListAuditResponse,
     pub(crate) limits: ListLimitsResponse,
     pub(crate) jobs: Vec<Job>,
     pub(crate) events: Vec<Event>,
@@ -339,6 +341,18 @@ impl OperatorService for Service {
     async fn forget_agent(&self, request: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
         self.change(Method::OperatorForgetAgent, request, |world, request| {
             world.agent(&request.name).map(|_| ForgetAgentResponse {})
+        })
+    }
+
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
+        self.serve(Method::OperatorListAudit, |world| {
+            let mut lines = world.audit.lines.clone();
+            if !request.get_ref().ascending {
+                lines.reverse();
+            }
+            let from = usize::try_from(request.get_ref().from_seq).unwrap();
+            let lines = lines.split_off(from.min(lines.len()));
+            Ok(ListAuditResponse { lines, ..world.audit.clone() })
         })
     }
 

@@ -42,7 +42,8 @@ impl Bench {
         let (handle, room) = room(state.clone(), policy, Arc::clone(&host));
         let (link_sender, link) = watch::channel(Link::default());
         let clock = Arc::new(Hand(Mutex::new(at(0))));
-        let reconciler = Reconciler::load(handle, host, Arc::<Hand>::clone(&clock), link).await.unwrap();
+        let witness = Arc::new(Witness::open(state.clone()).unwrap());
+        let reconciler = Reconciler::load(handle, host, Arc::<Hand>::clone(&clock), link, witness).await.unwrap();
         Self { _dir: dir, state, clock, reconciler, _link: link_sender, _room: room }
     }
 

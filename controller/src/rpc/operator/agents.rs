@@ -200,6 +200,7 @@ pub(crate) async fn forget(
         .event(&event);
     hub.store.commit(changes).await?;
     hub.presence.cut(&agent.value.id);
+    hub.audit.forget(name);
     for bundles in bundles.chunks(BATCH_RECORDS) {
         let unlink =
             |changes: Changes, bundle: &Bundle| changes.unlink_agent(&agent.value.id, &bundle.certificate.value.id);

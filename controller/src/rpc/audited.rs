@@ -1,0 +1,237 @@
+//! What the audit is told of each call that changes something: who, from where, what, before the effect and after it
+//! (features.md O3). A call whose line cannot be written is refused. Called by `rpc/operator_service`, `rpc/peer` and
+//! `rpc/agent_service`.
+
+use proto::clock::from_wire;
+use proto::method::Method;
+use proto::operator::v1 as wire;
+use proto::x509::hex;
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+
+use super::peer::{AgentCaller, OperatorCaller, Peer};
+use super::status::Refusal;
+use crate::lifecycle::audit::{Draft, Result as How};
+use crate::lifecycle::problem::Problem;
+use crate::tasks::audit::AuditError;
+use crate::tasks::hub::Hub;
+
+/// Characters of a key's hash that tell it from others.
+const KEY_CHARS: usize = 16;
+
+/// A request that changes something, as the audit tells it.
+pub(crate) trait Told {
+    /// Returns what it is about, a name, and what is asked. Never a secret.
+    fn told(&self) -> (String, String);
+}
+
+/// An act that was asked for and has not had its effect yet.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    asked: u64,
+    draft: Draft,
+}
+
+/// Writes that `caller` asked for this.
+pub(crate) async fn begin(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    method: Method,
+    asked: &impl Told,
+) -> Result<Begun, Refusal> {
+    let (subject, detail) = asked.told();
+    let draft = Draft {
+        actor: caller.name.clone(),
+        from: from(caller.peer()),
+        act: method.name().to_owned(),
+        subject,
+        detail,
+        result: How::Asked,
+    };
+    let asked = hub.audit.write(hub, draft.clone()).await?;
+    Ok(Begun { asked, draft })
+}
+
+/// Writes what came of it. The effect stands whether or not that can be written: the line that asked is there.
+pub(crate) async fn end<T>(hub: &Hub, begun: Begun, came: &Result<T, Refusal>) {
+    let (result, detail) = match came {
+        Ok(_) => (How::Done(begun.asked), String::new()),
+        Err(refusal) => (How::Failed(begun.asked), refusal.words()),
+    };
+    // It was logged where it failed.
+    drop(hub.audit.write(hub, Draft { result, detail, ..begun.draft }).await);
+}
+
+/// Writes that a role does not allow what was tried.
+pub(crate) async fn refused(hub: &Hub, name: &str, peer: &Peer, method: Method, why: &Refusal) {
+    if hub.audit.is_new_refusal(name, method.name(), hub.now()) {
+        let draft = Draft {
+            actor: name.to_owned(),
+            from: from(peer),
+            act: method.name().to_owned(),
+            subject: String::new(),
+            detail: why.words(),
+            result: How::Refused,
+        };
+        drop(hub.audit.write(hub, draft).await);
+    }
+}
+
+/// Writes that an agent is given the key of a version.
+pub(crate) async fn key_leaves(
+    hub: &Hub,
+    caller: &AgentCaller,
+    certificate: &str,
+    serial: &str,
+) -> Result<(), Refusal> {
+    let draft = Draft {
+        actor: format!("agent:{}", caller.name),
+        from: from(&Peer::Tls(Some(caller.leaf().clone()))),
+        act: Method::AgentFetch.name().to_owned(),
+        subject: certificate.to_owned(),
+        detail: format!("key serial={serial}"),
+        result: How::Asked,
+    };
+    hub.audit.write(hub, draft).await?;
+    Ok(())
+}
+
+/// Writes that a one-time token makes an identity: of an agent, or of an operator.
+pub(crate) async fn enters(hub: &Hub, actor: &str, method: Method, spki_sha256: &str, by: &str) -> Result<(), Refusal> {
+    let draft = Draft {
+        actor: actor.to_owned(),
+        from: format!("token of {by}, key {}", spki_sha256.get(..KEY_CHARS).unwrap_or(spki_sha256)),
+        act: method.name().to_owned(),
+        subject: actor.to_owned(),
+        detail: String::new(),
+        result: How::Asked,
+    };
+    hub.audit.write(hub, draft).await?;
+    Ok(())
+}
+
+/// How a peer proved who they are.
+pub(crate) fn from(peer: &Peer) -> String {
+    match peer {
+        Peer::Local(user) => match user.login_uid {
+            Some(login) => format!("uid {}, login uid {login}", user.uid),
+            None => format!("uid {}", user.uid),
+        },
+        Peer::Tls(Some(leaf)) => {
+            let key = hex(&Sha256::digest(&leaf.spki_der));
+            format!("key {}", key.get(..KEY_CHARS).unwrap_or(&key))
+        }
+        Peer::Tls(None) => "no identity".to_owned(),
+    }
+}
+
+impl From<AuditError> for Refusal {
+    fn from(error: AuditError) -> Self {
+        let cause = crate::lifecycle::problem::causes(&error);
+        let hint = "nothing was done: what is not audited does not happen; check the disk of the controller";
+        Self::new(Code::Unavailable, Problem::new("AUDIT_FAILED", "the audit could not be written", cause, hint))
+    }
+}
+
+/// `name=value`, where there is one.
+fn part(name: &str, value: impl AsRef<str>) -> Option<String> {
+    let value = value.as_ref();
+    (!value.is_empty()).then(|| format!("{name}={value}"))
+}
+
+fn flag(name: &str, set: bool) -> Option<String> {
+    set.then(|| name.to_owned())
+}
+
+fn words<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn target(spec: Option<&wire::TargetSpec>) -> Option<String> {
+    let spec = spec?;
+    let commands = spec.reload.iter().map(|command| command.argv.join(" ")).collect::<Vec<_>>().join("; ");
+    Some(words([Some(format!("target={}:{}", spec.agent, spec.dir)), part("reload", commands)]))
+}
+
+/// Each request by its subject and its parts.
+macro_rules! told {
+    ($($request:ident($asked:ident) => $subject:expr, $detail:expr;)*) => {
+        $(impl Told for wire::$request {
+            fn told(&self) -> (String, String) {
+                let $asked = self;
+                ($subject.to_owned(), $detail)
+            }
+        })*
+    };
+}
+
+told! {
+    CreateCertificateRequest(asked) => asked.name, words([
+        part("san", asked.identifiers.join(",")),
+        part("issuer", &asked.issuer),
+        part("key", asked.key_type().as_str_name()),
+        part("custody", asked.custody().as_str_name()),
+        target(asked.target.as_ref()),
+        flag("dry-run", asked.dry_run),
+    ]);
+    UpdateCertificateRequest(asked) => asked.name, words([
+        part("san", asked.identifiers.join(",")),
+        part("issuer", asked.issuer.as_deref().unwrap_or_default()),
+        asked.key_type.and_then(|_| part("key", asked.key_type().as_str_name())),
+        asked.custody.and_then(|_| part("custody", asked.custody().as_str_name())),
+        flag("http01", asked.http01.is_some()),
+        asked.set_responders.then(|| format!("responders={}", asked.responders.join(","))),
+        asked.auto_renew.map(|auto| format!("auto-renew={auto}")),
+        asked.set_fallbacks.then(|| format!("fallbacks={}", asked.fallbacks.join(","))),
+        asked.profile.as_ref().map(|profile| format!("profile={profile}")),
+        asked.reuse_key.map(|reuse| format!("reuse-key={reuse}")),
+    ]);
+    RenewCertificateRequest(asked) => asked.name, words([part("override-lock", &asked.override_lock)]);
+    RevokeCertificateRequest(asked) => asked.name, words([part("reason", &asked.reason), part("serial", &asked.serial)]);
+    DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent)]);
+    DeleteCertificateRequest(asked) => asked.name, words([flag("purge", asked.purge)]);
+    SetPauseRequest(asked) => if asked.certificate.is_empty() { "everything" } else { &asked.certificate }, words([
+        Some(if asked.paused { "pause" } else { "resume" }.to_owned()),
+        part("reason", &asked.reason),
+    ]);
+    AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run)]);
+    RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
+    EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
+    RevokeAgentRequest(asked) => asked.name, String::new();
+    ForgetAgentRequest(asked) => asked.name, String::new();
+    AddIssuerRequest(asked) => asked.name, words([
+        part("directory", &asked.directory),
+        flag("own-root", !asked.root_pem.is_empty()),
+        part("contacts", asked.contacts.join(",")),
+        flag("accept-terms", asked.accept_terms),
+        part("eab-kid", &asked.external_kid),
+        part("staging", &asked.staging_directory),
+    ]);
+    SetIssuerRequest(asked) => asked.name, words([
+        asked.set_contacts.then(|| format!("contacts={}", asked.contacts.join(","))),
+        asked.root_pem.as_ref().map(|root| if root.is_empty() { "system-roots" } else { "own-root" }.to_owned()),
+        flag("accept-terms", asked.accept_terms),
+        part("eab-kid", &asked.external_kid),
+        flag("new-account", asked.new_account),
+        asked.profile.as_ref().map(|profile| format!("profile={profile}")),
+        asked.preferred_chain.as_ref().map(|chain| format!("preferred-chain={chain}")),
+        asked.staging_directory.as_ref().map(|url| format!("staging={url}")),
+    ]);
+    TestIssuerRequest(asked) => asked.name, String::new();
+    RemoveIssuerRequest(asked) => asked.name, String::new();
+    RolloverAccountRequest(asked) => asked.name, String::new();
+    SetLimitsRequest(asked) => asked.issuer, words([
+        flag("reset", asked.reset),
+        part("set", asked.set.iter().map(|one| format!("{}:{}/{}s", one.kind, one.count, one.period_seconds)).collect::<Vec<_>>().join(",")),
+    ]);
+    AddOperatorRequest(asked) => asked.user, words([part("role", &asked.role)]);
+    InviteOperatorRequest(asked) => asked.name, words([part("role", &asked.role)]);
+    SetOperatorRoleRequest(asked) => asked.name, words([part("role", &asked.role)]);
+    RemoveOperatorRequest(asked) => asked.name, String::new();
+    ListAuditRequest(asked) => "audit", words([
+        Some("export".to_owned()),
+        part("name", &asked.name),
+        from_wire(asked.start_at).map(|at| format!("start={at}")),
+        from_wire(asked.end_at).map(|at| format!("end={at}")),
+    ]);
+}

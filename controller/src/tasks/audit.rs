@@ -1,0 +1,235 @@
+//! Writes the audit: every line is durable before the act that it is about has its effect. Lines are chained, so they are
+//! written by one at a time; who waits meanwhile is written together with the next. Called by `rpc`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::mem::take;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto::audit::{self, BEGINNING, Head};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use secrecy::ExposeSecret as _;
+use tokio::sync::{Mutex, oneshot};
+use tracing::error;
+
+use super::hub::Hub;
+use crate::lifecycle::audit::Draft;
+use crate::lifecycle::backoff::after;
+use crate::lifecycle::event::Severity;
+use crate::lifecycle::problem::{Problem, chain};
+use crate::store::audit::AuditKey;
+use crate::store::batch::CommitError;
+use crate::store::engine::Order as ScanOrder;
+use crate::store::records::Changes;
+use crate::store::seal::SealError;
+use crate::store::{Store, StoreError};
+
+/// Lines of one commit; a batch holds 64 keys.
+const LINES_MAX: usize = 30;
+/// The same refusal of the same operator is written once within this.
+const REFUSAL_EVERY: Duration = Duration::from_secs(60);
+/// Refusals remembered; more are forgotten all at once.
+const REFUSALS_MAX: usize = 1_000;
+
+/// Why a line could not be written. Nothing is done then.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum AuditError {
+    /// Reading the end of the chain, or writing.
+    #[error("cannot write the audit")]
+    Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The process ends.
+    #[error("the controller is stopping")]
+    Stopping,
+}
+
+/// The one writer of the audit.
+#[derive(Default)]
+pub(crate) struct Auditor {
+    waiting: StdMutex<Vec<Waiting>>,
+    chain: Mutex<Option<End>>,
+    witnesses: StdMutex<BTreeMap<String, Witness>>,
+    refusals: StdMutex<HashMap<(String, String), Timestamp>>,
+}
+
+/// A line that is to be written, and who waits for its number.
+type Waiting = (Draft, oneshot::Sender<Result<u64, AuditError>>);
+
+/// Where the chain ends now.
+struct End {
+    seq: u64,
+    hash: String,
+    key: KeyPair,
+}
+
+/// What an agent keeps of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Witness {
+    /// The last line that it knows of.
+    pub(crate) seq: u64,
+    hash: String,
+    /// Whether our line of that number is the one it knows.
+    pub(crate) agrees: bool,
+}
+
+impl fmt::Debug for Auditor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Auditor")
+    }
+}
+
+impl Auditor {
+    /// Writes a line and returns its number once it is durable.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(crate) async fn write(&self, hub: &Hub, draft: Draft) -> Result<u64, AuditError> {
+        let (told, answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((draft, told));
+        let mut end = self.chain.lock().await;
+        // Whoever was before may have written ours with theirs; then there may be nothing left to write.
+        let mut all = take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        while !all.is_empty() {
+            let rest = all.split_off(all.len().min(LINES_MAX));
+            let (drafts, tellers): (Vec<Draft>, Vec<_>) = all.into_iter().unzip();
+            let written = append(hub, &mut end, &drafts).await;
+            for (number, teller) in tellers.into_iter().enumerate() {
+                let number = u64::try_from(number).unwrap_or_default();
+                // Whoever does not wait any more was cancelled; the line stands.
+                drop(teller.send(written.clone().map(|first| first + number)));
+            }
+            all = rest;
+        }
+        drop(end);
+        answer.await.unwrap_or(Err(AuditError::Stopping))
+    }
+
+    /// Whether this refusal should be written: an operator that tries again and again must not fill the disk.
+    pub(crate) fn is_new_refusal(&self, actor: &str, act: &str, now: Timestamp) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = (actor.to_owned(), act.to_owned());
+        if refusals.get(&known).is_some_and(|at| after(*at, REFUSAL_EVERY) > now && *at <= now) {
+            return false;
+        }
+        if refusals.len() >= REFUSALS_MAX {
+            refusals.clear();
+        }
+        refusals.insert(known, now);
+        true
+    }
+
+    /// Returns the signed end of the chain, and the public key it is signed with; `None` before the first line.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn head(&self, hub: &Hub) -> Result<Option<(Head, Vec<u8>)>, AuditError> {
+        let mut end = self.chain.lock().await;
+        if end.is_none() {
+            *end = open(&hub.store).await?;
+        }
+        let Some(end) = end.as_ref().filter(|end| end.seq > 0) else { return Ok(None) };
+        let head = Head::sign(end.seq, &end.hash, &end.key).map_err(store_error)?;
+        Ok(Some((head, end.key.der_bytes().to_vec())))
+    }
+
+    /// Compares what an agent keeps with what is written, and tells once when they differ.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub(crate) async fn witnessed(&self, hub: &Hub, agent: &str, seq: u64, hash: &str) -> Result<(), AuditError> {
+        let known = self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).get(agent).cloned();
+        if known.as_ref().is_some_and(|known| known.seq == seq && known.hash == hash) {
+            return Ok(());
+        }
+        let oldest = hub.store.audit_lines(None, ScanOrder::Ascending, 1).await.map_err(store_error)?;
+        let removed = oldest.first().is_some_and(|(first, _)| *first > seq);
+        let line = hub.store.audit_line(seq).await.map_err(store_error)?;
+        let agrees = removed || line.is_some_and(|line| audit::hash(&line) == hash);
+        let witness = Witness { seq, hash: hash.to_owned(), agrees };
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.to_owned(), witness);
+        if agrees || known.is_some_and(|known| !known.agrees) {
+            return Ok(());
+        }
+        let problem = Problem::new(
+            "AUDIT_REWRITTEN",
+            format!("the audit is not the one that agent {agent} saw: line {seq} differs or is gone"),
+            "someone changed the database, or an older one was restored",
+            "compare: certwright audit verify --witness FILE, with the output of certwright-agent status -o json on that host",
+        );
+        let event = hub.event("audit.rewritten", &problem.message).of_agent(agent);
+        let changes = Changes::new().event(&event.with_problem(Severity::Error, problem));
+        hub.store.commit(changes).await.map_err(store_error)?;
+        Ok(())
+    }
+
+    /// Returns what the agents keep, by name, as far as they said since the controller started.
+    pub(crate) fn witnesses(&self) -> BTreeMap<String, Witness> {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets what an agent keeps.
+    pub(crate) fn forget(&self, agent: &str) {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).remove(agent);
+    }
+}
+
+/// Writes these lines in one batch and returns the number of the first. When that fails the end is read anew next time.
+async fn append(hub: &Hub, end: &mut Option<End>, drafts: &[Draft]) -> Result<u64, AuditError> {
+    let appended = try_append(hub, end, drafts).await;
+    if let Err(error) = &appended {
+        error!(error = %chain(error), "cannot write the audit");
+        *end = None;
+    }
+    appended
+}
+
+async fn try_append(hub: &Hub, end: &mut Option<End>, drafts: &[Draft]) -> Result<u64, AuditError> {
+    if end.is_none() {
+        *end = open(&hub.store).await?;
+    }
+    let (mut changes, mut next) = match end.take() {
+        Some(end) => (Changes::new(), end),
+        None => begin(&hub.store)?,
+    };
+    let first = next.seq + 1;
+    for draft in drafts {
+        next.seq += 1;
+        let text = serde_json::to_string(&draft.line(next.seq, hub.now(), &next.hash)).map_err(store_error)?;
+        next.hash = audit::hash(&text);
+        changes = changes.audit_line(next.seq, text);
+    }
+    hub.store.commit(changes).await.map_err(|error: CommitError| store_error(error))?;
+    *end = Some(next);
+    Ok(first)
+}
+
+/// Reads where the chain ends; `None` when there is no key yet, and so no line.
+async fn open(store: &Store) -> Result<Option<End>, AuditError> {
+    let read = async {
+        let key = store.load::<AuditKey>(AuditKey::KEY).await?;
+        let last = store.audit_lines(None, ScanOrder::Descending, 1).await?;
+        Ok::<_, StoreError>((key, last))
+    };
+    let (key, last) = read.await.map_err(store_error)?;
+    let Some(key) = key else { return Ok(None) };
+    let pem = store.keyring.open(AuditKey::place(), &key.value.key).map_err(|error: SealError| store_error(error))?;
+    let key = KeyPair::from_pkcs8_pem_and_sign_algo(pem.expose_secret(), &PKCS_ECDSA_P256_SHA256);
+    let key = key.map_err(store_error)?;
+    Ok(Some(match last.into_iter().next() {
+        Some((seq, line)) => End { seq, hash: audit::hash(&line), key },
+        None => End { seq: 0, hash: BEGINNING.to_owned(), key },
+    }))
+}
+
+/// Makes the key with the first lines.
+fn begin(store: &Store) -> Result<(Changes, End), AuditError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(store_error)?;
+    let sealed = store.keyring.seal(AuditKey::place(), &key.serialize_pem().into());
+    let changes = Changes::new().insert(&AuditKey { key: sealed });
+    Ok((changes, End { seq: 0, hash: BEGINNING.to_owned(), key }))
+}
+
+fn store_error(error: impl std::error::Error + Send + Sync + 'static) -> AuditError {
+    AuditError::Store(Arc::new(error))
+}
