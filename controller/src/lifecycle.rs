@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod audit;
 pub mod backoff;
+pub mod batch;
 pub mod certificate;
 pub mod clock_skew;
 pub mod csr;
@@ -13,6 +14,7 @@ pub mod desired;
 pub mod due;
 pub mod event;
 pub mod fallback;
+pub mod filter;
 pub mod identifier;
 pub mod issuer;
 pub mod job;

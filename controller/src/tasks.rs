@@ -9,6 +9,7 @@ pub mod presence;
 pub mod wake;
 
 pub(crate) mod accounts;
+pub(crate) mod batches;
 pub(crate) mod deletion;
 pub(crate) mod departures;
 mod desk;
@@ -79,10 +80,11 @@ enum Name {
     Mail,
     Revocation,
     Proof,
+    Batches,
 }
 
 impl Name {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Clock,
         Self::Accounts,
         Self::Issuance,
@@ -95,6 +97,7 @@ impl Name {
         Self::Mail,
         Self::Revocation,
         Self::Proof,
+        Self::Batches,
     ];
 }
 
@@ -114,6 +117,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Mail => one.spawn(mail::run(context.hub, context.mail, context.name, child)),
             Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
             Name::Proof => one.spawn(proof::run(context.hub, child)),
+            Name::Batches => one.spawn(batches::run(context.hub, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         if let Some(Err(panic)) = one.join_next().await {

@@ -26,6 +26,7 @@ use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use jiff::Timestamp;
 use proto::clock::Clock;
+use proto::x509::Chain;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -280,6 +281,18 @@ impl FakeCa {
             Some(Issue { identifiers: order.identifiers.clone(), at, not_after })
         };
         book.orders.iter().filter_map(view).collect()
+    }
+
+    /// Returns the public keys of all certificates for this identifier, by the age of their orders.
+    ///
+    /// # Panics
+    /// Never: it made them.
+    #[must_use]
+    pub fn keys_of(&self, identifier: &str) -> Vec<Vec<u8>> {
+        let book = self.0.book();
+        let ours = book.orders.iter().filter(|order| order.identifiers.iter().any(|one| one == identifier));
+        let issued = ours.filter_map(|order| book.certificates.get(order.certificate?));
+        issued.map(|issued| Chain::parse_pem(issued.pem.as_bytes()).expect("our own chain").leaf.spki_der).collect()
     }
 
     /// Returns how many faults of this kind have struck.

@@ -14,6 +14,8 @@ mod agents;
 mod audit;
 #[path = "sim/bad_input.rs"]
 mod bad_input;
+#[path = "sim/bulk.rs"]
+mod bulk;
 #[path = "sim/clock.rs"]
 mod clock;
 #[path = "sim/crash.rs"]

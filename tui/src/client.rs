@@ -22,19 +22,20 @@ use jiff::Timestamp;
 use proto::id::JoinToken;
 use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{
-    AddIssuerRequest, AddOperatorRequest, AddOperatorResponse, AddTargetRequest, Agent, Certificate,
-    CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse,
-    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse,
-    GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
-    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
-    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
-    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
-    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
-    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
-    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest,
-    RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
-    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
-    WhoamiRequest, WhoamiResponse,
+    ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
+    AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted, CreateCertificateRequest,
+    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, EnrollAgentRequest,
+    EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
+    GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, InviteOperatorRequest,
+    InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse,
+    ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest,
+    ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
+    ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest,
+    LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse,
+    RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest, RevokeCertificateRequest,
+    RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
+    SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
+    WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -163,6 +164,10 @@ unary! {
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.
     get_job(GetJobRequest) -> Job;
+    /// Takes back what has not begun of a job.
+    cancel_job(CancelJobRequest) -> Job;
+    /// Renews, re-keys or revokes many certificates as one job; or says what that would do.
+    act_on_certificates(ActOnCertificatesRequest) -> ActOnCertificatesResponse;
     /// Returns events, newest first.
     list_events(ListEventsRequest) -> ListEventsResponse;
 }

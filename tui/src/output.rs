@@ -4,6 +4,7 @@
 pub(crate) mod accepted;
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod block;
 pub(crate) mod certificate;
 pub(crate) mod event;

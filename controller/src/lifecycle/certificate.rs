@@ -36,6 +36,34 @@ pub enum KeyType {
     Rsa4096,
 }
 
+impl Custody {
+    /// The snake-case word of the wire.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Controller => "controller",
+        }
+    }
+}
+
+impl KeyType {
+    /// Every key type.
+    pub const ALL: [Self; 5] = [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
+
+    /// The word of the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::P256 => "p256",
+            Self::P384 => "p384",
+            Self::Rsa2048 => "rsa2048",
+            Self::Rsa3072 => "rsa3072",
+            Self::Rsa4096 => "rsa4096",
+        }
+    }
+}
+
 /// How an agent answers HTTP-01 (RFC 8555 §8.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +117,9 @@ pub struct Certificate {
     pub current: Option<CurrentVersion>,
     /// An operator's "renew now" that no order has taken up yet.
     pub renew_asked_at: Option<Timestamp>,
+    /// Asked together with `renew_asked_at`: the next version gets a new key, also where the key is pinned.
+    #[serde(default)]
+    pub rekey_asked: bool,
     /// Set while a purge waits for its targets; nothing is issued or deployed then.
     pub purging: bool,
     /// An operator holds it still: nothing is ordered or deployed.
@@ -219,6 +250,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Revoked, Self::Expired, Self::Failed, Self::Pending, Self::Active];
+
     /// The snake-case word of the wire.
     #[must_use]
     pub fn word(self) -> &'static str {

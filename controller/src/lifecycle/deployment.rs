@@ -18,6 +18,9 @@ pub enum Deployment {
 }
 
 impl Deployment {
+    /// Every deployment.
+    pub const ALL: [Self; 5] = [Self::None, Self::Pending, Self::Ok, Self::Partial, Self::Failed];
+
     /// Adds up the statuses. An unproven target is never ok: with it the best is partial.
     #[must_use]
     pub fn of(statuses: impl IntoIterator<Item = Status>) -> Self {

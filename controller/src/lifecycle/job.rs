@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batch;
 use super::certificate::Certificate;
 use super::deployment::Deployment;
 use super::order::{Order, Phase};
@@ -22,6 +23,8 @@ pub enum Kind {
     Deploy,
     /// A version no longer valid.
     Revoke,
+    /// A new version with a new key.
+    Rekey,
 }
 
 /// A wish. Key in the store: `id`, which sorts by time.
@@ -46,6 +49,12 @@ pub struct Job {
     /// What to revoke, in `Revoke`.
     #[serde(default)]
     pub revocation: Option<Revocation>,
+    /// Id of the act on many that it is a part of.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// An act on many: the wish is for its sub-jobs, and no certificate is named here.
+    #[serde(default)]
+    pub batch: Option<Batch>,
     /// Set once, when it ends.
     pub outcome: Option<Outcome>,
 }
@@ -75,6 +84,8 @@ pub enum State {
     Partial,
     /// No target is proven, or nothing was issued.
     Failed,
+    /// An operator took the wish back.
+    Cancelled,
 }
 
 /// How far a job is.
@@ -99,6 +110,7 @@ impl Kind {
             Self::Renew => "renew",
             Self::Deploy => "deploy",
             Self::Revoke => "revoke",
+            Self::Rekey => "rekey",
         }
     }
 }
@@ -113,6 +125,7 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Partial => "partial",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -121,7 +134,7 @@ impl State {
     pub fn is_final(self) -> bool {
         match self {
             Self::Running | Self::Waiting => false,
-            Self::Succeeded | Self::Partial | Self::Failed => true,
+            Self::Succeeded | Self::Partial | Self::Failed | Self::Cancelled => true,
         }
     }
 }
@@ -147,9 +160,9 @@ pub fn progress(
         // The wish is not taken up yet: what the order says is about an earlier one.
         // `tasks/revocation` writes its outcome.
         Kind::Revoke => revoking(job.revocation.as_ref()),
-        Kind::Issue | Kind::Renew if !issued && certificate.renew_asked_at.is_some() => issuing(None),
-        Kind::Issue | Kind::Renew if !issued => issuing(order),
-        Kind::Issue | Kind::Renew | Kind::Deploy => deploying(job, version, targets),
+        Kind::Issue | Kind::Renew | Kind::Rekey if !issued && certificate.renew_asked_at.is_some() => issuing(None),
+        Kind::Issue | Kind::Renew | Kind::Rekey if !issued => issuing(order),
+        Kind::Issue | Kind::Renew | Kind::Rekey | Kind::Deploy => deploying(job, version, targets),
     }
 }
 
@@ -247,6 +260,7 @@ mod tests {
             created_at: AT,
             current: Some(current),
             renew_asked_at: None,
+            rekey_asked: false,
             purging: false,
             paused: None,
         }
@@ -263,6 +277,8 @@ mod tests {
             version_before: (kind == Kind::Deploy).then(|| "v1".into()),
             agent_id: agent_id.map(Into::into),
             revocation: None,
+            parent: None,
+            batch: None,
             outcome: None,
         }
     }

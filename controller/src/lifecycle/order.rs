@@ -90,7 +90,10 @@ impl Order {
         let wanted = &certificate.specification;
         let unfinished = earlier.filter(|order| order.phase != Phase::Completed);
         let same = unfinished.filter(|order| order.answers(wanted));
-        let at_same_ca = same.filter(|order| order.issuer_id == issuer_id && !order.rehearsal);
+        let rekey = certificate.rekey_asked;
+        // An order at the CA belongs to one key.
+        let at_same_ca = same.filter(|order| order.issuer_id == issuer_id && !order.rehearsal && !rekey);
+        let new_key = rekey || unfinished.is_some_and(|order| order.new_key);
         Self {
             certificate_id: certificate.id.clone(),
             reason,
@@ -100,8 +103,10 @@ impl Order {
             same_failures: same.map_or(0, |order| order.same_failures),
             started_at: now,
             key_slot_id: unfinished
+                .filter(|_| !rekey)
                 .and_then(|order| order.key_slot_id.clone())
-                .or_else(|| kept_key(certificate, reason)),
+                .or_else(|| kept_key(certificate, reason).filter(|_| !new_key)),
+            new_key,
             order_url: at_same_ca.and_then(|order| order.order_url.clone()),
             identifiers: wanted.identifiers.clone(),
             issuer_id: issuer_id.to_owned(),
@@ -307,6 +312,9 @@ pub struct Order {
     pub started_at: Timestamp,
     /// The key it will certify.
     pub key_slot_id: Option<String>,
+    /// An operator asked for a new key: a pinned one is not taken, in this attempt nor in the next ones.
+    #[serde(default)]
+    pub new_key: bool,
     /// RFC 8555 order resource; kept over attempts while the CA holds it open and the wish is the same.
     pub order_url: Option<String>,
     /// The identifiers and the issuer that `order_url` belongs to.

@@ -221,7 +221,7 @@ pub struct Line {
 }
 
 /// Everything that is known to be used: one in the whole controller.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
     buckets: HashMap<Key, Bucket>,
     closed: HashMap<Key, Closed>,
@@ -542,6 +542,17 @@ pub fn exemption(issuer: &Issuer, replaces: bool, same_set: bool) -> Exemption {
         (true, false, true) => Exemption::SameSet,
         (true, false, false) | (false, _, _) => Exemption::None,
     }
+}
+
+/// Whether these are the same identifiers, in whatever order: an exact set for the CA.
+#[must_use]
+pub fn same_names(left: &[String], right: &[String]) -> bool {
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names
+    };
+    sorted(left) == sorted(right)
 }
 
 /// Returns the registered domain of a DNS name by the public suffix list, and for an address what Let's Encrypt counts

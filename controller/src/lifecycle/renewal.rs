@@ -223,6 +223,7 @@ pub(crate) mod tests {
                 revoked_reason: None,
             }),
             renew_asked_at: None,
+            rekey_asked: false,
             purging: false,
             paused: None,
         }

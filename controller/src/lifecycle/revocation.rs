@@ -30,6 +30,9 @@ pub struct Revocation {
     pub serial: String,
     /// Why.
     pub reason: RevocationReason,
+    /// The CA was asked, or is about to be.
+    #[serde(default)]
+    pub begun: bool,
     /// How often the CA could not be asked, or did not do it.
     pub failures: u32,
     /// When it is asked again.

@@ -7,6 +7,7 @@ use proto::text::one_line;
 use proto::types::v1 as wire;
 
 use crate::lifecycle::agent::{Hello, Policy, PolicyDir};
+use crate::lifecycle::batch::{Batch, Counts, Skipped};
 use crate::lifecycle::certificate::{Custody, Http01, KeyType};
 use crate::lifecycle::desired::{Desired, Name};
 use crate::lifecycle::event::Event;
@@ -371,4 +372,36 @@ pub(super) fn renewal_info(info: &RenewalInfo) -> operator_wire::RenewalInfo {
 /// One line of the table of reasons.
 pub(super) fn renewal_reason(line: ReasonLine) -> operator_wire::RenewalReason {
     operator_wire::RenewalReason { reason: line.reason.word().to_owned(), holds: line.holds, at: to_wire(line.at) }
+}
+
+/// How far an act on many is.
+pub(super) fn batch(batch: &Batch, counts: Counts) -> operator_wire::Batch {
+    operator_wire::Batch {
+        selection: batch.selection.clone(),
+        total: count(batch.total),
+        made: count(batch.made),
+        open: count(counts.open),
+        succeeded: count(counts.succeeded),
+        partial: count(counts.partial),
+        failed: count(counts.failed),
+        cancelled: count(counts.cancelled),
+        skipped: batch.skipped.iter().map(skipped).collect(),
+        skipped_total: count(batch.skipped_total),
+        cancelled_at: to_wire(batch.cancelled.as_ref().map(|cancelled| cancelled.at)),
+        cancelled_by: batch.cancelled.as_ref().map(|cancelled| cancelled.by.clone()).unwrap_or_default(),
+    }
+}
+
+/// A certificate that is passed over.
+pub(super) fn skipped(one: &Skipped) -> operator_wire::SkippedCertificate {
+    operator_wire::SkippedCertificate {
+        name: one.name.clone(),
+        reason: one.skip.word().to_owned(),
+        why: one.skip.why(),
+    }
+}
+
+/// A number of records.
+pub(super) fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }

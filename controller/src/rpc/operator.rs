@@ -2,6 +2,7 @@
 
 pub(super) mod agents;
 pub(super) mod audit;
+pub(super) mod bulk;
 pub(super) mod certificates;
 pub(super) mod create;
 pub(super) mod issuers;
@@ -11,6 +12,7 @@ pub(super) mod operators;
 pub(super) mod overview;
 pub(super) mod pause;
 pub(super) mod revoke;
+mod selection;
 pub(super) mod targets;
 pub(super) mod wishes;
 

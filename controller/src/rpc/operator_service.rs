@@ -17,7 +17,7 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
+    agents, audit, bulk, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -360,6 +360,19 @@ impl OperatorService for OperatorApi {
 
     async fn get_job(&self, request: Request<wire::GetJobRequest>) -> Result<Response<wire::Job>, Status> {
         answer!(lists::job(&self.server.hub, &request.get_ref().id))
+    }
+
+    async fn cancel_job(&self, request: Request<wire::CancelJobRequest>) -> Result<Response<wire::Job>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(bulk::cancel(&self.server.hub, &caller, &request.get_ref().id))
+    }
+
+    async fn act_on_certificates(
+        &self,
+        request: Request<wire::ActOnCertificatesRequest>,
+    ) -> Result<Response<wire::ActOnCertificatesResponse>, Status> {
+        let caller = operator_caller(&request)?;
+        answer!(bulk::act(&self.server.hub, &caller, request.into_inner()))
     }
 
     async fn list_events(

@@ -55,7 +55,9 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorRevokeAgent
         | M::OperatorForgetAgent
         | M::OperatorTestIssuer
-        | M::OperatorSetLimits => Access::Operator(Act::Operate),
+        | M::OperatorSetLimits
+        | M::OperatorCancelJob
+        | M::OperatorActOnCertificates => Access::Operator(Act::Operate),
         M::OperatorAddIssuer
         | M::OperatorRemoveIssuer
         | M::OperatorSetIssuer

@@ -11,8 +11,9 @@ use super::status::Refusal;
 use crate::lifecycle::agent::Agent;
 use crate::lifecycle::certificate::{CurrentVersion, Status, Version};
 use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::filter::{Filter, Subject};
 use crate::lifecycle::issuer::Issuer;
-use crate::lifecycle::job::{Job, Progress};
+use crate::lifecycle::job::{Job, Progress, State};
 use crate::lifecycle::lock;
 use crate::lifecycle::order::{AuthorizationState, Order, Phase};
 use crate::lifecycle::pause::{self, Held, Pause};
@@ -47,7 +48,7 @@ impl Names {
         self.agents.get(id).map_or("revoked", |agent| agent.status(hub.presence.is_connected(id), now))
     }
 
-    fn issuer(&self, id: &str) -> String {
+    pub(super) fn issuer(&self, id: &str) -> String {
         self.issuers.get(id).cloned().unwrap_or_else(|| "(removed)".to_owned())
     }
 }
@@ -96,6 +97,26 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         reuse_key: wanted.reuse_key,
         limits: None,
     }
+}
+
+/// Whether a filter finds a certificate. What is served decides about issuer and key; without a version, what is wanted.
+pub(super) fn found(names: &Names, bundle: &Bundle, filter: &Filter, now: Timestamp) -> bool {
+    let record = &bundle.certificate.value;
+    let (wanted, current) = (&record.specification, record.current.as_ref());
+    let agents: Vec<String> = bundle.target_agent_ids().iter().map(|id| names.agent(id)).collect();
+    let subject = Subject {
+        name: &record.name,
+        identifiers: &wanted.identifiers,
+        issuer: &names.issuer(current.map_or(&wanted.issuer_id, |current| &current.issuer_id)),
+        key: current.map_or(wanted.key_type, |current| current.key_type),
+        custody: wanted.custody,
+        status: status(bundle, now),
+        deployment: deployment(bundle),
+        agents: &agents,
+        expires_at: current.map(|current| current.not_after),
+        renews_at: renewal::planned(record, bundle.renewal_info()).map(|planned| planned.at),
+    };
+    filter.finds(&subject, now)
 }
 
 fn pause_view(held: Held<'_>) -> wire::Pause {
@@ -280,8 +301,10 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
     issues
 }
 
-/// A job with how far it is.
-pub(super) fn job(job: &Job, progress: &Progress) -> wire::Job {
+/// A job with how far it is. `order` is the certificate's, while the job is open.
+pub(super) fn job(job: &Job, progress: &Progress, order: Option<&Order>) -> wire::Job {
+    let revoking = job.revocation.as_ref().map(|revocation| revocation.failures);
+    let failures = revoking.or_else(|| order.map(|order| order.failures)).filter(|_| progress.state == State::Waiting);
     wire::Job {
         id: job.id.clone(),
         kind: job.kind.word().to_owned(),
@@ -293,6 +316,9 @@ pub(super) fn job(job: &Job, progress: &Progress) -> wire::Job {
         phase: progress.phase.to_owned(),
         retry_at: to_wire(progress.retry_at),
         problem: progress.problem.as_ref().map(convert::problem),
+        parent: job.parent.clone().unwrap_or_default(),
+        batch: None,
+        failures: failures.unwrap_or_default(),
     }
 }
 

@@ -68,6 +68,10 @@ pub enum Table {
     Leftover,
     /// The audit, by number.
     Audit,
+    /// Certificates of an act on many, by the id of its job.
+    BatchMembers,
+    /// Index: sub-jobs of an act on many, by its job's id / state / sub-job id.
+    BatchJob,
 }
 
 impl Table {
@@ -106,6 +110,8 @@ impl Table {
             Self::QuestionDue => "question_due",
             Self::Leftover => "leftover",
             Self::Audit => "audit",
+            Self::BatchMembers => "batch_members",
+            Self::BatchJob => "batch_job",
         }
     }
 }

@@ -66,8 +66,9 @@ async fn settle(hub: &Hub, certificate_id: &str) -> Result<(), StoreError> {
             event = event.with_problem(severity, problem);
         }
         match hub.store.commit(Changes::new().close_job(&job).event(&event)).await {
+            Ok(_) => job.value.parent.iter().for_each(|parent| hub.wake.batches.ring(parent)),
             // Someone else settled it.
-            Ok(_) | Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Conflict { .. }) => {}
             Err(error) => {
                 error!(job = job.value.id, error = %chain(&error), "cannot write a job's outcome")
             }

@@ -137,6 +137,21 @@ pub(crate) async fn lines_of(hub: &Hub, ask: Ask<'_>) -> Result<Vec<Line>, Store
     with(hub, |ledger| ledger.lines_of(ask, now)).await
 }
 
+/// Returns when the last of these orders could be sent, if all were asked for now: nothing is spent. `None` when no limit
+/// holds any of them.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn predict(hub: &Hub, asks: &[Ask<'_>]) -> Result<Option<Timestamp>, StoreError> {
+    let now = hub.now();
+    let mut ledger = with(hub, |ledger| ledger.clone()).await?;
+    let waits = asks.iter().filter_map(|ask| match ledger.decide(*ask, now, 0.0) {
+        Decision::Wait(wait) => Some(wait.until),
+        Decision::Go(_) => None,
+    });
+    Ok(waits.max())
+}
+
 /// Lets the orders at an issuer that wait for a limit ask again: its limits were set. One that is changed at this moment is
 /// looked at anyway.
 ///

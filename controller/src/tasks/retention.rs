@@ -1,6 +1,7 @@
 //! Keeps what grows with time within bounds: events, jobs, answered requests, spent join tokens, spent limits, the audit. It never touches what a
 //! certificate or an agent is made of. Called by `tasks::run`.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::limits::{self, LimitError};
 use crate::lifecycle::agent::JoinToken;
 use crate::lifecycle::clock_skew::Verdict;
 use crate::lifecycle::event::Event;
+use crate::lifecycle::job::Job;
 use crate::lifecycle::problem::chain;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
@@ -109,18 +111,29 @@ async fn events(hub: &Hub, kept: u64) -> Result<(), RetentionError> {
     Ok(())
 }
 
-/// Jobs sort by time; open ones are never older than closed ones for long, and are kept all the same.
+/// Jobs sort by time; open ones are never older than closed ones for long, and are kept all the same. A sub-job counts, and
+/// goes with its parent only: a parent without its results would tell nothing.
 async fn jobs(hub: &Hub, kept: usize) -> Result<(), RetentionError> {
-    let closed = hub
-        .store
-        .read(|snapshot| {
-            let rows =
-                snapshot.list::<crate::lifecycle::job::Job>("", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)?;
-            Ok(rows.into_iter().filter(|job| job.value.outcome.is_some()).map(|job| job.value.id).collect::<Vec<_>>())
-        })
-        .await?;
-    let surplus = closed.len().saturating_sub(kept);
-    remove(hub, Table::Job, closed.into_iter().take(surplus).collect()).await
+    let rows =
+        hub.store.read(|snapshot| snapshot.list::<Job>("", Bound::Unbounded, ScanOrder::Ascending, usize::MAX)).await?;
+    let mut surplus = rows.len().saturating_sub(kept);
+    let mut subs: HashMap<&str, Vec<&Job>> = HashMap::new();
+    for job in rows.iter().map(|row| &row.value) {
+        job.parent.iter().for_each(|parent| subs.entry(parent.as_str()).or_default().push(job));
+    }
+    for job in rows.iter().map(|row| &row.value).filter(|job| job.parent.is_none() && job.outcome.is_some()) {
+        if surplus == 0 {
+            break;
+        }
+        let subs = subs.get(job.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        surplus = surplus.saturating_sub(subs.len() + 1);
+        // The parent goes last: cut short, the next look finishes it.
+        for chunk in subs.chunks(CHUNK) {
+            hub.store.commit(chunk.iter().fold(Changes::new(), |changes, sub| changes.remove_job(sub))).await?;
+        }
+        hub.store.commit(Changes::new().remove_job(job)).await?;
+    }
+    Ok(())
 }
 
 /// A request's value is the id of its job, which begins with its time.
@@ -155,9 +168,12 @@ mod tests {
     use proto::clock::SystemClock;
 
     use super::*;
+    use crate::lifecycle::batch::Members;
+    use crate::lifecycle::job::{Kind, Outcome, State};
     use crate::store::Store;
     use crate::store::engine::Backend;
     use crate::store::event::EventsOf;
+    use crate::store::job::{job_id, sub_job_id};
     use crate::store::master_key::MasterKey;
 
     #[tokio::test]
@@ -178,5 +194,56 @@ mod tests {
         }
         let rows = hub.store.read(|snapshot| snapshot.count(Table::EventByAgent, "")).await.unwrap();
         assert_eq!(rows, 10, "no index row is left behind");
+    }
+
+    #[tokio::test]
+    async fn sub_jobs_go_with_their_parent_and_stay_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(Backend::File(dir.path().join("s").join("db")), true, MasterKey::random()).await.unwrap();
+        let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
+        let (old, new) = (made(&hub, 5, true).await, made(&hub, 5, true).await);
+        let open = made(&hub, 1, false).await;
+        look(&hub, 10, 13).await.unwrap();
+        let left: Vec<String> =
+            hub.store.list::<Job>("", 99).await.unwrap().into_iter().map(|job| job.value.id).collect();
+        assert!(left.iter().all(|id| !id.contains(&old)), "{left:?}");
+        assert_eq!(left.iter().filter(|id| id.contains(&new)).count(), 6, "{left:?}");
+        for table in [Table::BatchJob, Table::BatchMembers] {
+            let rows = hub.store.read(move |snapshot| snapshot.count(table, "")).await.unwrap();
+            assert_eq!(rows, if table == Table::BatchJob { 6 } else { 2 }, "{table}");
+        }
+        look(&hub, 10, 0).await.unwrap();
+        let left = hub.store.list::<Job>("", 99).await.unwrap();
+        assert!(left.iter().all(|job| job.value.id.contains(&open)) && left.len() == 2, "what is open stays: {left:?}");
+    }
+
+    /// A parent with so many sub-jobs.
+    async fn made(hub: &Hub, count: usize, ended: bool) -> String {
+        let job = |id: String, parent: Option<String>| Job {
+            id,
+            kind: Kind::Renew,
+            certificate_id: String::new(),
+            certificate_name: String::new(),
+            actor: String::new(),
+            created_at: hub.now(),
+            version_before: None,
+            agent_id: None,
+            revocation: None,
+            parent,
+            batch: None,
+            outcome: None,
+        };
+        let parent = job(job_id(hub.now()), None);
+        let subs = (0..count).map(|index| job(sub_job_id(&parent.id, index), Some(parent.id.clone())));
+        let jobs: Vec<Job> = subs.chain([parent.clone()]).collect();
+        let members = Members { job_id: parent.id.clone(), certificate_ids: Vec::new() };
+        hub.store.commit(jobs.iter().fold(Changes::new().insert(&members), Changes::open_job)).await.unwrap();
+        for id in jobs.iter().map(|job| &job.id).filter(|_| ended) {
+            let mut job = hub.store.load::<Job>(id).await.unwrap().unwrap();
+            job.value.outcome = Some(Outcome { at: hub.now(), state: State::Succeeded, problem: None });
+            hub.store.commit(Changes::new().close_job(&job)).await.unwrap();
+        }
+        parent.id
     }
 }

@@ -72,8 +72,17 @@ async fn look(context: &Context) -> Result<(), RevocationError> {
 }
 
 async fn one(context: &Context, mut job: Versioned<Job>) -> Result<(), RevocationError> {
-    let Some(revocation) = job.value.revocation.clone() else { return Ok(()) };
+    let Some(mut revocation) = job.value.revocation.clone() else { return Ok(()) };
     let (hub, now) = (&context.hub, context.hub.now());
+    if !revocation.begun {
+        // From here on the wish cannot be taken back: nobody can say whether the CA was asked.
+        revocation.begun = true;
+        job.value.revocation = Some(revocation.clone());
+        match hub.store.commit(Changes::new().update(&job)).await {
+            Ok(revision) => job.revision = revision,
+            Err(error) => return settled(Err(error)),
+        }
+    }
     let key = format!("{}/{}", job.value.certificate_id, revocation.version_id);
     let Some(version) = hub.store.load::<Version>(&key).await? else {
         let problem = Problem::new("VERSION_GONE", "the version is no longer known", "", "nothing is left to do");
@@ -196,6 +205,7 @@ async fn close(
     job.value.outcome = Some(Outcome { at: hub.now(), state, problem });
     settled(hub.store.commit(changes.close_job(&job).event(&event)).await)?;
     hub.wake.certificates.ring(&job.value.certificate_id);
+    job.value.parent.iter().for_each(|parent| hub.wake.batches.ring(parent));
     Ok(())
 }
 

@@ -169,6 +169,33 @@ impl Operator {
         self.client().renew_certificate(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Acts on many certificates.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn act(&self, request: api::ActOnCertificatesRequest) -> Result<api::ActOnCertificatesResponse, Status> {
+        match timeout(PATIENCE, self.client().act_on_certificates(request)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the controller is away")),
+        }
+    }
+
+    /// Takes back what has not begun of a job.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn cancel(&self, id: &str) -> Result<api::Job, Status> {
+        let request = api::CancelJobRequest { id: id.to_owned() };
+        self.client().cancel_job(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Returns the first sub-jobs of an act on many, what needs someone first.
+    pub async fn sub_jobs(&self, parent: &str) -> Vec<api::Job> {
+        let request = api::ListJobsRequest { parent: parent.to_owned(), page_size: 200, ..Default::default() };
+        let answer = timeout(PATIENCE, self.client().list_jobs(request)).await;
+        answer.ok().and_then(Result::ok).map(|answer| answer.into_inner().items).unwrap_or_default()
+    }
+
     /// Asks to deploy again now.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `certs`: what is managed, how it changes, and what happened to it.
 
 mod create;
+pub(super) mod many;
 mod revoke;
 mod set;
 
@@ -8,16 +9,24 @@ pub(super) use create::spec;
 
 use clap::{Args, Subcommand};
 use proto::operator::v1::{
-    Certificate, DeleteCertificateRequest, Event, GetCertificateRequest, ListCertificatesRequest, ListEventsRequest,
-    ListVersionsRequest, RenewCertificateRequest,
+    ActOnCertificatesRequest, Certificate, DeleteCertificateRequest, Event, GetCertificateRequest,
+    ListCertificatesRequest, ListEventsRequest, ListVersionsRequest, RenewCertificateRequest,
 };
 
+use self::many::{Consent, Selection};
 use super::confirm::confirm;
 use super::pause;
 use super::session::{PAGE_SIZE, Session, WaitOptions};
 use super::wait;
 use crate::client::ClientError;
 use crate::output::{Format, certificate, event, safe, version};
+
+const FILTER_HELP: &str = "Words of a filter; a space means and:
+  api             part of the name or of an identifier
+  !api            not
+  issuer:le,lab   any of; also key, status, deployment, custody, agent, name; != for none of
+  expires<7d      also renews, > and the units d, h, m
+  (a or b) !c     brackets";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -29,15 +38,10 @@ pub(crate) enum Verb {
     Create(Box<create::Create>),
     /// Changes a certificate; what is not named stays as it is
     Set(Box<set::Set>),
-    /// Orders a new version now
-    Renew {
-        name: String,
-        /// Order although the issuance lock holds; says why, for the events
-        #[arg(long, value_name = "REASON", default_value = "", hide_default_value = true)]
-        override_lock: String,
-        #[command(flatten)]
-        wait: WaitOptions,
-    },
+    /// Orders new versions now: of one certificate, or of many as one job
+    Renew(Box<Renew>),
+    /// Orders new versions with new keys now, also where the key is kept
+    Rekey(Box<Rekey>),
     /// Holds a certificate still: no orders, no deployments
     Pause(pause::PauseOne),
     /// Lifts the pause of a certificate
@@ -60,9 +64,33 @@ pub(crate) enum Verb {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Renew {
+    #[command(flatten)]
+    selection: Selection,
+    /// Order although the issuance lock holds; says why, for the events
+    #[arg(long, value_name = "REASON", default_value = "", hide_default_value = true)]
+    override_lock: String,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Rekey {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = FILTER_HELP)]
 pub(crate) struct Ls {
-    /// Only those whose name or identifiers contain this
-    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    /// Only those that these words find
+    #[arg(short, long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     filter: String,
     /// Order of the list
     #[arg(long, value_name = "ORDER", default_value = "name", value_parser = ["name", "urgency", "expires"])]
@@ -89,10 +117,10 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         }
         Verb::Create(create) => create::run(*create, session).await,
         Verb::Set(set) => set::run(*set, session).await,
-        Verb::Renew { name, override_lock, wait } => {
-            let request = RenewCertificateRequest { name, request_id: proto::id::random_id(), override_lock };
-            let accepted = session.client.renew_certificate(request).await?;
-            wait::finish(session, accepted, &wait).await
+        Verb::Renew(renew) => run_renew(*renew, session).await,
+        Verb::Rekey(rekey) => {
+            let request = rekey.selection.request("rekey")?;
+            many::run(request, &rekey.consent, &rekey.wait, session).await
         }
         Verb::Pause(one) => pause::pause(one, session).await,
         Verb::Resume { name } => pause::resume(name, session).await,
@@ -107,6 +135,19 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             activity(ListEventsRequest { certificate: name, ..Default::default() }, limit, session).await
         }
     }
+}
+
+/// One certificate needs no question: it is what was typed.
+async fn run_renew(renew: Renew, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let Renew { selection, override_lock, consent, wait } = renew;
+    if let Some(name) = selection.one().filter(|_| !consent.is_rehearsal()) {
+        let request =
+            RenewCertificateRequest { name: name.to_owned(), request_id: proto::id::random_id(), override_lock };
+        let accepted = session.client.renew_certificate(request).await?;
+        return wait::finish(session, accepted, &wait).await;
+    }
+    let request = ActOnCertificatesRequest { override_lock, ..selection.request("renew")? };
+    many::run(request, &consent, &wait, session).await
 }
 
 pub(super) fn show(found: &Certificate, session: &mut Session<'_>) -> Result<(), ClientError> {

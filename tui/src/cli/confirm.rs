@@ -15,17 +15,18 @@ pub(super) async fn confirm(
     name: &str,
     given: Option<&str>,
 ) -> Result<(), ClientError> {
+    let noun = if name.bytes().all(|byte| byte.is_ascii_digit()) { "number" } else { "name" };
     let typed = match given {
         Some(given) => given.to_owned(),
         None => {
-            let question = format!("{what}\nType the name ({}) to go on: ", safe(name));
+            let question = format!("{what}\nType the {noun} ({}) to go on: ", safe(name));
             let Some(answer) = console.ask(&question).await else {
                 return Err(refused(name, "there is no terminal to ask on"));
             };
             answer
         }
     };
-    if typed == name { Ok(()) } else { Err(refused(name, &format!("'{typed}' is not the name"))) }
+    if typed == name { Ok(()) } else { Err(refused(name, &format!("'{typed}' is not the {noun}"))) }
 }
 
 fn refused(name: &str, cause: &str) -> ClientError {

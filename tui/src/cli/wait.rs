@@ -29,13 +29,17 @@ impl End {
         let kind = match self.job.state.as_str() {
             "succeeded" => return Ok(()),
             "partial" => ErrorKind::Partial,
+            "cancelled" if self.job.batch.as_ref().is_some_and(|batch| batch.succeeded > 0) => ErrorKind::Partial,
             _ => ErrorKind::Failed,
         };
         if let Some(Problem { reason, message, cause, hint }) = &self.job.problem {
             return Err(ClientError::local(kind, reason, message, cause, hint));
         }
         let message = format!("job {} ended as {}", self.job.id, self.job.state);
-        let hint = format!("see `certwright certs explain {}`", self.job.certificate);
+        let hint = match &self.job.batch {
+            Some(_) => format!("see `certwright jobs get {}`", self.job.id),
+            None => format!("see `certwright certs explain {}`", self.job.certificate),
+        };
         Err(ClientError::local(kind, "JOB_NOT_DONE", &message, &self.unproven(), &hint))
     }
 
@@ -150,7 +154,7 @@ impl Follower<'_> {
             session.console.note(&line);
         }
         self.last = Some(job.clone());
-        let ended = matches!(job.state.as_str(), "succeeded" | "partial" | "failed");
+        let ended = matches!(job.state.as_str(), "succeeded" | "partial" | "failed" | "cancelled");
         Ok(ended.then_some(End { job, certificate }))
     }
 

@@ -1,10 +1,11 @@
 //! Commands that change something: what they ask the controller for, and what consent they want.
 
 use insta::assert_snapshot;
-use proto::operator::v1::EnrollAgentResponse;
+use proto::operator::v1::{Batch, Certificate, EnrollAgentResponse, Job, Pause, SkippedCertificate};
+use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
-use crate::fixtures::at;
+use crate::fixtures::{at, job};
 use crate::{Place, run, session, transcript, world};
 
 const CREATE: [&str; 25] = [
@@ -79,9 +80,92 @@ async fn revoking_wants_the_name_or_with_a_filter_the_count() {
     let ran = run(&fake, &revoke(&["--filter", "e", "--confirm=9"])).await;
     assert_eq!((ran.code, fake.requests().len()), (2, 1), "the wrong count: {}", ran.err);
     let ran = run(&fake, &revoke(&["--filter", "web", "--confirm=1"])).await;
-    assert_eq!((ran.code, ran.out.as_str()), (0, "web\tJ1\n"), "{}", ran.err);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "J1\n"), "{}", ran.err);
+    assert!(ran.err.contains("cannot be undone") || ran.err.contains("the current version is revoked"), "{}", ran.err);
+    let ran = run(&fake, &revoke(&["--filter", "web", "--yes"])).await;
+    assert_eq!(ran.code, 2, "only the count consents to a revocation: {}", ran.err);
     let ran = run(&fake, &["certs", "revoke", "web", "--reason", "caCompromise", "--confirm=web"]).await;
     assert_eq!(ran.code, 2, "only a CA may say that: {}", ran.err);
+}
+
+#[tokio::test]
+async fn many_are_rehearsed_agreed_to_and_done_as_one_job() {
+    let fake = FakeController::start(world());
+    fake.change(|world| {
+        let base = world.certificates[0].clone();
+        world.certificates =
+            ["api", "shop", "web"].map(|name| Certificate { name: name.into(), ..base.clone() }).to_vec();
+        world.certificates[1].pause = Some(Pause::default());
+    });
+    let mut text = session(
+        &fake,
+        &[
+            &["certs", "renew", "--all", "--rehearse"],
+            &["certs", "renew", "--all"],
+            &["certs", "renew", "--all", "--confirm=3"],
+            &["certs", "renew", "api", "web", "--yes"],
+            &["certs", "rekey", "--filter", "web", "--rehearse", "-o", "json"],
+            &["certs", "rekey", "web", "--yes", "-o", "json"],
+            &["jobs", "retry", "J1", "--yes", "-o", "name"],
+            &["certs", "renew"],
+        ],
+    )
+    .await;
+    let all = ["certs", "rekey", "--all"];
+    let typed = Place { answers: Some("2\n"), ..Place::default() };
+    text.push_str(&transcript(&fake, &all, &typed.run(&fake.socket(), &all).await));
+    let requests = fake.requests().join("\n");
+    let kept: Vec<&str> = requests.lines().filter(|line| !line.contains("request_id")).collect();
+    assert_snapshot!(format!("{text}{}", kept.join("\n")));
+    let words = ["certs", "rekey", "--issuer", "le", "--key-type", "rsa2048", "--filter", "a or b", "--yes"];
+    run(&fake, &words).await;
+    assert!(fake.requests().last().unwrap().contains("filter: \"(a or b) issuer:le key:rsa2048\""));
+}
+
+#[tokio::test]
+async fn a_job_over_many_is_shown_with_each_of_them_and_taken_back() {
+    let fake = FakeController::start(world());
+    fake.change(|world| {
+        let batch = Batch {
+            selection: "issuer:le".into(),
+            total: 35,
+            made: 35,
+            succeeded: 31,
+            open: 2,
+            failed: 2,
+            skipped: vec![SkippedCertificate {
+                name: "shop".into(),
+                reason: "locked".into(),
+                why: "locked until 2026-12-01T00:00:00Z".into(),
+            }],
+            skipped_total: 1,
+            ..Batch::default()
+        };
+        let parent =
+            Job { kind: "renew".into(), certificate: String::new(), batch: Some(batch), ..job("running", "running") };
+        let problem = Problem { reason: "X".into(), message: "CAA forbids the CA".into(), ..Problem::default() };
+        let sub = Job {
+            id: "sJ1.00000".into(),
+            parent: "J1".into(),
+            failures: 3,
+            retry_at: world.certificates[0].renew_at,
+            problem: Some(problem),
+            ..job("waiting", "waiting")
+        };
+        world.jobs = vec![parent, sub];
+    });
+    let text = session(
+        &fake,
+        &[
+            &["jobs", "ls"],
+            &["jobs", "get", "J1"],
+            &["jobs", "get", "sJ1.00000"],
+            &["jobs", "get", "J1", "-o", "json"],
+            &["jobs", "cancel", "J1", "-o", "name"],
+        ],
+    )
+    .await;
+    assert_snapshot!(text);
 }
 
 #[tokio::test]

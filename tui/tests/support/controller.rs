@@ -448,6 +448,50 @@ impl OperatorService for Service {
         })
     }
 
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Answer<Job> {
+        self.change(Method::OperatorCancelJob, request, |world, request| {
+            let found = world.jobs.iter().find(|job| job.id == request.id).cloned();
+            found.map(|job| Job { phase: "cancelling".into(), ..job }).ok_or_else(|| not_found("job", &request.id))
+        })
+    }
+
+    /// Finds by part of the name only; one that is paused is passed over.
+    async fn act_on_certificates(
+        &self,
+        request: Request<ActOnCertificatesRequest>,
+    ) -> Answer<ActOnCertificatesResponse> {
+        let asked = request.get_ref().clone();
+        let words = asked.filter.trim_matches(['(', ')']);
+        let plan = self.serve(Method::OperatorActOnCertificates, |world| {
+            let picked = world.certificates.iter().filter(|certificate| {
+                asked.names.contains(&certificate.name) || (asked.names.is_empty() && certificate.name.contains(words))
+            });
+            let (paused, will): (Vec<_>, Vec<_>) = picked.partition(|certificate| certificate.pause.is_some());
+            let skipped = paused.iter().map(|certificate| SkippedCertificate {
+                name: certificate.name.clone(),
+                reason: "paused".into(),
+                why: "it is paused".into(),
+            });
+            let skipped_by = vec![Count { state: "paused".into(), count: count(&paused) }];
+            Ok(ActOnCertificatesResponse {
+                act: asked.act.clone(),
+                total: count(&will),
+                names: will.iter().map(|certificate| certificate.name.clone()).collect(),
+                skipped: skipped.collect(),
+                skipped_total: count(&paused),
+                skipped_by: skipped_by.into_iter().filter(|one| one.count > 0).collect(),
+                ..ActOnCertificatesResponse::default()
+            })
+        })?;
+        if asked.rehearse {
+            return Ok(plan);
+        }
+        let plan = plan.into_inner();
+        self.change(Method::OperatorActOnCertificates, request, |world, _| {
+            Ok(ActOnCertificatesResponse { job_id: world.job_id.clone(), ..plan })
+        })
+    }
+
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Answer<ListEventsResponse> {
         let request = request.into_inner();
         self.serve(Method::OperatorListEvents, |world| {

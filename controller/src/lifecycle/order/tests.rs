@@ -56,6 +56,7 @@ impl Scene {
             created_at: at(0),
             current: None,
             renew_asked_at: None,
+            rekey_asked: false,
             purging: false,
             paused: None,
         };

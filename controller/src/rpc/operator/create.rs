@@ -139,6 +139,7 @@ async fn parse(
         created_at: hub.now(),
         current: None,
         renew_asked_at: None,
+        rekey_asked: false,
         purging: false,
         paused: None,
     };

@@ -1,12 +1,13 @@
 //! Lists, jobs and events for operators.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
 
-use super::{limits, wishes};
+use super::{limits, selection, wishes};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::job::{Job, Kind, progress};
@@ -50,19 +51,17 @@ pub(crate) async fn certificates(
     request: wire::ListCertificatesRequest,
 ) -> Result<wire::ListCertificatesResponse, Refusal> {
     let revision = *hub.store.revision().borrow();
-    let (filter, sort, now) = (request.filter.to_lowercase(), request.sort.clone(), hub.now());
+    let filter = selection::filter(&request.filter)?;
+    let names = Arc::new(Names::read(hub).await?);
+    let (sort, now, known) = (request.sort.clone(), hub.now(), names.clone());
     // Only what decides the order is held of each; the page is read again.
     let keep = move |keys: &mut Vec<SortKey>, bundle: Bundle| {
-        let record = &bundle.certificate.value;
-        let is_shown = record.name.to_lowercase().contains(&filter)
-            || record.specification.identifiers.iter().any(|name| name.contains(&filter));
-        if is_shown {
+        if views::found(&known, &bundle, &filter, now) {
             keys.push(sort_key(&bundle, &sort, now));
         }
     };
     let mut keys = hub.store.fold_bundles(Vec::new(), keep).await?;
     keys.sort_unstable();
-    let names = Names::read(hub).await?;
     let page = page(keys, request.page_size, &request.page_token);
     let mut items = Vec::with_capacity(page.items.len());
     for (.., id) in page.items {
@@ -115,15 +114,22 @@ pub(crate) async fn versions(hub: &Hub, name: &str) -> Result<wire::ListVersions
     Ok(wire::ListVersionsResponse { items })
 }
 
-/// Lists jobs, newest first.
+/// Lists jobs, newest first, without sub-jobs; or those of one certificate; or the sub-jobs of an act on many.
 pub(crate) async fn jobs(hub: &Hub, request: wire::ListJobsRequest) -> Result<wire::ListJobsResponse, Refusal> {
     let size =
         usize::try_from(request.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE_DEFAULT).min(JOBS_PAGE_MAX);
-    let jobs = hub.store.jobs(&request.page_token, size).await?;
-    let full = jobs.len() >= size;
-    let next = jobs.last().filter(|_| full).map(|job| job.id.clone()).unwrap_or_default();
-    let mut items = Vec::new();
-    for job in jobs.iter().filter(|job| request.certificate.is_empty() || job.certificate_name == request.certificate) {
+    let (jobs, next) = if !request.parent.is_empty() {
+        let (jobs, next) = hub.store.sub_jobs(&request.parent, &request.page_token, size).await?;
+        (jobs.into_iter().map(|job| job.value).collect(), next)
+    } else if !request.certificate.is_empty() {
+        (hub.store.jobs_of(&request.certificate, size).await?, String::new())
+    } else {
+        let jobs = hub.store.jobs(&request.page_token, size).await?;
+        let next = jobs.last().filter(|_| jobs.len() >= size).map(|job| job.id.clone()).unwrap_or_default();
+        (jobs, next)
+    };
+    let mut items = Vec::with_capacity(jobs.len());
+    for job in &jobs {
         items.push(job_view(hub, job).await?);
     }
     Ok(wire::ListJobsResponse { items, next_page_token: next })
@@ -137,6 +143,15 @@ pub(crate) async fn job(hub: &Hub, id: &str) -> Result<wire::Job, Refusal> {
 
 /// A job with how far it is now.
 pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal> {
+    if let Some(batch) = &job.batch {
+        let counts = hub.store.sub_job_counts(&job.id).await?;
+        let progress = match &job.outcome {
+            Some(_) => progress(job, None, None, &[]),
+            None => batch.progress(&job.id, counts),
+        };
+        let view = views::job(job, &progress, None);
+        return Ok(wire::Job { batch: Some(convert::batch(batch, counts)), ..view });
+    }
     let bundle = if job.outcome.is_some() { None } else { hub.store.bundle(&job.certificate_id).await? };
     let targets = bundle.as_ref().map(Bundle::target_values).unwrap_or_default();
     let certificate = bundle.as_ref().map(|bundle| &bundle.certificate.value);
@@ -146,7 +161,7 @@ pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal>
     // A revocation is not held by a pause.
     let held =
         certificate.filter(|_| job.kind != Kind::Revoke).and_then(|certificate| pause::held(certificate, all.as_ref()));
-    Ok(views::job(job, &pause::over(progress, held, &job.certificate_name)))
+    Ok(views::job(job, &pause::over(progress, held, &job.certificate_name), order))
 }
 
 /// Lists events, newest first.

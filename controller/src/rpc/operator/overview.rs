@@ -119,8 +119,8 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     let total = attention.len().saturating_add(unsent);
     attention.truncate(ATTENTION_MAX);
     let mut jobs = Vec::new();
-    for job in hub.store.open_jobs("").await?.iter().rev().take(JOBS_MAX) {
-        jobs.push(job_view(hub, &job.value).await?);
+    for job in hub.store.newest_open_jobs(JOBS_MAX).await? {
+        jobs.push(job_view(hub, &job).await?);
     }
     let activity = hub.store.events(EventsOf::All, 0, ACTIVITY_MAX).await?;
     let states = agents.iter().map(|agent| agent.value.status(hub.presence.is_connected(&agent.value.id), now));

@@ -1,6 +1,5 @@
 //! "Revoke": the wish is recorded, `tasks/revocation` asks the CA.
 
-use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::text::one_line;
 
@@ -10,6 +9,7 @@ use crate::lifecycle::job::{Job, Kind};
 use crate::lifecycle::revocation::{Revocation, RevocationReason};
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::Refusal;
+use crate::store::job::job_id;
 use crate::store::records::Changes;
 use crate::tasks::hub::Hub;
 
@@ -47,13 +47,13 @@ pub(crate) async fn revoke(
         version_id: version.id.clone(),
         serial: version.facts.serial.clone(),
         reason,
+        begun: false,
         failures: 0,
         retry_at: None,
         problem: None,
     };
     let job = Job {
-        // Sorts by time.
-        id: format!("{:012x}{}", hub.now().as_millisecond(), random_id()),
+        id: job_id(hub.now()),
         kind: Kind::Revoke,
         certificate_id: record.id.clone(),
         certificate_name: record.name.clone(),
@@ -62,6 +62,8 @@ pub(crate) async fn revoke(
         version_before: current.map(ToOwned::to_owned),
         agent_id: None,
         revocation: Some(revocation),
+        parent: None,
+        batch: None,
         outcome: None,
     };
     let message = format!("revoke serial {} ({})", version.facts.serial, reason.word());

@@ -1,6 +1,5 @@
 //! What all wishes of operators share: a request is answered once, whatever is sent twice; a wish becomes a job.
 
-use proto::id::random_id;
 use proto::operator::v1 as wire;
 
 use super::targets::concerned;
@@ -11,12 +10,13 @@ use crate::rpc::status::Refusal;
 use crate::rpc::views::{self, Names};
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
+use crate::store::job::job_id;
 use crate::store::records::Changes;
 use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
 
 /// Longer request ids are not remembered.
-const REQUEST_ID_MAX: usize = 64;
+pub(super) const REQUEST_ID_MAX: usize = 64;
 
 /// A wish on its way to a job.
 pub(super) struct Wish<'a> {
@@ -50,8 +50,8 @@ pub(super) fn is_stuck(bundle: &Bundle) -> bool {
     bundle.order.as_ref().is_some_and(|order| matches!(order.value.phase, Phase::Waiting | Phase::Failed))
 }
 
-/// Returns the answer that this request got before.
-pub(super) async fn answered(hub: &Hub, request_id: &str) -> Result<Option<wire::CertificateAccepted>, Refusal> {
+/// Returns the job that this request made before.
+pub(super) async fn job_of(hub: &Hub, request_id: &str) -> Result<Option<Job>, Refusal> {
     if request_id.is_empty() {
         return Ok(None);
     }
@@ -59,12 +59,17 @@ pub(super) async fn answered(hub: &Hub, request_id: &str) -> Result<Option<wire:
     let job_id =
         hub.store.read(move |snapshot| crate::store::certificate::id_by_name(snapshot, Table::Request, &id)).await?;
     let Some(job_id) = job_id else { return Ok(None) };
-    let Some(job) = hub.store.load::<Job>(&job_id).await? else { return Ok(None) };
-    let certificate = match hub.store.bundle(&job.value.certificate_id).await? {
+    Ok(hub.store.load::<Job>(&job_id).await?.map(|job| job.value))
+}
+
+/// Returns the answer that this request got before.
+pub(super) async fn answered(hub: &Hub, request_id: &str) -> Result<Option<wire::CertificateAccepted>, Refusal> {
+    let Some(job) = job_of(hub, request_id).await? else { return Ok(None) };
+    let certificate = match hub.store.bundle(&job.certificate_id).await? {
         Some(bundle) => Some(views::certificate(hub, &Names::read(hub).await?, &bundle)),
         None => None,
     };
-    Ok(Some(wire::CertificateAccepted { certificate, job_id, warnings: Vec::new() }))
+    Ok(Some(wire::CertificateAccepted { certificate, job_id: job.id, warnings: Vec::new() }))
 }
 
 /// Writes the changes, the job and the request in one batch, and wakes whoever must act.
@@ -78,8 +83,7 @@ pub(super) async fn commit(
 ) -> Result<wire::CertificateAccepted, Refusal> {
     let record = &bundle.certificate.value;
     let job = Job {
-        // Sorts by time.
-        id: format!("{:012x}{}", hub.now().as_millisecond(), random_id()),
+        id: job_id(hub.now()),
         kind: wish.kind,
         certificate_id: record.id.clone(),
         certificate_name: record.name.clone(),
@@ -88,6 +92,8 @@ pub(super) async fn commit(
         version_before: record.current.as_ref().map(|current| current.version_id.clone()),
         agent_id: wish.agent_id,
         revocation: None,
+        parent: None,
+        batch: None,
         outcome: None,
     };
     commit_job(hub, bundle, job, wish.request_id, changes, warnings).await

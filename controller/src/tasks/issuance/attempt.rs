@@ -15,7 +15,7 @@ use super::keys::{self, KeyError};
 use crate::acme::order::AcmeOrder;
 use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
-use crate::lifecycle::certificate::{Certificate, Custody};
+use crate::lifecycle::certificate::{Certificate, Custody, KeySlot};
 use crate::lifecycle::due::Place;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::fallback::{choose, rehearses};
@@ -236,7 +236,9 @@ impl Attempt<'_> {
         if bundle.certificate.value.renew_asked_at.is_some() {
             let mut certificate = bundle.certificate.clone();
             certificate.value.renew_asked_at = None;
+            certificate.value.rekey_asked = false;
             changes = changes.update(&certificate);
+            changes = self.given_up_key(order.key_slot_id.as_deref()).into_iter().fold(changes, Changes::remove);
         } else {
             // Not for a certificate that is deleted or changed at this moment.
             let certificate = &bundle.certificate;
@@ -248,6 +250,15 @@ impl Attempt<'_> {
             self.wake_agents();
         }
         Ok(())
+    }
+
+    /// The key of the attempt before, when this one does not take it and nothing was ever issued for it.
+    fn given_up_key(&self, taken: Option<&str>) -> Option<&Versioned<KeySlot>> {
+        let current = self.certificate().current.as_ref().map(|current| current.key_slot_id.as_str());
+        let unfinished = self.gathered.bundle.order.as_ref().is_some_and(|order| order.value.phase != Phase::Completed);
+        let slot = self.gathered.bundle.order_slot().filter(|_| unfinished)?;
+        let id = Some(slot.value.id.as_str());
+        (id != taken && id != current).then_some(slot)
     }
 
     /// Says that another issuer is asked, and why.

@@ -7,7 +7,7 @@ use proto::clock::from_wire;
 use proto::operator::v1::{Certificate, Job, PhaseStep, Target};
 use proto::types::v1::Problem;
 
-use crate::output::{safe, safe_lines, target, time};
+use crate::output::{batch, safe, safe_lines, target, time};
 
 /// What has been told already.
 #[derive(Debug, Default)]
@@ -37,9 +37,11 @@ impl Progress {
     }
 
     fn phase(&mut self, job: &Job, lines: &mut Vec<String>) {
-        if self.phase != job.phase {
-            self.phase.clone_from(&job.phase);
-            lines.push(safe(&job.phase));
+        let counts = job.batch.as_ref().map(|batch| format!(": {}", batch::words(batch))).unwrap_or_default();
+        let phase = format!("{}{counts}", job.phase);
+        if self.phase != phase {
+            lines.push(safe(&phase));
+            self.phase = phase;
         }
     }
 

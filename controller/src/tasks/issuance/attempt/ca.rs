@@ -14,7 +14,7 @@ use crate::lifecycle::fallback::is_of_names;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::order::{Authorization, AuthorizationState, CaStatus, Order, Phase};
 use crate::lifecycle::problem::Problem;
-use crate::lifecycle::rate_limit::{Ask, Refusal, exemption};
+use crate::lifecycle::rate_limit::{Ask, Refusal, exemption, same_names};
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::accounts::{self, AccountError};
 use crate::tasks::limits::{self, Asked};
@@ -375,15 +375,6 @@ fn authorization(facts: &AuthorizationFacts) -> Result<Authorization, StepError>
     };
     let state = if valid { AuthorizationState::Valid } else { AuthorizationState::Pending };
     Ok(Authorization { identifier: facts.identifier.clone(), token, key_authorization, state })
-}
-
-fn same_names(left: &[String], right: &[String]) -> bool {
-    let sorted = |names: &[String]| {
-        let mut names = names.to_vec();
-        names.sort_unstable();
-        names
-    };
-    sorted(left) == sorted(right)
 }
 
 fn not_our_names(named: &[String]) -> Problem {
