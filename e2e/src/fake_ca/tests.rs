@@ -1,7 +1,7 @@
 //! The fake CA against instant-acme itself: what passes here is ACME.
 
 use instant_acme::{Account, CertificateIdentifier, ChallengeType, Identifier, Key, NewOrder, OrderStatus};
-use proto::x509::{Chain, spki_of_key};
+use proto::x509::spki_of_key;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
