@@ -13,6 +13,7 @@ pub(crate) mod call;
 pub(crate) mod layer;
 pub(crate) mod link;
 pub(crate) mod list;
+pub(crate) mod many;
 pub(crate) mod notice;
 pub(crate) mod off;
 pub(crate) mod reply;
@@ -30,6 +31,7 @@ use crate::app::call::{Call, Reply};
 use crate::app::layer::Layer;
 use crate::app::link::Link;
 use crate::app::list::List;
+use crate::app::many::Marks;
 use crate::app::notice::Notices;
 use crate::client::ClientError;
 use crate::keys::{Action, Context, Key};
@@ -38,6 +40,7 @@ use crate::screens::agent::AgentScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
 use crate::screens::issuer::IssuerScreen;
+use crate::screens::job::JobScreen;
 use crate::screens::overview::OverviewScreen;
 use crate::screens::sheet::Sheet;
 use crate::screens::{self, Place};
@@ -183,6 +186,10 @@ pub(crate) struct Model {
     pub(crate) agent: AgentScreen,
     /// The jobs.
     pub(crate) jobs: List<Job>,
+    /// The open act on many.
+    pub(crate) job: JobScreen,
+    /// Which certificates are marked.
+    pub(crate) marks: Marks,
     /// The issuers.
     pub(crate) issuers: List<Issuer>,
     /// The open issuer.
@@ -237,6 +244,8 @@ impl Model {
             pending: Vec::new(),
             agent: AgentScreen::default(),
             jobs: List::default(),
+            job: JobScreen::default(),
+            marks: Marks::default(),
             issuers: List::default(),
             issuer: IssuerScreen::default(),
             trying: None,
@@ -276,6 +285,7 @@ impl Model {
             Place::Agents => Context::Agents,
             Place::Agent(_) => Context::Agent,
             Place::Jobs => Context::Jobs,
+            Place::Job(_) => Context::Job,
             Place::Issuers => Context::Issuers,
             Place::Issuer(_) => Context::Issuer,
             Place::AddCertificate | Place::Sheet => Context::Form,
@@ -369,6 +379,7 @@ impl Model {
             || self.certificates.has_changes()
             || self.agents.has_changes()
             || self.jobs.has_changes()
+            || self.job.subs.has_changes()
             || self.issuers.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
     }
@@ -432,6 +443,7 @@ fn timed(model: &mut Model, timer: Timer) -> Vec<Cmd> {
             model.certificates.expire(model.now);
             model.agents.expire(model.now);
             model.jobs.expire(model.now);
+            model.job.subs.expire(model.now);
             model.issuers.expire(model.now);
             Vec::new()
         }

@@ -51,7 +51,7 @@ pub use named_files::{read_roots, read_secret};
 use place::Address;
 pub use place::Place;
 use secrecy::ExposeSecret as _;
-pub use words::{custody, file_content, key_type, reason, target_status};
+pub use words::{batch_words, custody, file_content, key_type, reason, target_status};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";

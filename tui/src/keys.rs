@@ -89,6 +89,8 @@ pub(crate) enum Context {
     Agent,
     /// The list of jobs.
     Jobs,
+    /// One act on many.
+    Job,
     /// The list of issuers.
     Issuers,
     /// One issuer.
@@ -115,6 +117,7 @@ impl Context {
             Self::Agents => "Agents",
             Self::Agent => "Agent",
             Self::Jobs => "Jobs",
+            Self::Job => "Job",
             Self::Issuers => "Issuers",
             Self::Issuer => "Issuer",
             Self::Form => "Form",
@@ -189,8 +192,16 @@ pub(crate) enum Action {
     Test,
     /// Another account key.
     Rollover,
-    /// Renew.
+    /// Renew; of a job: what failed, once more.
     Run,
+    /// Renew with a new key.
+    Rekey,
+    /// Take back what has not begun.
+    Cancel,
+    /// Mark the row.
+    Mark,
+    /// Mark all that the filter finds.
+    MarkAll,
     /// Deploy.
     Deploy,
     /// Delete or revoke.
@@ -244,13 +255,37 @@ use Action as A;
 use Context as C;
 use Key::{BackTab, Backspace, Char, Ctrl, Down, End, Enter, Esc, F, Home, Left, PageDown, PageUp, Right, Tab, Up};
 
-const PLACES: &[C] =
-    &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Issuers, C::Issuer, C::Waiting];
-const LISTS: &[C] =
-    &[C::Overview, C::Certificates, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Issuers, C::Issuer, C::Reading];
+const PLACES: &[C] = &[
+    C::Overview,
+    C::Certificates,
+    C::Certificate,
+    C::Agents,
+    C::Agent,
+    C::Jobs,
+    C::Job,
+    C::Issuers,
+    C::Issuer,
+    C::Waiting,
+];
+const LISTS: &[C] = &[
+    C::Overview,
+    C::Certificates,
+    C::Certificate,
+    C::Agents,
+    C::Agent,
+    C::Jobs,
+    C::Job,
+    C::Issuers,
+    C::Issuer,
+    C::Reading,
+];
 const FILTERED: &[C] = &[C::Certificates, C::Agents];
 const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
-const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Agent, C::Issuers];
+const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers];
+/// Lists in which `Space` marks nothing.
+const UNMARKED: &[C] =
+    &[C::Overview, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Job, C::Issuers, C::Issuer, C::Reading];
+const JOBS: &[C] = &[C::Jobs, C::Job];
 const EDITED: &[C] = &[C::Issuers, C::Issuer, C::Certificate];
 const ISSUERS: &[C] = &[C::Issuers, C::Issuer];
 const CERTIFICATES: &[C] = &[C::Certificates, C::Certificate];
@@ -258,13 +293,14 @@ const EVERYWHERE: &[C] = &Context::ALL;
 
 impl Context {
     /// Every context.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Overview,
         Self::Certificates,
         Self::Certificate,
         Self::Agents,
         Self::Agent,
         Self::Jobs,
+        Self::Job,
         Self::Issuers,
         Self::Issuer,
         Self::Form,
@@ -311,6 +347,9 @@ pub(crate) const TABLE: &[Binding] = &[
     changing(1, row(A::Rollover, "rollover", &[Char('K')], ISSUERS, "new key", "give the account another key")),
     changing(2, row(A::Delete, "remove", &[Char('D')], ISSUERS, "remove", "remove an issuer that nothing uses")),
     changing(1, row(A::Run, "run", &[Char('r')], CERTIFICATES, "renew", "renew now")),
+    changing(1, row(A::Run, "retry", &[Char('r')], JOBS, "retry", "do again what failed")),
+    changing(1, row(A::Cancel, "job.cancel", &[Char('c')], JOBS, "cancel", "take back what has not begun")),
+    row(A::Mark, "mark", &[Char(' ')], &[C::Certificates], "mark", "mark the row, and go down"),
     changing(1, row(A::Deploy, "deploy", &[Char('d')], CERTIFICATES, "deploy", "deploy the current version again")),
     row(A::Filter, "filter", &[Char('/')], FILTERED, "filter", "filter this list"),
     row(A::Sort, "sort", &[Char('s')], &[C::Certificates], "sort", "sort by urgency, name or expiry"),
@@ -327,6 +366,8 @@ pub(crate) const TABLE: &[Binding] = &[
         2,
         row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),
     ),
+    changing(1, row(A::Rekey, "rekey", &[Char('K')], CERTIFICATES, "", "renew with a new key")),
+    row(A::MarkAll, "mark.all", &[Char('*')], &[C::Certificates], "", "mark all that the filter finds"),
     changing(1, row(A::Pause, "pause", &[Char('P')], CERTIFICATES, "", "pause it, or lift its pause")),
     changing(1, row(A::Pause, "pause.all", &[Char('P')], &[C::Overview], "", "pause everything, or lift that")),
     row(
@@ -340,6 +381,7 @@ pub(crate) const TABLE: &[Binding] = &[
             C::Agents,
             C::Agent,
             C::Jobs,
+            C::Job,
             C::Issuers,
             C::Issuer,
             C::Waiting,
@@ -352,7 +394,8 @@ pub(crate) const TABLE: &[Binding] = &[
     offered(row(A::Palette, "palette", &[Char(':')], PLACES, "command", "command line: places and actions")),
     row(A::MoveDown, "move.down", &[Char('j'), Down], LISTS, "", "one row down"),
     row(A::MoveUp, "move.up", &[Char('k'), Up], LISTS, "", "one row up"),
-    row(A::PageDown, "move.page-down", &[PageDown, Ctrl('d'), Char(' ')], LISTS, "", "one page down"),
+    row(A::PageDown, "move.page-down", &[PageDown, Ctrl('d')], LISTS, "", "one page down"),
+    row(A::PageDown, "move.page-down-by-space", &[Char(' ')], UNMARKED, "", "one page down"),
     row(A::PageUp, "move.page-up", &[PageUp, Ctrl('u'), Char('b')], LISTS, "", "one page up"),
     row(A::Top, "move.top", &[Home, Char('<')], LISTS, "", "first row (also gg)"),
     row(A::Bottom, "move.bottom", &[Char('G'), End], LISTS, "", "last row"),
@@ -360,7 +403,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::NextProblem,
         "move.next-problem",
         &[Char('.')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Issuers],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers],
         "",
         "next row that needs someone",
     ),
@@ -368,7 +411,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::PrevProblem,
         "move.prev-problem",
         &[Char(',')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Issuers],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers],
         "",
         "previous row that needs someone",
     ),

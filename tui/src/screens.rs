@@ -9,6 +9,7 @@ pub(crate) mod certificates;
 pub(crate) mod enroll;
 pub(crate) mod issuer;
 pub(crate) mod issuers;
+pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod layers;
 pub(crate) mod overview;
@@ -16,7 +17,7 @@ pub(crate) mod sheet;
 pub(crate) mod words;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Issuer, Version};
+use proto::operator::v1::{Agent, Certificate, Issuer, Job, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
@@ -44,6 +45,8 @@ pub(crate) enum Place {
     Agent(String),
     /// Running and last jobs.
     Jobs,
+    /// One act on many, by id.
+    Job(String),
     /// All issuers.
     Issuers,
     /// One issuer, by name.
@@ -63,6 +66,7 @@ impl Place {
             Self::Certificate(_) | Self::AddCertificate => Self::Certificates,
             Self::Agent(_) | Self::Enroll => Self::Agents,
             Self::Issuer(_) | Self::Sheet => Self::Issuers,
+            Self::Job(_) => Self::Jobs,
             Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers => Self::Overview,
         }
     }
@@ -105,6 +109,7 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Agents => &mut model.agents,
         Place::Agent(_) => &mut model.agent.cursor,
         Place::Jobs => &mut model.jobs,
+        Place::Job(_) => &mut model.job.subs,
         Place::Issuers => &mut model.issuers,
         Place::Issuer(_) => &mut model.issuer.cursor,
         Place::AddCertificate | Place::Enroll | Place::Sheet => return None,
@@ -118,6 +123,7 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Certificates => certificates::rows(model),
         Place::Agents => agents::rows(model),
         Place::Jobs => jobs::rows(model),
+        Place::Job(_) => job::rows(model),
         Place::Issuers => issuers::rows(model),
         Place::Certificate(_)
         | Place::Agent(_)
@@ -145,6 +151,7 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
             vec![Call::Agent(name.clone()), Call::Events { certificate: String::new(), agent: name.clone() }]
         }
         Place::Jobs => vec![Call::Jobs],
+        Place::Job(id) => vec![Call::Job(id.clone()), Call::SubJobs(id.clone())],
         Place::Issuers => vec![Call::Issuers],
         Place::Issuer(name) => vec![Call::Issuer(name.clone()), Call::Limits(name.clone())],
         Place::AddCertificate => {
@@ -163,6 +170,7 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Certificates => model.certificates.refresh(),
         Place::Agents => model.agents.refresh(),
         Place::Jobs => model.jobs.refresh(),
+        Place::Job(id) => model.job.open(id),
         Place::Issuers => model.issuers.refresh(),
         Place::Issuer(name) => model.issuer.open(name),
         Place::Overview => model.overview.attention.refresh(),
@@ -177,6 +185,8 @@ pub(crate) fn settle(model: &mut Model) {
     model.certificates.settle(heights.1);
     model.agents.settle(heights.2);
     model.jobs.settle(heights.3);
+    let job_height = job::rows(model);
+    model.job.subs.settle(job_height);
     let issuers_height = issuers::rows(model);
     model.issuers.settle(issuers_height);
     let issuer_max = issuer::cursor_max(model);
@@ -205,7 +215,11 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         Place::Certificates => model.certificates.current().map(|record| Place::Certificate(record.name.clone())),
         Place::Agents => model.agents.current().map(|record| Place::Agent(record.name.clone())),
         Place::Agent(_) => model.agent.target(),
-        Place::Jobs => model.jobs.current().map(|job| Place::Certificate(job.certificate.clone())),
+        Place::Jobs => model.jobs.current().map(|job| match &job.batch {
+            Some(_) => Place::Job(job.id.clone()),
+            None => Place::Certificate(job.certificate.clone()),
+        }),
+        Place::Job(_) => model.job.subs.current().map(|job| Place::Certificate(job.certificate.clone())),
         Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
         Place::Certificate(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll | Place::Sheet => None,
     }
@@ -238,6 +252,15 @@ pub(crate) fn agent_here(model: &Model) -> Option<Agent> {
     match &model.place {
         Place::Agents => model.agents.current().cloned(),
         Place::Agent(_) => model.agent.record.clone().filter(|_| !model.agent.missing),
+        _ => None,
+    }
+}
+
+/// Returns the job that actions are about.
+pub(crate) fn job_here(model: &Model) -> Option<Job> {
+    match &model.place {
+        Place::Jobs => model.jobs.current().cloned(),
+        Place::Job(_) => model.job.record.clone().filter(|_| !model.job.missing),
         _ => None,
     }
 }
@@ -317,6 +340,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Place::Agents => agents::paint(model, area, buf),
         Place::Agent(_) => agent::paint(model, area, buf),
         Place::Jobs => jobs::paint(model, area, buf),
+        Place::Job(_) => job::paint(model, area, buf),
         Place::Issuers => issuers::paint(model, area, buf),
         Place::Issuer(_) => issuer::paint(model, area, buf),
         Place::AddCertificate => add_certificate::paint(model, area, buf),
@@ -335,7 +359,8 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Agent(_) => agent::status(model),
         Place::Issuers => (issuers::status(model), model.issuers.position()),
         Place::Issuer(_) => issuer::status(model),
-        Place::Jobs => ("running and last jobs".to_owned(), model.jobs.position()),
+        Place::Jobs => (jobs::status(model), model.jobs.position()),
+        Place::Job(_) => job::status(model),
         Place::AddCertificate => add_certificate::status(model),
         Place::Enroll => enroll::status(model),
         Place::Sheet => sheet::status(model),

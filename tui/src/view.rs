@@ -111,7 +111,7 @@ fn places(model: &Model, area: Rect, buf: &mut Buffer) {
         Place::Overview => 0,
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => 1,
         Place::Agents | Place::Agent(_) | Place::Enroll => 2,
-        Place::Jobs => 3,
+        Place::Jobs | Place::Job(_) => 3,
         Place::Issuers | Place::Issuer(_) | Place::Sheet => 4,
     };
     let mut spans = Vec::new();

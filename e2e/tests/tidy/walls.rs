@@ -65,6 +65,7 @@ const FACE: &[&str] = &[
     "client::default_files",
     "client::default_mode",
     "client::default_name",
+    "client::batch_words",
     "client::custody",
     "client::file_content",
     "client::limit_exemption",

@@ -13,6 +13,7 @@ use tui_input::Input;
 
 use crate::app::call::Call;
 use crate::app::layer::{self, Choice, Confirm, Filter, Layer, Note, PURGES, Palette, REASONS};
+use crate::app::many::{self, Marks};
 use crate::app::{Cmd, Model, Prefix, Timer, off, refuse};
 use crate::keys::{self, Action, Context, GO, Key};
 use crate::screens::{self, Place};
@@ -130,9 +131,25 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::New => screens::new_record(model),
         Action::Test => test(model),
         Action::Edit => screens::sheet::edit(model),
-        Action::Run | Action::Deploy | Action::Delete | Action::RevokeVersion | Action::Rollover | Action::Pause => {
-            ask(model, action)
+        Action::Mark => mark(model),
+        Action::MarkAll => {
+            let (filter, total) = (model.certificates.filter.clone(), model.certificates.total);
+            model.marks.turn_all(&filter, total);
+            Vec::new()
         }
+        Action::Run if model.place == Place::Certificates && !model.marks.is_empty() => many::rehearse(model, "renew"),
+        Action::Rekey => many::rehearse(model, "rekey"),
+        Action::Run if matches!(model.place, Place::Jobs | Place::Job(_)) => match screens::job_here(model) {
+            Some(job) => many::rehearse_retry(model, job.id),
+            None => Vec::new(),
+        },
+        Action::Run
+        | Action::Cancel
+        | Action::Deploy
+        | Action::Delete
+        | Action::RevokeVersion
+        | Action::Rollover
+        | Action::Pause => ask(model, action),
         Action::Yes => layer::yes(model),
         Action::Quit => vec![Cmd::Quit],
         Action::Redraw => vec![Cmd::Repaint],
@@ -196,6 +213,10 @@ fn back(model: &mut Model) -> Vec<Cmd> {
     match &model.place {
         Place::Certificates if !model.certificates.filter.is_empty() => layer::set_filter(model, ""),
         Place::Agents if !model.agents.filter.is_empty() => layer::set_filter(model, ""),
+        Place::Certificates if !model.marks.is_empty() => {
+            model.marks = Marks::default();
+            Vec::new()
+        }
         Place::Overview => {
             if model.notices.showing().is_none() {
                 model.notices.say(model.now, State::Idle, "Q leaves the dashboard");
@@ -213,6 +234,7 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         | Place::Agents
         | Place::Agent(_)
         | Place::Jobs
+        | Place::Job(_)
         | Place::Issuers
         | Place::Issuer(_) => model.go_back(),
     }
@@ -227,6 +249,7 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Certificates
         | Place::Agents
         | Place::Jobs
+        | Place::Job(_)
         | Place::Issuers
         | Place::AddCertificate
         | Place::Sheet
@@ -243,6 +266,7 @@ fn refresh(model: &mut Model) -> Vec<Cmd> {
     model.certificates.refresh();
     model.agents.refresh();
     model.jobs.refresh();
+    model.job.subs.refresh();
     model.issuers.refresh();
     model.overview.attention.refresh();
     model.read()
@@ -265,6 +289,8 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
     let issuers = matches!(model.context(), Context::Issuers | Context::Issuer);
     let confirm = if action == Action::Run {
         renew(model)
+    } else if action == Action::Cancel {
+        cancel(model)
     } else if action == Action::Deploy {
         deploy(model)
     } else if action == Action::Pause {
@@ -289,6 +315,24 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
 
 fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
     Confirm { title, lines, name: None, note: None, input: Input::default(), choice: None, verb, call }
+}
+
+/// `Space`: the mark of the row under the cursor, and on to the next row.
+fn mark(model: &mut Model) -> Vec<Cmd> {
+    let Some(name) = model.certificates.current().map(|record| record.name.clone()) else { return Vec::new() };
+    model.marks.turn(&name);
+    step(model, 1)
+}
+
+fn cancel(model: &Model) -> Option<Confirm> {
+    let job = screens::job_here(model)?;
+    let lines = vec![
+        "· what has not begun is taken back".to_owned(),
+        "· what has begun goes on to its end".to_owned(),
+        "· r does the rest after all, any time".to_owned(),
+    ];
+    let title = format!("cancel: {} {}", job.kind, screens::job::subject(&job));
+    Some(question(title, lines, "cancel the job", Call::CancelJob(job.id)))
 }
 
 fn targets_words(count: usize) -> String {

@@ -1,10 +1,11 @@
 //! What the dashboard asks the controller, and what it answers. Plain values: `run` performs them, `app` reads them.
 
 use proto::operator::v1::{
-    AddIssuerRequest, Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
-    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job,
-    ListLimitsResponse, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest,
-    SetLimitsRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
+    ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, Agent, Certificate, CertificateAccepted,
+    CreateCertificateRequest, DeleteCertificateRequest, DeployCertificateRequest, EnrollAgentRequest,
+    EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job, ListLimitsResponse, PendingEnrollment,
+    RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest, SetPauseRequest,
+    SetPauseResponse, UpdateCertificateRequest, Version,
 };
 
 use crate::widgets::form::Secret;
@@ -45,6 +46,14 @@ pub(crate) enum Call {
     Agent(String),
     /// The newest jobs.
     Jobs,
+    /// One job.
+    Job(String),
+    /// The first sub-jobs of an act on many.
+    SubJobs(String),
+    /// Take back what has not begun of a job.
+    CancelJob(String),
+    /// Act on many certificates, or say what that would do.
+    Act(Box<ActOnCertificatesRequest>),
     /// All issuers.
     Issuers,
     /// One issuer.
@@ -97,6 +106,8 @@ impl Call {
             | Self::Agents { .. }
             | Self::Agent(_)
             | Self::Jobs
+            | Self::Job(_)
+            | Self::SubJobs(_)
             | Self::Issuers
             | Self::Issuer(_)
             | Self::Limits(_) => true,
@@ -109,6 +120,8 @@ impl Call {
             | Self::SetLimits(_)
             | Self::Update(_)
             | Self::Renew(_)
+            | Self::CancelJob(_)
+            | Self::Act(_)
             | Self::RevokeVersion(_)
             | Self::Deploy(_)
             | Self::Delete(_)
@@ -161,6 +174,12 @@ pub(crate) enum Reply {
     Agent(Box<Agent>),
     /// To `Jobs`.
     Jobs(Vec<Job>),
+    /// To `Job` and `CancelJob`.
+    Job(Box<Job>),
+    /// To `SubJobs`.
+    SubJobs(Vec<Job>),
+    /// To `Act`.
+    Acted(Box<ActOnCertificatesResponse>),
     /// To `Issuers`.
     Issuers(Vec<Issuer>),
     /// To `Issuer`, `TestIssuer`, `Rollover`, `AddIssuer` and `SetIssuer`.

@@ -142,6 +142,14 @@ impl Confirm {
                 self.input.value().trim().clone_into(&mut request.override_lock);
                 Call::Renew(request)
             }
+            (Call::Act(mut request), _) if self.note.is_some() => {
+                self.input.value().trim().clone_into(&mut request.override_lock);
+                if !request.override_lock.is_empty() {
+                    // The locked ones come with it: the number is another.
+                    request.expected = 0;
+                }
+                Call::Act(request)
+            }
             (Call::Delete(mut request), Some(choice)) => {
                 request.purge = choice.word() == PURGE;
                 Call::Delete(request)
@@ -231,6 +239,7 @@ pub(crate) fn set_filter(model: &mut Model, filter: &str) -> Vec<Cmd> {
     match model.place {
         Place::Certificates if model.certificates.filter != filter => {
             model.certificates.filter = filter.to_owned();
+            model.marks.filter_changed();
             model.certificates.refresh();
         }
         Place::Agents if model.agents.filter != filter => {

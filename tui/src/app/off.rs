@@ -14,6 +14,7 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
     model.read_only().or_else(|| needs(model, row)).or_else(|| match model.place_context() {
         Context::Certificates | Context::Certificate => of_certificate(model, row.action),
         Context::Issuers | Context::Issuer => of_issuer(model, row.action),
+        Context::Jobs | Context::Job => of_job(model, row.action),
         _ => None,
     })
 }
@@ -55,12 +56,30 @@ fn of_issuer(model: &Model, action: Action) -> Option<String> {
     }
 }
 
+fn of_job(model: &Model, action: Action) -> Option<String> {
+    let job = screens::job_here(model)?;
+    let ended = job.finished_at > 0;
+    match action {
+        Action::Cancel if ended => Some("it has ended".to_owned()),
+        Action::Run if job.kind == "deploy" => Some("agents repeat a deployment by themselves".to_owned()),
+        Action::Run if job.state == "succeeded" => Some("nothing failed".to_owned()),
+        _ => None,
+    }
+}
+
 fn of_certificate(model: &Model, action: Action) -> Option<String> {
     let said = |text: &str| Some(text.to_owned());
+    // What cannot be done to some of the marked ones is said in the question.
+    let marked = model.place == screens::Place::Certificates && !model.marks.is_empty();
+    if marked && matches!(action, Action::Run | Action::Rekey) {
+        return None;
+    }
     // Without a record under the cursor the question itself says so.
     let record = screens::certificate_here(model)?;
     match action {
-        Action::Run | Action::Deploy | Action::Pause | Action::Edit if record.deleting => said("it is being deleted"),
+        Action::Run | Action::Rekey | Action::Deploy | Action::Pause | Action::Edit if record.deleting => {
+            said("it is being deleted")
+        }
         Action::Deploy if record.current.is_none() => said("there is no version yet"),
         Action::Deploy if record.targets.is_empty() => said("it has no target"),
         Action::RevokeVersion => match screens::version_here(model) {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use proto::operator::v1::{CertificateAccepted, Issuer, SetPauseResponse};
+use proto::operator::v1::{CertificateAccepted, Issuer, Job, SetPauseResponse};
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::link::Link;
-use crate::app::{Cmd, Model};
+use crate::app::{Cmd, Model, many};
 use crate::client::{ClientError, ErrorKind};
 use crate::screens::Place;
 use crate::screens::overview::AttentionRow;
@@ -64,6 +64,16 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::Jobs(items) => {
             let total = items.len().try_into().unwrap_or(u64::MAX);
             model.jobs.take(Page { items, total, more: false }, model.now);
+        }
+        Reply::Job(job) => return job_answered(model, &call, *job),
+        Reply::SubJobs(items) => {
+            let Call::SubJobs(id) = call else { return Vec::new() };
+            let total = items.len().try_into().unwrap_or(u64::MAX);
+            model.job.take_subs(&id, Page { items, total, more: false }, model.now);
+        }
+        Reply::Acted(answer) => {
+            let Call::Act(request) = call else { return Vec::new() };
+            return many::answered(model, *request, &answer);
         }
         Reply::Issuers(items) => {
             if let Some(wizard) = &mut model.wizard {
@@ -125,6 +135,16 @@ fn tried(model: &mut Model, record: &Issuer) {
         ),
         Some(problem) => model.notices.fail(model.now, "", problem),
     }
+}
+
+fn job_answered(model: &mut Model, call: &Call, job: Job) -> Vec<Cmd> {
+    let cancelled = matches!(call, Call::CancelJob(_));
+    model.job.take(job);
+    if !cancelled {
+        return Vec::new();
+    }
+    model.notices.say(model.now, State::Ok, "what has not begun is taken back; what has begun goes on");
+    model.read()
 }
 
 fn issuer_answered(model: &mut Model, call: &Call, record: Issuer) -> Vec<Cmd> {
@@ -290,6 +310,7 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
         Call::Certificate(name) if missing => model.certificate.vanished(name),
         Call::Agent(_) if missing && model.place == Place::Enroll => {}
         Call::Agent(name) if missing => model.agent.vanished(name),
+        Call::Job(id) if missing => model.job.vanished(id),
         Call::Issuer(name) | Call::Limits(name) if missing => model.issuer.vanished(name),
         call if call.reads() => {
             if !away {
@@ -339,6 +360,9 @@ fn doing(call: &Call) -> String {
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),
         Call::RemoveIssuer(name) => format!("remove {name}"),
+        Call::CancelJob(_) => "cancel the job".to_owned(),
+        Call::Act(request) if request.act.is_empty() => "retry".to_owned(),
+        Call::Act(request) => request.act.clone(),
         _ => String::new(),
     }
 }

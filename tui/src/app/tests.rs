@@ -3,6 +3,7 @@
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
+mod many;
 
 mod changes;
 
@@ -161,7 +162,11 @@ impl Desk {
             Call::Jobs => Reply::Jobs(vec![
                 job("running", "validating"),
                 proto::operator::v1::Job { id: "j2".into(), ..job("failed", "") },
+                many::parent(),
             ]),
+            Call::Job(_) | Call::CancelJob(_) => Reply::Job(Box::new(many::parent())),
+            Call::SubJobs(_) => Reply::SubJobs(many::subs()),
+            Call::Act(request) => Reply::Acted(Box::new(many::plan(request, &self.certificates))),
             Call::Issuers => Reply::Issuers(fixtures::issuers()),
             Call::Issuer(name) | Call::TestIssuer(name) | Call::Rollover(name) => {
                 let found = fixtures::issuers().into_iter().find(|one| one.name == *name);
@@ -512,6 +517,10 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("agent", at("3\n", "", "")),
         ("agent_policy", at("3\nl", "", "")),
         ("jobs", at("4", "", "")),
+        ("job", at("4jj\n", "", "")),
+        ("dialog_cancel_job", at("4jj\nc", "", "")),
+        ("dialog_renew_marked", at("2   r", "", "")),
+        ("dialog_rekey_all", at("2*K", "", "")),
         ("issuers", at("0", "", "")),
         ("issuer_account", at("0j\n", "", "")),
         ("issuer_directory", at("0j\nl", "", "")),

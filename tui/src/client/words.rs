@@ -1,5 +1,6 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
+use proto::operator::v1::Batch;
 use proto::types::v1::{Custody, FileContent, KeyType, TargetStatus};
 
 /// Shown for a value this program does not know: a newer controller.
@@ -71,5 +72,32 @@ pub fn reason(word: &str) -> &str {
         "lifetime_fraction" => "its lifetime runs out",
         "operator_asked" => "an operator asked",
         other => other,
+    }
+}
+
+/// Returns how far a parent job is, in a few words: `31/35 ok, 2 to go, 2 failed`.
+#[must_use]
+pub fn batch_words(batch: &Batch) -> String {
+    let unasked = if batch.cancelled_at == 0 { batch.total.saturating_sub(batch.made) } else { 0 };
+    let to_go = batch.open + unasked;
+    let parts =
+        [(to_go, "to go"), (batch.failed, "failed"), (batch.partial, "in part"), (batch.cancelled, "taken back")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
+    format!("{}/{} ok{}", batch.succeeded, batch.total, parts.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_told_in_a_few_words() {
+        let check = |batch: Batch, expected: &str| assert_eq!(batch_words(&batch), expected);
+        let batch = Batch { total: 35, made: 35, succeeded: 31, open: 2, failed: 2, ..Batch::default() };
+        check(batch.clone(), "31/35 ok, 2 to go, 2 failed");
+        check(Batch { made: 30, ..batch.clone() }, "31/35 ok, 7 to go, 2 failed");
+        check(Batch { total: 3, made: 3, succeeded: 3, ..Batch::default() }, "3/3 ok");
+        let cancelled = Batch { made: 20, open: 0, succeeded: 10, failed: 0, cancelled: 10, cancelled_at: 5, ..batch };
+        check(cancelled, "10/35 ok, 10 taken back");
     }
 }

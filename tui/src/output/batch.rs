@@ -138,29 +138,3 @@ fn verb(act: &str) -> &str {
         other => other,
     }
 }
-
-/// Returns how far a parent job is, in a few words: `31/35 ok, 2 to go, 2 failed`.
-pub(crate) fn words(batch: &Batch) -> String {
-    let unasked = if batch.cancelled_at == 0 { batch.total.saturating_sub(batch.made) } else { 0 };
-    let to_go = batch.open + unasked;
-    let parts =
-        [(to_go, "to go"), (batch.failed, "failed"), (batch.partial, "in part"), (batch.cancelled, "taken back")];
-    let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
-    format!("{}/{} ok{}", batch.succeeded, batch.total, parts.collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parent_is_told_in_a_few_words() {
-        let check = |batch: Batch, expected: &str| assert_eq!(words(&batch), expected);
-        let batch = Batch { total: 35, made: 35, succeeded: 31, open: 2, failed: 2, ..Batch::default() };
-        check(batch.clone(), "31/35 ok, 2 to go, 2 failed");
-        check(Batch { made: 30, ..batch.clone() }, "31/35 ok, 7 to go, 2 failed");
-        check(Batch { total: 3, made: 3, succeeded: 3, ..Batch::default() }, "3/3 ok");
-        let cancelled = Batch { made: 20, open: 0, succeeded: 10, failed: 0, cancelled: 10, cancelled_at: 5, ..batch };
-        check(cancelled, "10/35 ok, 10 taken back");
-    }
-}

@@ -10,6 +10,7 @@ use super::block::Block;
 use super::failure::ProblemView;
 use super::table::Table;
 use super::{safe, some, time};
+use crate::client::batch_words;
 
 /// A job in JSON.
 #[derive(Debug, Serialize)]
@@ -72,7 +73,7 @@ pub(crate) fn table(jobs: &[Job], now: Timestamp) -> Table {
             job.kind.clone(),
             subject(job),
             job.state.clone(),
-            job.batch.as_ref().map_or_else(|| job.phase.clone(), batch::words),
+            job.batch.as_ref().map_or_else(|| job.phase.clone(), batch_words),
             time::short(now, job.created_at),
             time::short(now, job.finished_at),
             time::short(now, job.retry_at),
@@ -97,7 +98,7 @@ pub(crate) fn waits(job: &Job, now: Timestamp) -> String {
 
 /// Returns one job on one line.
 pub(crate) fn line(job: &Job, now: Timestamp) -> String {
-    let how = job.batch.as_ref().map_or_else(|| job.phase.clone(), batch::words);
+    let how = job.batch.as_ref().map_or_else(|| job.phase.clone(), batch_words);
     safe(&format!("{} {} {}: {} {how} {}", job.id, job.kind, subject(job), job.state, waits(job, now)))
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn describe(job: &Job, subs: &[Job], now: Timestamp) -> String {
     let mut block = Block::titled(&format!("{}: {} {}, {}", job.id, job.kind, subject(job), job.state));
     if let Some(batch) = &job.batch {
         block.field("picked by", &batch.selection);
-        block.field("so far", &batch::words(batch));
+        block.field("so far", &batch_words(batch));
     }
     block.field("phase", &job.phase);
     block.field("part of", &job.parent);

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use proto::operator::v1::{
-    AddIssuerRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest, GetOverviewRequest,
-    ListAgentsRequest, ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest,
-    ListLimitsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RevokeAgentRequest,
-    RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
+    AddIssuerRequest, CancelJobRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest,
+    GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListCertificatesRequest, ListEventsRequest,
+    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListVersionsRequest, PendingEnrollment,
+    RemoveIssuerRequest, RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
 use crate::app::call::{Call, Page, Reply, Token};
@@ -44,6 +44,13 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             let request = ListJobsRequest { page_size: JOBS_MAX, ..ListJobsRequest::default() };
             Reply::Jobs(client.list_jobs(request).await?.items)
         }
+        Call::Job(id) => Reply::Job(Box::new(client.get_job(GetJobRequest { id }).await?)),
+        Call::SubJobs(parent) => {
+            let request = ListJobsRequest { parent, page_size: JOBS_MAX, ..ListJobsRequest::default() };
+            Reply::SubJobs(client.list_jobs(request).await?.items)
+        }
+        Call::CancelJob(id) => Reply::Job(Box::new(client.cancel_job(CancelJobRequest { id }).await?)),
+        Call::Act(request) => Reply::Acted(Box::new(client.act_on_certificates(*request).await?)),
         Call::Issuers => Reply::Issuers(client.list_issuers(ListIssuersRequest {}).await?.items),
         Call::Issuer(name) => Reply::Issuer(Box::new(client.get_issuer(GetIssuerRequest { name }).await?)),
         Call::Limits(issuer) => Reply::Limits(Box::new(client.list_limits(ListLimitsRequest { issuer }).await?)),

@@ -101,6 +101,7 @@ fn row(model: &Model, record: &Certificate) -> Row {
     Row {
         changed: model.certificates.is_changed(record.id(), model.now),
         gone: model.certificates.is_gone(record.id()),
+        marked: model.marks.has(&record.name),
         ..Row::new(certificate_state(record), cells)
     }
 }
@@ -184,6 +185,10 @@ fn preview(model: &Model, record: &Certificate, area: Rect, buf: &mut Buffer) {
 /// Returns the status line.
 pub(crate) fn status(model: &Model) -> String {
     let list = &model.certificates;
+    let shown: Vec<&str> = list.rows.iter().map(|record| record.name.as_str()).collect();
+    if let Some(marked) = model.marks.words(&shown) {
+        return format!("{marked}: r renews, K gives new keys, q clears");
+    }
     if list.more && list.rows.len() >= ROWS_MAX {
         return format!("the first {ROWS_MAX} are held; / narrows the list");
     }

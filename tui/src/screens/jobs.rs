@@ -1,4 +1,5 @@
-//! Running and last jobs; `Enter` opens the certificate, whose phases are the job's progress.
+//! Running and last jobs; `Enter` opens the certificate, whose phases are the job's progress, or of an act on many each
+//! certificate.
 
 use proto::operator::v1::Job;
 use ratatui::buffer::Buffer;
@@ -7,6 +8,8 @@ use ratatui::text::{Line, Span};
 
 use crate::app::Model;
 use crate::app::list::Record as _;
+use crate::client::batch_words;
+use crate::screens::job::{explained, subject};
 use crate::screens::words::{job_state, title};
 use crate::view;
 use crate::widgets::panel::{put, put_all, rows as part};
@@ -56,16 +59,26 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
 fn row(model: &Model, job: &Job, compact: bool) -> Row {
     let took = if job.finished_at > 0 { span((job.finished_at - job.created_at) / 1_000) } else { String::new() };
     let retry = if job.retry_at > 0 { until(model.now, job.retry_at) } else { String::new() };
-    let why = job.problem.as_ref().map_or_else(String::new, |problem| problem.message.clone());
+    let why = match &job.batch {
+        Some(batch) => batch_words(batch),
+        None => job.problem.as_ref().map_or_else(String::new, |problem| problem.message.clone()),
+    };
     let cells = if compact {
-        vec![job.certificate.clone(), job.state.clone()]
+        vec![subject(job), job.state.clone()]
     } else {
         let started = ago(model.now, job.created_at);
-        vec![title(&job.kind), job.certificate.clone(), job.state.clone(), job.phase.clone(), started, took, retry, why]
+        vec![title(&job.kind), subject(job), job.state.clone(), job.phase.clone(), started, took, retry, why]
     };
     Row {
         changed: model.jobs.is_changed(job.id(), model.now),
         gone: model.jobs.is_gone(job.id()),
         ..Row::new(job_state(&job.state), cells)
     }
+}
+
+/// Returns the status line: what the job under the cursor waits for, or how it went wrong.
+pub(crate) fn status(model: &Model) -> String {
+    let list = &model.jobs;
+    let told = list.index().and_then(|at| list.rows.get(at)).map(|job| explained(model, job));
+    told.filter(|told| !told.is_empty()).unwrap_or_else(|| "running and last jobs".to_owned())
 }

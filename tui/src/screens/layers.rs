@@ -6,6 +6,7 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use tui_input::Input;
 
+use crate::app::call::Call;
 use crate::app::layer::{Choice, Confirm, Layer, Palette, entries};
 use crate::app::{Model, Prefix, off};
 use crate::keys::{GO, TABLE};
@@ -29,7 +30,13 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
             Layer::Palette(palette) => paint_palette(model, palette, area, buf),
             Layer::Filter(filter) => {
                 let line = part(area, area.height.saturating_sub(3), 3);
-                let inner = floating(buf, line, model.theme, "Filter: part of a name", "Enter keeps, Esc restores");
+                let inner = floating(
+                    buf,
+                    line,
+                    model.theme,
+                    "Filter: name  !not  status:failed  expires<7d",
+                    "Enter keeps, Esc restores",
+                );
                 input(buf, inner, 0, "/ ", &filter.input)
             }
             Layer::Confirm(confirm) => paint_confirm(confirm, area, buf, model.theme),
@@ -194,6 +201,7 @@ fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) 
     let asked_for = match confirm.note {
         Some(note) if note.needed => " Why? It is told to everybody:",
         Some(_) => " Why? (may stay empty):",
+        None if matches!(confirm.call, Call::Act(_)) => " Type the number to confirm:",
         None => " Type the name to confirm:",
     };
     put(buf, inner, row, &Line::styled(asked_for, theme.strong()));

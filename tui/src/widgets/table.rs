@@ -62,12 +62,14 @@ pub(crate) struct Row {
     pub(crate) changed: bool,
     /// No longer there.
     pub(crate) gone: bool,
+    /// Marked by the operator.
+    pub(crate) marked: bool,
 }
 
 impl Row {
     /// Returns a row that stands as `state`.
     pub(crate) fn new(state: State, cells: Vec<String>) -> Self {
-        Self { state, cells, changed: false, gone: false }
+        Self { state, cells, changed: false, gone: false, marked: false }
     }
 }
 
@@ -102,7 +104,11 @@ pub(crate) fn table(
 fn paint(theme: Theme, columns: &[Column], widths: &[usize], row: &Row, at_cursor: bool) -> Line<'static> {
     let base = if row.gone { theme.gone() } else { Style::new() };
     let lead = if at_cursor { ">" } else { " " };
-    let mark = if row.changed { "~" } else { " " };
+    let mark = match (row.marked, row.changed) {
+        (true, _) => "*",
+        (false, true) => "~",
+        (false, false) => " ",
+    };
     let state = if at_cursor { theme.state(row.state).remove_modifier(Modifier::DIM) } else { theme.state(row.state) };
     let mut spans =
         vec![Span::raw(format!("{lead}{mark}")), Span::styled(theme.glyph(row.state), state), Span::raw(" ")];

@@ -7,7 +7,8 @@ use proto::clock::from_wire;
 use proto::operator::v1::{Certificate, Job, PhaseStep, Target};
 use proto::types::v1::Problem;
 
-use crate::output::{batch, safe, safe_lines, target, time};
+use crate::client::batch_words;
+use crate::output::{safe, safe_lines, target, time};
 
 /// What has been told already.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ impl Progress {
     }
 
     fn phase(&mut self, job: &Job, lines: &mut Vec<String>) {
-        let counts = job.batch.as_ref().map(|batch| format!(": {}", batch::words(batch))).unwrap_or_default();
+        let counts = job.batch.as_ref().map(|batch| format!(": {}", batch_words(batch))).unwrap_or_default();
         let phase = format!("{}{counts}", job.phase);
         if self.phase != phase {
             lines.push(safe(&phase));
