@@ -61,19 +61,8 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         }
         Reply::Agents(page, pending) => agents(model, &call, page, pending),
         Reply::Agent(agent) => return agent_answered(model, &call, *agent),
-        Reply::Jobs(items) => {
-            let total = items.len().try_into().unwrap_or(u64::MAX);
-            model.jobs.take(Page { items, total, more: false }, model.now);
-        }
-        Reply::Job(job) => return job_answered(model, &call, *job),
-        Reply::SubJobs(items) => {
-            let Call::SubJobs(id) = call else { return Vec::new() };
-            let total = items.len().try_into().unwrap_or(u64::MAX);
-            model.job.take_subs(&id, Page { items, total, more: false }, model.now);
-        }
-        Reply::Acted(answer) => {
-            let Call::Act(request) = call else { return Vec::new() };
-            return many::answered(model, *request, &answer);
+        reply @ (Reply::Jobs(_) | Reply::Job(_) | Reply::SubJobs(_) | Reply::Acted(_)) => {
+            return of_jobs(model, call, reply);
         }
         Reply::Issuers(items) => {
             if let Some(wizard) = &mut model.wizard {
@@ -135,6 +124,23 @@ fn tried(model: &mut Model, record: &Issuer) {
         ),
         Some(problem) => model.notices.fail(model.now, "", problem),
     }
+}
+
+fn of_jobs(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
+    match (call, reply) {
+        (_, Reply::Jobs(items)) => {
+            let total = items.len().try_into().unwrap_or(u64::MAX);
+            model.jobs.take(Page { items, total, more: false }, model.now);
+        }
+        (call, Reply::Job(job)) => return job_answered(model, &call, *job),
+        (Call::SubJobs(id), Reply::SubJobs(items)) => {
+            let total = items.len().try_into().unwrap_or(u64::MAX);
+            model.job.take_subs(&id, Page { items, total, more: false }, model.now);
+        }
+        (Call::Act(request), Reply::Acted(answer)) => return many::answered(model, *request, &answer),
+        _ => {}
+    }
+    Vec::new()
 }
 
 fn job_answered(model: &mut Model, call: &Call, job: Job) -> Vec<Cmd> {

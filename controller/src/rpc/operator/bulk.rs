@@ -32,6 +32,8 @@ use crate::tasks::limits;
 
 /// Longest reason for an override that is kept, characters.
 const REASON_CHARS_MAX: usize = 200;
+/// For more orders than this it is not told when the last one goes: each is compared with all that wait.
+const FORETOLD_MAX: usize = 2_000;
 /// Names told of those that are acted on.
 const NAMES_TOLD: usize = 200;
 
@@ -253,6 +255,9 @@ async fn rehearsed(hub: &Hub, act: Act, plan: &Plan) -> Result<wire::ActOnCertif
 /// When the limits let the last order go. Whether a CA takes an order as a replacement (RFC 9773 §5) is known only when it
 /// is asked: it is not counted on.
 async fn last_order(hub: &Hub, will: &[Bundle]) -> Result<Option<jiff::Timestamp>, Refusal> {
+    if will.len() > FORETOLD_MAX {
+        return Ok(None);
+    }
     let issuers = hub.store.issuers().await?.into_iter().map(|issuer| (issuer.value.id.clone(), issuer.value));
     let issuers: HashMap<String, Issuer> = issuers.collect();
     let asks: Vec<Ask<'_>> = will
@@ -263,7 +268,9 @@ async fn last_order(hub: &Hub, will: &[Bundle]) -> Result<Option<jiff::Timestamp
             let identifiers = record.specification.identifiers.as_slice();
             let current = record.current.as_ref().filter(|current| current.issuer_id == issuer.id);
             let same_set = current.is_some_and(|current| same_names(&current.identifiers, identifiers));
-            Some(Ask { certificate_id: &record.id, issuer, identifiers, exemption: exemption(issuer, false, same_set) })
+            let exemption = exemption(issuer, false, same_set);
+            // Behind all that wait already: what is told is the latest.
+            Some(Ask { certificate_id: &record.id, issuer, identifiers, exemption, urgency: u32::MAX })
         })
         .collect();
     Ok(limits::predict(hub, &asks).await?)
