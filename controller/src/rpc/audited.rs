@@ -190,6 +190,15 @@ told! {
     RevokeCertificateRequest(asked) => asked.name, words([part("reason", &asked.reason), part("serial", &asked.serial)]);
     DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent)]);
     DeleteCertificateRequest(asked) => asked.name, words([flag("purge", asked.purge)]);
+    CancelJobRequest(asked) => asked.id, String::new();
+    ActOnCertificatesRequest(asked) => if asked.all { "all" } else { &asked.filter }, words([
+        part("act", &asked.act),
+        part("names", asked.names.join(",")),
+        part("failed-of", &asked.failed_of),
+        part("override-lock", &asked.override_lock),
+        part("reason", &asked.reason),
+        flag("rehearse", asked.rehearse),
+    ]);
     SetPauseRequest(asked) => if asked.certificate.is_empty() { "everything" } else { &asked.certificate }, words([
         Some(if asked.paused { "pause" } else { "resume" }.to_owned()),
         part("reason", &asked.reason),

@@ -363,16 +363,14 @@ impl OperatorService for OperatorApi {
     }
 
     async fn cancel_job(&self, request: Request<wire::CancelJobRequest>) -> Result<Response<wire::Job>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(bulk::cancel(&self.server.hub, &caller, &request.get_ref().id))
+        act!(self, request, OperatorCancelJob, |caller, asked| bulk::cancel(&self.server.hub, caller, &asked.id))
     }
 
     async fn act_on_certificates(
         &self,
         request: Request<wire::ActOnCertificatesRequest>,
     ) -> Result<Response<wire::ActOnCertificatesResponse>, Status> {
-        let caller = operator_caller(&request)?;
-        answer!(bulk::act(&self.server.hub, &caller, request.into_inner()))
+        act!(self, request, OperatorActOnCertificates, |caller, asked| bulk::act(&self.server.hub, caller, asked))
     }
 
     async fn list_events(

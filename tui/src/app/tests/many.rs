@@ -83,11 +83,8 @@ pub(super) fn plan(request: &ActOnCertificatesRequest, known: &[Certificate]) ->
 
 /// What was sent beside rehearsals.
 fn acts(desk: &Desk) -> Vec<ActOnCertificatesRequest> {
-    let acts = desk.sent.iter().filter_map(|call| match call {
-        Call::Act(request) if !request.rehearse => Some((**request).clone()),
-        _ => None,
-    });
-    acts.collect()
+    let acts = desk.sent.iter().filter_map(|call| if let Call::Act(request) = call { Some(request) } else { None });
+    acts.filter(|request| !request.rehearse).map(|request| (**request).clone()).collect()
 }
 
 #[test]
