@@ -682,6 +682,8 @@ proptest! {
         }
         desk.model.layers.clear();
         desk.model.prefix = None;
+        // With marks it is they that are acted on: `tests/many`.
+        desk.model.marks = crate::app::many::Marks::default();
         desk.connect();
         desk.send(Msg::Resize(100, 30));
         desk.keys("2");
