@@ -39,10 +39,12 @@ use crate::screens::add_certificate::Wizard;
 use crate::screens::agent::AgentScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
+use crate::screens::invite::Invite;
 use crate::screens::issuer::IssuerScreen;
 use crate::screens::job::JobScreen;
 use crate::screens::overview::OverviewScreen;
 use crate::screens::sheet::Sheet;
+use crate::screens::team::Member;
 use crate::screens::{self, Place};
 use crate::theme::{State, Theme};
 
@@ -202,6 +204,10 @@ pub(crate) struct Model {
     pub(crate) sheet: Option<Sheet>,
     /// The enrolment.
     pub(crate) enroll: Option<Enroll>,
+    /// Operators and open invitations.
+    pub(crate) team: List<Member>,
+    /// The operator to be.
+    pub(crate) invite: Option<Invite>,
     /// What floats above the place, topmost last.
     pub(crate) layers: Vec<Layer>,
     /// A first key that waits for its second.
@@ -252,6 +258,8 @@ impl Model {
             wizard: None,
             sheet: None,
             enroll: None,
+            team: List::default(),
+            invite: None,
             layers: Vec::new(),
             prefix: None,
             notices: Notices::default(),
@@ -288,7 +296,9 @@ impl Model {
             Place::Job(_) => Context::Job,
             Place::Issuers => Context::Issuers,
             Place::Issuer(_) => Context::Issuer,
-            Place::AddCertificate | Place::Sheet => Context::Form,
+            Place::Team => Context::Team,
+            Place::Invite if self.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => Context::Waiting,
+            Place::AddCertificate | Place::Sheet | Place::Invite => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
             Place::Enroll => Context::Form,
         }
@@ -381,6 +391,7 @@ impl Model {
             || self.jobs.has_changes()
             || self.job.subs.has_changes()
             || self.issuers.has_changes()
+            || self.team.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
     }
 }
@@ -445,6 +456,7 @@ fn timed(model: &mut Model, timer: Timer) -> Vec<Cmd> {
             model.jobs.expire(model.now);
             model.job.subs.expire(model.now);
             model.issuers.expire(model.now);
+            model.team.expire(model.now);
             Vec::new()
         }
         Timer::Filter(typed) => layer::filter_rested(model, typed),

@@ -95,9 +95,11 @@ pub(crate) enum Context {
     Issuers,
     /// One issuer.
     Issuer,
+    /// Operators and invitations.
+    Team,
     /// A form: the wizard's steps, the enrolment's name.
     Form,
-    /// The enrolment's command, waiting for the agent.
+    /// A one-time command, waiting for whoever runs it.
     Waiting,
     /// A one-line prompt: palette, filter.
     Prompt,
@@ -120,8 +122,9 @@ impl Context {
             Self::Job => "Job",
             Self::Issuers => "Issuers",
             Self::Issuer => "Issuer",
+            Self::Team => "Team",
             Self::Form => "Form",
-            Self::Waiting => "Enrol agent",
+            Self::Waiting => "One-time command",
             Self::Prompt => "Prompt",
             Self::Dialog => "Question",
             Self::Reading => "Reading",
@@ -166,6 +169,8 @@ pub(crate) enum Action {
     GoJobs,
     /// To the issuers.
     GoIssuers,
+    /// To the team.
+    GoTeam,
     /// Wait for a second key that names a place.
     GoMenu,
     /// The place before this one.
@@ -265,6 +270,7 @@ const PLACES: &[C] = &[
     C::Job,
     C::Issuers,
     C::Issuer,
+    C::Team,
     C::Waiting,
 ];
 const LISTS: &[C] = &[
@@ -277,6 +283,7 @@ const LISTS: &[C] = &[
     C::Job,
     C::Issuers,
     C::Issuer,
+    C::Team,
     C::Reading,
 ];
 const FILTERED: &[C] = &[C::Certificates, C::Agents];
@@ -284,7 +291,7 @@ const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
 const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers];
 /// Lists in which `Space` marks nothing.
 const UNMARKED: &[C] =
-    &[C::Overview, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Job, C::Issuers, C::Issuer, C::Reading];
+    &[C::Overview, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Job, C::Issuers, C::Issuer, C::Team, C::Reading];
 const JOBS: &[C] = &[C::Jobs, C::Job];
 const EDITED: &[C] = &[C::Issuers, C::Issuer, C::Certificate];
 const ISSUERS: &[C] = &[C::Issuers, C::Issuer];
@@ -293,7 +300,7 @@ const EVERYWHERE: &[C] = &Context::ALL;
 
 impl Context {
     /// Every context.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Overview,
         Self::Certificates,
         Self::Certificate,
@@ -303,6 +310,7 @@ impl Context {
         Self::Job,
         Self::Issuers,
         Self::Issuer,
+        Self::Team,
         Self::Form,
         Self::Waiting,
         Self::Prompt,
@@ -340,6 +348,12 @@ pub(crate) const TABLE: &[Binding] = &[
     changing(1, row(A::New, "new", &[Char('n')], &[C::Overview, C::Certificates], "new", "new certificate")),
     changing(1, row(A::New, "enroll", &[Char('n')], &[C::Agents], "enrol", "enrol an agent: one command to run")),
     changing(1, row(A::New, "issuer.new", &[Char('n')], &[C::Issuers], "new", "add an issuer")),
+    changing(1, row(A::New, "invite", &[Char('n')], &[C::Team], "add", "add or invite an operator")),
+    changing(1, row(A::Edit, "role", &[Char('e')], &[C::Team], "role", "give an operator another role")),
+    changing(
+        2,
+        row(A::Delete, "operator.remove", &[Char('D')], &[C::Team], "remove", "remove an operator or an invitation"),
+    ),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
     changing(1, row(A::Test, "test", &[Char('t')], ISSUERS, "test", "read its directory, prove the account")),
@@ -384,6 +398,7 @@ pub(crate) const TABLE: &[Binding] = &[
             C::Job,
             C::Issuers,
             C::Issuer,
+            C::Team,
             C::Waiting,
             C::Reading,
         ],
@@ -420,6 +435,7 @@ pub(crate) const TABLE: &[Binding] = &[
     offered(row(A::GoAgents, "go.agents", &[Char('3')], PLACES, "", "Agents")),
     offered(row(A::GoJobs, "go.jobs", &[Char('4')], PLACES, "", "Jobs")),
     offered(row(A::GoIssuers, "go.issuers", &[Char('0')], PLACES, "", "Issuers")),
+    offered(row(A::GoTeam, "go.team", &[Char('9')], PLACES, "", "Team")),
     row(A::GoMenu, "go", &[Char('g')], PLACES, "", "go to …"),
     row(A::GoLast, "go.last", &[Char('-')], PLACES, "", "last place and back"),
     offered(row(A::Refresh, "refresh", &[Char('R')], PLACES, "", "read and sort again; retry when offline")),
@@ -440,6 +456,7 @@ pub(crate) const GO: &[(char, Action, &str)] = &[
     ('a', A::GoAgents, "Agents"),
     ('j', A::GoJobs, "Jobs"),
     ('i', A::GoIssuers, "Issuers"),
+    ('t', A::GoTeam, "Team"),
 ];
 
 /// Returns what `key` does in `context`.

@@ -7,6 +7,7 @@ pub(crate) mod agents;
 pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod enroll;
+pub(crate) mod invite;
 pub(crate) mod issuer;
 pub(crate) mod issuers;
 pub(crate) mod job;
@@ -14,6 +15,7 @@ pub(crate) mod jobs;
 pub(crate) mod layers;
 pub(crate) mod overview;
 pub(crate) mod sheet;
+pub(crate) mod team;
 pub(crate) mod words;
 
 use jiff::Timestamp;
@@ -27,6 +29,7 @@ use crate::app::{Cmd, Model, act};
 use crate::keys::{Context, Key};
 use crate::screens::add_certificate::Wizard;
 use crate::screens::enroll::Enroll;
+use crate::screens::invite::Invite;
 use crate::theme::State;
 use crate::view;
 
@@ -57,6 +60,10 @@ pub(crate) enum Place {
     Enroll,
     /// The form that is open.
     Sheet,
+    /// Operators and invitations.
+    Team,
+    /// A new operator.
+    Invite,
 }
 
 impl Place {
@@ -67,7 +74,10 @@ impl Place {
             Self::Agent(_) | Self::Enroll => Self::Agents,
             Self::Issuer(_) | Self::Sheet => Self::Issuers,
             Self::Job(_) => Self::Jobs,
-            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers => Self::Overview,
+            Self::Invite => Self::Team,
+            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers | Self::Team => {
+                Self::Overview
+            }
         }
     }
 }
@@ -112,7 +122,8 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Job(_) => &mut model.job.subs,
         Place::Issuers => &mut model.issuers,
         Place::Issuer(_) => &mut model.issuer.cursor,
-        Place::AddCertificate | Place::Enroll | Place::Sheet => return None,
+        Place::Team => &mut model.team,
+        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => return None,
     })
 }
 
@@ -125,11 +136,13 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Jobs => jobs::rows(model),
         Place::Job(_) => job::rows(model),
         Place::Issuers => issuers::rows(model),
+        Place::Team => team::rows(model),
         Place::Certificate(_)
         | Place::Agent(_)
         | Place::Issuer(_)
         | Place::AddCertificate
         | Place::Enroll
+        | Place::Invite
         | Place::Sheet => usize::from(view::body_height(model)).saturating_sub(4),
     }
 }
@@ -158,6 +171,9 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
             vec![Call::Issuers, Call::Agents { filter: String::new(), rows: crate::app::list::ROWS_MAX }]
         }
         Place::Sheet => vec![Call::Issuers],
+        Place::Team => vec![Call::Operators],
+        Place::Invite if model.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => vec![Call::Operators],
+        Place::Invite => Vec::new(),
         Place::Enroll => model.enroll.iter().filter_map(Enroll::awaits).map(Call::Agent).collect(),
     }
 }
@@ -174,7 +190,8 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Issuers => model.issuers.refresh(),
         Place::Issuer(name) => model.issuer.open(name),
         Place::Overview => model.overview.attention.refresh(),
-        Place::AddCertificate | Place::Enroll | Place::Sheet => {}
+        Place::Team => model.team.refresh(),
+        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => {}
     }
 }
 
@@ -189,6 +206,8 @@ pub(crate) fn settle(model: &mut Model) {
     model.job.subs.settle(job_height);
     let issuers_height = issuers::rows(model);
     model.issuers.settle(issuers_height);
+    let team_height = team::rows(model);
+    model.team.settle(team_height);
     let issuer_max = issuer::cursor_max(model);
     model.issuer.cursor = model.issuer.cursor.min(issuer_max);
     let certificate_max = certificate::cursor_max(model);
@@ -221,7 +240,13 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         }),
         Place::Job(_) => model.job.subs.current().map(|job| Place::Certificate(job.certificate.clone())),
         Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
-        Place::Certificate(_) | Place::Issuer(_) | Place::AddCertificate | Place::Enroll | Place::Sheet => None,
+        Place::Certificate(_)
+        | Place::Issuer(_)
+        | Place::AddCertificate
+        | Place::Enroll
+        | Place::Sheet
+        | Place::Team
+        | Place::Invite => None,
     }
 }
 
@@ -280,6 +305,10 @@ pub(crate) fn new_record(model: &mut Model) -> Vec<Cmd> {
         model.enroll = Some(Enroll::new());
         return model.go(Place::Enroll, false);
     }
+    if matches!(model.place, Place::Team) {
+        model.invite = Some(Invite::new());
+        return model.go(Place::Invite, false);
+    }
     if matches!(model.place, Place::Issuers) {
         return sheet::new_issuer(model);
     }
@@ -313,6 +342,7 @@ pub(crate) fn form_key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
     match model.place {
         Place::AddCertificate => add_certificate::key(model, key),
         Place::Enroll => enroll::key(model, key),
+        Place::Invite => invite::key(model, key),
         Place::Sheet => sheet::key(model, key),
         _ => None,
     }
@@ -326,6 +356,7 @@ pub(crate) fn form_insert(model: &mut Model, text: &str) -> Option<Vec<Cmd>> {
     match model.place {
         Place::AddCertificate => add_certificate::insert(model, text),
         Place::Enroll => enroll::insert(model, text),
+        Place::Invite => invite::insert(model, text),
         Place::Sheet => sheet::insert(model, text),
         _ => None,
     }
@@ -345,6 +376,8 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Place::Issuer(_) => issuer::paint(model, area, buf),
         Place::AddCertificate => add_certificate::paint(model, area, buf),
         Place::Enroll => enroll::paint(model, area, buf),
+        Place::Team => team::paint(model, area, buf),
+        Place::Invite => invite::paint(model, area, buf),
         Place::Sheet => sheet::paint(model, area, buf),
     }
 }
@@ -363,6 +396,8 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Job(_) => job::status(model),
         Place::AddCertificate => add_certificate::status(model),
         Place::Enroll => enroll::status(model),
+        Place::Team => (team::status(model), model.team.position()),
+        Place::Invite => invite::status(model),
         Place::Sheet => sheet::status(model),
     }
 }

@@ -96,43 +96,70 @@ fn title(model: &Model, area: Rect, buf: &mut Buffer) {
     buf.set_style(area.intersection(buf.area), theme.reverse());
 }
 
-fn places(model: &Model, area: Rect, buf: &mut Buffer) {
-    let attention = model.overview.counts.as_ref().map_or(0, |counts| counts.attention_total);
-    let wide = area.width >= WIDTH_WIDE;
-    let names = [
-        ("1", "Overview", "Over"),
-        ("2", "Certificates", "Certs"),
-        ("3", "Agents", "Agents"),
-        ("4", "Jobs", "Jobs"),
-        ("0", "Issuers", "Issuers"),
-    ];
+/// The places: key, name in wide windows, name elsewhere.
+const PLACES: [(&str, &str, &str); 6] = [
+    ("1", "Overview", "Over"),
+    ("2", "Certificates", "Certs"),
+    ("3", "Agents", "Agents"),
+    ("4", "Jobs", "Jobs"),
+    ("9", "Team", "Team"),
+    ("0", "Issuers", "Issuers"),
+];
+
+/// Returns the key of the place that shows.
+fn place_key(model: &Model) -> &'static str {
     let place = if model.place == Place::Sheet { model.back.last().unwrap_or(&model.place) } else { &model.place };
-    let current = match place {
-        Place::Overview => 0,
-        Place::Certificates | Place::Certificate(_) | Place::AddCertificate => 1,
-        Place::Agents | Place::Agent(_) | Place::Enroll => 2,
-        Place::Jobs | Place::Job(_) => 3,
-        Place::Issuers | Place::Issuer(_) | Place::Sheet => 4,
-    };
+    match place {
+        Place::Overview => "1",
+        Place::Certificates | Place::Certificate(_) | Place::AddCertificate => "2",
+        Place::Agents | Place::Agent(_) | Place::Enroll => "3",
+        Place::Jobs | Place::Job(_) => "4",
+        Place::Team | Place::Invite => "9",
+        Place::Issuers | Place::Issuer(_) | Place::Sheet => "0",
+    }
+}
+
+fn places(model: &Model, area: Rect, buf: &mut Buffer) {
+    let width = usize::from(area.width);
+    let pause = paused(model);
+    let pause_width = pause.as_ref().map_or(0, |text| text.width() + 1);
+    let names = place_spans(model, area.width >= WIDTH_WIDE, false);
+    let taken = |spans: &[Span<'_>]| spans.iter().map(Span::width).sum::<usize>();
+    // That everything is paused matters more than the names of the other places: these then show as their keys.
+    let names =
+        if pause.is_some() && taken(&names) + pause_width > width { place_spans(model, false, true) } else { names };
+    let room = width.saturating_sub(taken(&names) + 1);
+    put(buf, area, 0, &Line::from(names));
+    if let Some(text) = pause {
+        put_right(buf, area, 0, &Line::styled(cut(&text, room, model.theme.cut()), model.theme.state(State::Bad)));
+    }
+}
+
+fn paused(model: &Model) -> Option<String> {
+    let pause = model.pause.as_ref()?;
+    let why = if pause.reason.is_empty() { String::new() } else { format!(": {}", safe(&pause.reason)) };
+    Some(format!("{} PAUSED by {}{why} ", model.theme.glyph(State::Bad), safe(&pause.by)))
+}
+
+fn place_spans(model: &Model, wide: bool, keys_only: bool) -> Vec<Span<'static>> {
+    let attention = model.overview.counts.as_ref().map_or(0, |counts| counts.attention_total);
+    let current = place_key(model);
     let mut spans = Vec::new();
-    for (index, (number, long, short)) in names.into_iter().enumerate() {
-        let name = if wide { format!("{number} {long}") } else { format!("{number}{short}") };
-        let count = if index == 0 && attention > 0 { format!(":{attention}") } else { String::new() };
-        if index == current {
+    for (key, long, short) in PLACES {
+        let name = match (key == current, keys_only, wide) {
+            (false, true, _) => key.to_owned(),
+            (_, _, true) => format!("{key} {long}"),
+            (_, _, false) => format!("{key}{short}"),
+        };
+        let count = if key == "1" && attention > 0 { format!(":{attention}") } else { String::new() };
+        if key == current {
             spans.push(Span::styled(format!("[{name}{count}]"), model.theme.strong()));
         } else {
             spans.push(Span::raw(format!(" {name}{count} ")));
         }
         spans.push(Span::raw(if wide { "  " } else { "" }));
     }
-    let taken: usize = spans.iter().map(Span::width).sum();
-    put(buf, area, 0, &Line::from(spans));
-    if let Some(pause) = &model.pause {
-        let why = if pause.reason.is_empty() { String::new() } else { format!(": {}", safe(&pause.reason)) };
-        let text = format!("{} PAUSED by {}{why} ", model.theme.glyph(State::Bad), safe(&pause.by));
-        let room = usize::from(area.width).saturating_sub(taken + 1);
-        put_right(buf, area, 0, &Line::styled(cut(&text, room, model.theme.cut()), model.theme.state(State::Bad)));
-    }
+    spans
 }
 
 fn status(model: &Model, area: Rect, buf: &mut Buffer) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::clock::from_wire;
 use proto::operator::v1::{
     DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, RevokeCertificateRequest,
-    SetPauseRequest,
+    SetOperatorRoleRequest, SetPauseRequest,
 };
 use tui_input::Input;
 
@@ -16,6 +16,7 @@ use crate::app::layer::{self, Choice, Confirm, Filter, Layer, Note, PURGES, Pale
 use crate::app::many::{self, Marks};
 use crate::app::{Cmd, Model, Prefix, Timer, off, refuse};
 use crate::keys::{self, Action, Context, GO, Key};
+use crate::screens::team::{Member, ROLES, member_here};
 use crate::screens::{self, Place};
 use crate::theme::State;
 use crate::widgets::text::instant;
@@ -110,10 +111,8 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::GoAgents => model.go(Place::Agents, false),
         Action::GoJobs => model.go(Place::Jobs, false),
         Action::GoIssuers => model.go(Place::Issuers, false),
-        Action::GoLast => match model.last.clone() {
-            Some(place) => model.go(place, false),
-            None => Vec::new(),
-        },
+        Action::GoTeam => model.go(Place::Team, false),
+        Action::GoLast => model.last.clone().map_or_else(Vec::new, |place| model.go(place, false)),
         Action::GoMenu => prefix(model, Prefix::Go),
         Action::Sort => prefix(model, Prefix::Sort),
         Action::Palette => push(model, Layer::Palette(Palette::default())),
@@ -130,7 +129,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::New => screens::new_record(model),
         Action::Test => test(model),
-        Action::Edit => screens::sheet::edit(model),
+        Action::Edit => edit(model),
         Action::Mark => mark(model),
         Action::MarkAll => {
             let (filter, total) = (model.certificates.filter.clone(), model.certificates.total);
@@ -157,6 +156,10 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Interrupt => interrupt(model),
         Action::FieldNext | Action::FieldPrev | Action::Toggle | Action::Continue => Vec::new(),
     }
+}
+
+fn edit(model: &mut Model) -> Vec<Cmd> {
+    if model.context() == Context::Team { ask(model, Action::Edit) } else { screens::sheet::edit(model) }
 }
 
 fn push(model: &mut Model, layer: Layer) -> Vec<Cmd> {
@@ -227,6 +230,10 @@ fn back(model: &mut Model) -> Vec<Cmd> {
             model.enroll = None;
             model.go(Place::Agents, false)
         }
+        Place::Invite => {
+            model.invite = None;
+            model.go(Place::Team, false)
+        }
         Place::AddCertificate => screens::wizard_back(model),
         Place::Sheet => screens::sheet::leave(model),
         Place::Certificates
@@ -236,7 +243,8 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         | Place::Jobs
         | Place::Job(_)
         | Place::Issuers
-        | Place::Issuer(_) => model.go_back(),
+        | Place::Issuer(_)
+        | Place::Team => model.go_back(),
     }
 }
 
@@ -253,7 +261,9 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Issuers
         | Place::AddCertificate
         | Place::Sheet
-        | Place::Enroll => {}
+        | Place::Enroll
+        | Place::Team
+        | Place::Invite => {}
     }
     model.read()
 }
@@ -268,6 +278,7 @@ fn refresh(model: &mut Model) -> Vec<Cmd> {
     model.jobs.refresh();
     model.job.subs.refresh();
     model.issuers.refresh();
+    model.team.refresh();
     model.overview.attention.refresh();
     model.read()
 }
@@ -299,6 +310,10 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
         revoke_version(model)
     } else if action == Action::Rollover {
         roll_over(model)
+    } else if action == Action::Edit {
+        set_role(model)
+    } else if model.context() == Context::Team {
+        remove_operator(model)
     } else if issuers {
         remove_issuer(model)
     } else if agents {
@@ -495,6 +510,52 @@ fn remove_issuer(model: &Model) -> Option<Confirm> {
         "· no certificate uses it".to_owned(),
     ];
     let mut confirm = question(format!("remove issuer {name}"), lines, "remove", Call::RemoveIssuer(name.clone()));
+    confirm.name = Some(name);
+    Some(confirm)
+}
+
+fn is_me(model: &Model, name: &str) -> bool {
+    model.who.as_ref().is_some_and(|who| who.operator == name)
+}
+
+fn set_role(model: &Model) -> Option<Confirm> {
+    let member = member_here(model)?;
+    let name = member.name().to_owned();
+    let mut lines =
+        vec![format!("{name} is {}.", member.role()), "Another role counts from the next message.".to_owned()];
+    if is_me(model, &name) {
+        lines.push("This is you: a lesser role you cannot take back yourself.".to_owned());
+    }
+    let request = SetOperatorRoleRequest { name: name.clone(), role: String::new() };
+    let mut confirm = question(format!("role of {name}"), lines, "give this role", Call::SetRole(request));
+    let at = ROLES.iter().position(|(word, _)| *word == member.role()).unwrap_or(0);
+    confirm.choice = Some(Choice { at, ..Choice::of(&ROLES) });
+    Some(confirm)
+}
+
+fn remove_operator(model: &Model) -> Option<Confirm> {
+    let member = member_here(model)?;
+    let name = member.name().to_owned();
+    let (title, verb, mut lines) = match member {
+        Member::Invited(_) => {
+            let lines = vec!["· the command that was handed out stops working at once".to_owned()];
+            (format!("withdraw the invitation of {name}"), "withdraw", lines)
+        }
+        Member::Operator(one) => {
+            let mut lines = vec![
+                "· their next message is refused; an open dashboard is cut".to_owned(),
+                "· what they did stays in the audit".to_owned(),
+            ];
+            if one.kind == "local" {
+                lines.push("· the user and their groups on the host stay as they are".to_owned());
+            }
+            (format!("remove operator {name}"), "remove", lines)
+        }
+    };
+    if is_me(model, &name) {
+        lines.push("· this is you: nothing works here afterwards".to_owned());
+    }
+    let mut confirm = question(title, lines, verb, Call::RemoveOperator(name.clone()));
     confirm.name = Some(name);
     Some(confirm)
 }

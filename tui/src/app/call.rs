@@ -1,11 +1,12 @@
 //! What the dashboard asks the controller, and what it answers. Plain values: `run` performs them, `app` reads them.
 
 use proto::operator::v1::{
-    ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, Agent, Certificate, CertificateAccepted,
-    CreateCertificateRequest, DeleteCertificateRequest, DeployCertificateRequest, EnrollAgentRequest,
-    EnrollAgentResponse, Event, GetOverviewResponse, Issuer, Job, ListLimitsResponse, PendingEnrollment,
-    RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest, SetPauseRequest,
-    SetPauseResponse, UpdateCertificateRequest, Version,
+    ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
+    Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
+    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse,
+    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse, Operator,
+    PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
+    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
 };
 
 use crate::widgets::form::Secret;
@@ -92,6 +93,16 @@ pub(crate) enum Call {
     Revoke(String),
     /// Forget a revoked agent.
     Forget(String),
+    /// Operators and open invitations.
+    Operators,
+    /// Give a user of the controller's host a role.
+    AddOperator(AddOperatorRequest),
+    /// Make an invitation.
+    Invite(InviteOperatorRequest),
+    /// Give an operator another role.
+    SetRole(SetOperatorRoleRequest),
+    /// Remove an operator, or withdraw an invitation.
+    RemoveOperator(String),
 }
 
 impl Call {
@@ -110,7 +121,8 @@ impl Call {
             | Self::SubJobs(_)
             | Self::Issuers
             | Self::Issuer(_)
-            | Self::Limits(_) => true,
+            | Self::Limits(_)
+            | Self::Operators => true,
             Self::Create(_)
             | Self::TestIssuer(_)
             | Self::Rollover(_)
@@ -128,7 +140,11 @@ impl Call {
             | Self::Pause(_)
             | Self::Enroll(_)
             | Self::Revoke(_)
-            | Self::Forget(_) => false,
+            | Self::Forget(_)
+            | Self::AddOperator(_)
+            | Self::Invite(_)
+            | Self::SetRole(_)
+            | Self::RemoveOperator(_) => false,
         }
     }
 }
@@ -198,6 +214,16 @@ pub(crate) enum Reply {
     Enrolled(Box<Token>),
     /// To `Forget`.
     Forgotten,
+    /// To `Operators`.
+    Operators(Box<ListOperatorsResponse>),
+    /// To `AddOperator`.
+    OperatorAdded(Box<AddOperatorResponse>),
+    /// To `Invite`. Holds the invitation's token: never logged, shown once.
+    Invited(Box<Invitation>),
+    /// To `SetRole`.
+    Operator(Box<Operator>),
+    /// To `RemoveOperator`.
+    OperatorRemoved,
 }
 
 /// A join token as the screen shows it; its text never appears in `Debug`.
@@ -210,5 +236,18 @@ pub(crate) struct Token {
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token").finish_non_exhaustive()
+    }
+}
+
+/// An invitation as the screen shows it; its token never appears in `Debug`.
+#[derive(Clone)]
+pub(crate) struct Invitation {
+    /// The answer, with the token in it.
+    pub(crate) response: InviteOperatorResponse,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation").finish_non_exhaustive()
     }
 }

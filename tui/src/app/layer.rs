@@ -158,6 +158,10 @@ impl Confirm {
                 choice.word().clone_into(&mut request.reason);
                 Call::RevokeVersion(request)
             }
+            (Call::SetRole(mut request), Some(choice)) => {
+                choice.word().clone_into(&mut request.role);
+                Call::SetRole(request)
+            }
             (call, _) => call,
         }
     }

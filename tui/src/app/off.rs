@@ -4,7 +4,8 @@
 
 use crate::app::Model;
 use crate::keys::{Action, Binding, Context};
-use crate::screens;
+use crate::screens::team::Member;
+use crate::screens::{self, team};
 
 /// Returns why what a row of the key table does cannot be done now; `None` when it can.
 pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
@@ -15,6 +16,7 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
         Context::Certificates | Context::Certificate => of_certificate(model, row.action),
         Context::Issuers | Context::Issuer => of_issuer(model, row.action),
         Context::Jobs | Context::Job => of_job(model, row.action),
+        Context::Team => of_member(model, row.action),
         _ => None,
     })
 }
@@ -37,6 +39,9 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
         "test" => "TestIssuer",
         "rollover" => "RolloverAccount",
         "remove" => "RemoveIssuer",
+        "invite" => "InviteOperator",
+        "role" => "SetOperatorRole",
+        "operator.remove" => "RemoveOperator",
         _ => return None,
     };
     let denied = model.who.as_ref()?.denied.iter().find(|denied| denied.rpc == rpc)?;
@@ -63,6 +68,16 @@ fn of_job(model: &Model, action: Action) -> Option<String> {
         Action::Cancel if ended => Some("it has ended".to_owned()),
         Action::Run if job.kind == "deploy" => Some("agents repeat a deployment by themselves".to_owned()),
         Action::Run if job.state == "succeeded" => Some("nothing failed".to_owned()),
+        _ => None,
+    }
+}
+
+fn of_member(model: &Model, action: Action) -> Option<String> {
+    match (team::member_here(model)?, action) {
+        (Member::Operator(one), Action::Edit | Action::Delete) if one.kind == team::BUILT_IN => {
+            Some(format!("{} is always an owner", one.name))
+        }
+        (Member::Invited(_), Action::Edit) => Some("not logged in yet".to_owned()),
         _ => None,
     }
 }

@@ -2,9 +2,11 @@
 //! that fails says what happened and what to do. Called by `app::update`.
 #![allow(clippy::wildcard_enum_match_arm, reason = "an answer belongs to few of the calls")]
 
+mod team;
+
 use std::time::Duration;
 
-use proto::operator::v1::{CertificateAccepted, Issuer, Job, SetPauseResponse};
+use proto::operator::v1::{CertificateAccepted, Issuer, Job, ListLimitsResponse, SetPauseResponse};
 
 use crate::app::call::{Call, Page, Reply, Token};
 use crate::app::link::Link;
@@ -76,15 +78,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             model.issuers.take(Page { items, total, more: false }, model.now);
         }
         Reply::Issuer(record) => return issuer_answered(model, &call, *record),
-        Reply::Limits(limits) => {
-            let name = limits.issuer.clone();
-            if name == model.issuer.name {
-                model.issuer.limits = Some(*limits);
-            }
-            if matches!(call, Call::SetLimits(_)) {
-                return saved(model, format!("limits of {name} are set; orders that wait for one ask again"));
-            }
-        }
+        Reply::Limits(limits) => return limits_answered(model, &call, *limits),
         Reply::IssuerRemoved => {
             let Call::RemoveIssuer(name) = call else { return Vec::new() };
             model.notices.say(model.now, State::Ok, format!("issuer {name} is removed"));
@@ -99,8 +93,24 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             model.notices.say(model.now, State::Ok, format!("agent {name} is forgotten"));
             return leave(model, &Place::Agent(name), Place::Agents);
         }
+        reply @ (Reply::Operators(_)
+        | Reply::OperatorAdded(_)
+        | Reply::Invited(_)
+        | Reply::Operator(_)
+        | Reply::OperatorRemoved) => return team::answered(model, call, reply),
     }
     Vec::new()
+}
+
+fn limits_answered(model: &mut Model, call: &Call, limits: ListLimitsResponse) -> Vec<Cmd> {
+    let name = limits.issuer.clone();
+    if name == model.issuer.name {
+        model.issuer.limits = Some(limits);
+    }
+    match call {
+        Call::SetLimits(_) => saved(model, format!("limits of {name} are set; orders that wait for one ask again")),
+        _ => Vec::new(),
+    }
 }
 
 /// A sheet was accepted: back to what it was about.
@@ -337,6 +347,12 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
             }
             model.notices.fail(model.now, &doing(call), &error.problem);
         }
+        Call::AddOperator(_) | Call::Invite(_) => {
+            if let Some(invite) = &mut model.invite {
+                invite.refused(error);
+            }
+            model.notices.fail(model.now, &doing(call), &error.problem);
+        }
         Call::Enroll(_) => {
             if let Some(enroll) = &mut model.enroll {
                 enroll.refused(error);
@@ -365,7 +381,10 @@ fn doing(call: &Call) -> String {
         Call::Update(request) => format!("change {}", request.name),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),
-        Call::RemoveIssuer(name) => format!("remove {name}"),
+        Call::RemoveIssuer(name) | Call::RemoveOperator(name) => format!("remove {name}"),
+        Call::AddOperator(request) => format!("add {}", request.user),
+        Call::Invite(request) => format!("invite {}", request.name),
+        Call::SetRole(request) => format!("role of {}", request.name),
         Call::CancelJob(_) => "cancel the job".to_owned(),
         Call::Act(request) if request.act.is_empty() => "retry".to_owned(),
         Call::Act(request) => request.act.clone(),

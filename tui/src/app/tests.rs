@@ -6,6 +6,7 @@ mod fixtures;
 mod many;
 
 mod changes;
+mod team;
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, job, 
 use proptest::prelude::*;
 use proto::clock::Clock as _;
 use proto::operator::v1::{
-    Certificate, CertificateAccepted, EnrollAgentResponse, Pause, PendingEnrollment, WhoamiResponse,
+    Certificate, CertificateAccepted, EnrollAgentResponse, ListOperatorsResponse, Pause, PendingEnrollment,
+    WhoamiResponse,
 };
 use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
 use ratatui::buffer::Buffer;
@@ -39,6 +41,8 @@ pub(crate) struct Desk {
     /// Whether wishes are answered.
     refusal: Option<ClientError>,
     quit: bool,
+    /// Operators and open invitations.
+    team: ListOperatorsResponse,
 }
 
 fn many_certificates() -> Vec<Certificate> {
@@ -77,7 +81,8 @@ impl Desk {
         let theme = Theme { color: true, ascii: false };
         let session = "0123456789abcdefghjkmnpqrs".to_owned();
         let model = Model::new(theme, (width, height), StoppedClock.now(), session);
-        Self { model, certificates: many_certificates(), sent: Vec::new(), refusal: None, quit: false }
+        let (certificates, team) = (many_certificates(), fixtures::team());
+        Self { model, certificates, sent: Vec::new(), refusal: None, quit: false, team }
     }
 
     fn connected(width: u16, height: u16) -> Self {
@@ -194,6 +199,9 @@ impl Desk {
             })),
             Call::Revoke(_) => Reply::Agent(Box::new(agent_with_policy())),
             Call::Forget(_) => Reply::Forgotten,
+            Call::Operators | Call::AddOperator(_) | Call::Invite(_) | Call::SetRole(_) | Call::RemoveOperator(_) => {
+                team::answer(&self.team, call)
+            }
         })
     }
 
@@ -538,6 +546,13 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("wizard_review", at("2n", "www.example.test", &"\n".repeat(23))),
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
+        ("team", at("9", "", "")),
+        ("dialog_role", at("9je", "", "")),
+        ("dialog_remove_operator", at("9jD", "", "")),
+        ("invite", at("9n", "", "\ndave")),
+        ("invite_here", at("9n", "", " \ndave\n  ")),
+        ("invite_command", at("9n", "", "\ndave\n\n\n")),
+        ("invite_added", at("9n", "", " \ndave\n\n\n")),
         ("dialog_renew", at("2r", "", "")),
         ("dialog_delete", at("2D", "", "shop")),
         ("dialog_revoke", at("3D", "", "")),
@@ -599,7 +614,7 @@ fn every_screen_paints_at_every_size() {
 
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
-        8 => prop::sample::select("jkGgocartnDdrqsR:/?M-.,0123456hl[]py <>bVKe".chars().map(Key::Char).collect::<Vec<_>>()),
+        8 => prop::sample::select("jkGgocartnDdrqsR:/?M-.,012345689hl[]py <>bVKeu".chars().map(Key::Char).collect::<Vec<_>>()),
         2 => prop::sample::select(vec![
             Key::Enter, Key::Esc, Key::Tab, Key::BackTab, Key::Up, Key::Down, Key::Left, Key::Right, Key::Home, Key::End,
             Key::PageUp, Key::PageDown, Key::Backspace, Key::Delete, Key::Ctrl('c'), Key::Ctrl('u'), Key::F(1),

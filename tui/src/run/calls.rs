@@ -6,11 +6,12 @@ use std::path::Path;
 use proto::operator::v1::{
     AddIssuerRequest, CancelJobRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest,
     GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListCertificatesRequest, ListEventsRequest,
-    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListVersionsRequest, PendingEnrollment,
-    RemoveIssuerRequest, RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
+    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest,
+    PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest,
+    SetIssuerRequest, TestIssuerRequest,
 };
 
-use crate::app::call::{Call, Page, Reply, Token};
+use crate::app::call::{Call, Invitation, IssuerWish, Page, Reply, Token};
 use crate::app::list::PAGE_ROWS;
 use crate::client::{Client, ClientError, ErrorKind, read_roots, read_secret};
 use crate::widgets::form::Secret;
@@ -62,16 +63,8 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             client.remove_issuer(RemoveIssuerRequest { name }).await?;
             Reply::IssuerRemoved
         }
-        Call::AddIssuer(wish) => {
-            let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
-            let request = AddIssuerRequest { root_pem: root_pem.unwrap_or_default(), external_key, ..wish.request };
-            Reply::Issuer(Box::new(client.add_issuer(request).await?))
-        }
-        Call::SetIssuer(wish) => {
-            let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
-            let request = SetIssuerRequest { root_pem, external_key, ..wish.request };
-            Reply::Issuer(Box::new(client.set_issuer(request).await?))
-        }
+        Call::AddIssuer(wish) => add_issuer(client, *wish).await?,
+        Call::SetIssuer(wish) => set_issuer(client, *wish).await?,
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
@@ -86,7 +79,29 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             client.forget_agent(ForgetAgentRequest { name }).await?;
             Reply::Forgotten
         }
+        Call::Operators => Reply::Operators(Box::new(client.list_operators(ListOperatorsRequest {}).await?)),
+        Call::AddOperator(request) => Reply::OperatorAdded(Box::new(client.add_operator(request).await?)),
+        Call::Invite(request) => {
+            Reply::Invited(Box::new(Invitation { response: client.invite_operator(request).await? }))
+        }
+        Call::SetRole(request) => Reply::Operator(Box::new(client.set_operator_role(request).await?)),
+        Call::RemoveOperator(name) => {
+            client.remove_operator(RemoveOperatorRequest { name }).await?;
+            Reply::OperatorRemoved
+        }
     })
+}
+
+async fn add_issuer(client: &Client, wish: IssuerWish<AddIssuerRequest>) -> Result<Reply, ClientError> {
+    let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
+    let request = AddIssuerRequest { root_pem: root_pem.unwrap_or_default(), external_key, ..wish.request };
+    Ok(Reply::Issuer(Box::new(client.add_issuer(request).await?)))
+}
+
+async fn set_issuer(client: &Client, wish: IssuerWish<SetIssuerRequest>) -> Result<Reply, ClientError> {
+    let (root_pem, external_key) = from_files(wish.root, wish.key).await?;
+    let request = SetIssuerRequest { root_pem, external_key, ..wish.request };
+    Ok(Reply::Issuer(Box::new(client.set_issuer(request).await?)))
 }
 
 /// Reads roots and key from the files that were named, away from the event loop.

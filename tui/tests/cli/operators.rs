@@ -3,47 +3,15 @@
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
-use proto::operator::v1::{EnrollAgentResponse, ListOperatorsResponse, Operator, PendingInvitation};
+use proto::operator::v1::EnrollAgentResponse;
 
 use crate::controller::{FakeController, World};
-use crate::fixtures::at;
+use crate::fixtures::{self, at};
 use crate::{Place, run, session, world};
 
 fn team() -> World {
-    let operator = |name: &str, kind: &str, role: &str| Operator {
-        name: name.into(),
-        kind: kind.into(),
-        role: role.into(),
-        ..Operator::default()
-    };
-    let alice = Operator {
-        uid: 1000,
-        created_at: at(-86_400),
-        created_by: "local:root".into(),
-        seen_at: at(-90),
-        id: "o1".into(),
-        revision: 7,
-        ..operator("local:alice", "local", "maintainer")
-    };
-    let bob = Operator {
-        created_at: at(-3 * 86_400),
-        created_by: "local:alice".into(),
-        identity_not_after: at(11 * 86_400),
-        id: "o2".into(),
-        ..operator("bob\u{1b}[31m", "remote", "auditor")
-    };
-    let pending = PendingInvitation {
-        name: "carol".into(),
-        role: "viewer".into(),
-        expires_at: at(86_000),
-        created_by: "local:root".into(),
-    };
-    let operators = ListOperatorsResponse {
-        items: vec![operator("local:root", "built-in", "owner"), alice, bob],
-        pending: vec![pending],
-    };
     let enrollment = EnrollAgentResponse { token: "SECRET.PIN".into(), expires_at: at(86_400), ..Default::default() };
-    World { operators, enrollment, ..world() }
+    World { operators: fixtures::team(), enrollment, ..world() }
 }
 
 #[tokio::test]

@@ -366,6 +366,40 @@ pub(crate) fn limits(issuer: &str) -> ListLimitsResponse {
     ListLimitsResponse { issuer: issuer.into(), host: "ca.example.test".into(), published: true, items }
 }
 
+/// Root, a user of the host, someone elsewhere, and an open invitation.
+pub(crate) fn team() -> ListOperatorsResponse {
+    let operator = |name: &str, kind: &str, role: &str| Operator {
+        name: name.into(),
+        kind: kind.into(),
+        role: role.into(),
+        ..Operator::default()
+    };
+    let alice = Operator {
+        uid: 1000,
+        created_at: at(-DAY),
+        created_by: "local:root".into(),
+        seen_at: at(-90),
+        id: "o1".into(),
+        revision: 7,
+        ..operator("local:alice", "local", "maintainer")
+    };
+    let bob = Operator {
+        created_at: at(-3 * DAY),
+        created_by: "local:alice".into(),
+        identity_not_after: at(11 * DAY),
+        id: "o2".into(),
+        ..operator("bob\u{1b}[31m", "remote", "auditor")
+    };
+    let pending = PendingInvitation {
+        name: "carol".into(),
+        role: "viewer".into(),
+        expires_at: at(86_000),
+        created_by: "local:root".into(),
+    };
+    let items = vec![operator("local:root", "built-in", "owner"), alice, bob];
+    ListOperatorsResponse { items, pending: vec![pending] }
+}
+
 pub(crate) fn job(state: &str, phase: &str) -> Job {
     Job {
         id: "J1".into(),
