@@ -37,6 +37,7 @@ use crate::client::ClientError;
 use crate::keys::{Action, Context, Key};
 use crate::screens::add_certificate::Wizard;
 use crate::screens::agent::AgentScreen;
+use crate::screens::audit::AuditScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
 use crate::screens::invite::Invite;
@@ -132,6 +133,8 @@ pub(crate) enum Cmd {
     Suspend,
     /// Leave.
     Quit,
+    /// Give a text to the terminal's clipboard; never a secret.
+    Copy(String),
 }
 
 /// A first key that waits for its second.
@@ -204,6 +207,8 @@ pub(crate) struct Model {
     pub(crate) sheet: Option<Sheet>,
     /// The enrolment.
     pub(crate) enroll: Option<Enroll>,
+    /// Who did what.
+    pub(crate) audit: AuditScreen,
     /// Operators and open invitations.
     pub(crate) team: List<Member>,
     /// The operator to be.
@@ -258,6 +263,7 @@ impl Model {
             wizard: None,
             sheet: None,
             enroll: None,
+            audit: AuditScreen::default(),
             team: List::default(),
             invite: None,
             layers: Vec::new(),
@@ -297,6 +303,8 @@ impl Model {
             Place::Issuers => Context::Issuers,
             Place::Issuer(_) => Context::Issuer,
             Place::Team => Context::Team,
+            Place::Audit => Context::Audit,
+            Place::Act(_) => Context::Act,
             Place::Invite if self.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => Context::Waiting,
             Place::AddCertificate | Place::Sheet | Place::Invite => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
@@ -392,6 +400,7 @@ impl Model {
             || self.job.subs.has_changes()
             || self.issuers.has_changes()
             || self.team.has_changes()
+            || self.audit.list.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
     }
 }
@@ -457,6 +466,7 @@ fn timed(model: &mut Model, timer: Timer) -> Vec<Cmd> {
             model.job.subs.expire(model.now);
             model.issuers.expire(model.now);
             model.team.expire(model.now);
+            model.audit.list.expire(model.now);
             Vec::new()
         }
         Timer::Filter(typed) => layer::filter_rested(model, typed),

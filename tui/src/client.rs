@@ -3,6 +3,7 @@
 //! It never retries and keeps no state: it answers with what the controller said, or with a [`ClientError`] that people
 //! can read. Connecting happens with the first call, and again by itself after the controller was away.
 
+mod acts;
 mod contexts;
 mod error;
 mod files;
@@ -41,6 +42,7 @@ use proto::tls::Trust;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
+pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};

@@ -97,6 +97,10 @@ pub(crate) enum Context {
     Issuer,
     /// Operators and invitations.
     Team,
+    /// Who did what.
+    Audit,
+    /// One act.
+    Act,
     /// A form: the wizard's steps, the enrolment's name.
     Form,
     /// A one-time command, waiting for whoever runs it.
@@ -123,6 +127,8 @@ impl Context {
             Self::Issuers => "Issuers",
             Self::Issuer => "Issuer",
             Self::Team => "Team",
+            Self::Audit => "Audit",
+            Self::Act => "Act",
             Self::Form => "Form",
             Self::Waiting => "One-time command",
             Self::Prompt => "Prompt",
@@ -171,6 +177,10 @@ pub(crate) enum Action {
     GoIssuers,
     /// To the team.
     GoTeam,
+    /// To the audit.
+    GoAudit,
+    /// Copy the command that shows.
+    Copy,
     /// Wait for a second key that names a place.
     GoMenu,
     /// The place before this one.
@@ -271,6 +281,8 @@ const PLACES: &[C] = &[
     C::Issuers,
     C::Issuer,
     C::Team,
+    C::Audit,
+    C::Act,
     C::Waiting,
 ];
 const LISTS: &[C] = &[
@@ -284,14 +296,28 @@ const LISTS: &[C] = &[
     C::Issuers,
     C::Issuer,
     C::Team,
+    C::Audit,
+    C::Act,
     C::Reading,
 ];
-const FILTERED: &[C] = &[C::Certificates, C::Agents];
+const FILTERED: &[C] = &[C::Certificates, C::Agents, C::Audit];
 const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
-const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers];
+const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers, C::Audit];
 /// Lists in which `Space` marks nothing.
-const UNMARKED: &[C] =
-    &[C::Overview, C::Certificate, C::Agents, C::Agent, C::Jobs, C::Job, C::Issuers, C::Issuer, C::Team, C::Reading];
+const UNMARKED: &[C] = &[
+    C::Overview,
+    C::Certificate,
+    C::Agents,
+    C::Agent,
+    C::Jobs,
+    C::Job,
+    C::Issuers,
+    C::Issuer,
+    C::Team,
+    C::Audit,
+    C::Act,
+    C::Reading,
+];
 const JOBS: &[C] = &[C::Jobs, C::Job];
 const EDITED: &[C] = &[C::Issuers, C::Issuer, C::Certificate];
 const ISSUERS: &[C] = &[C::Issuers, C::Issuer];
@@ -300,7 +326,7 @@ const EVERYWHERE: &[C] = &Context::ALL;
 
 impl Context {
     /// Every context.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Overview,
         Self::Certificates,
         Self::Certificate,
@@ -311,6 +337,8 @@ impl Context {
         Self::Issuers,
         Self::Issuer,
         Self::Team,
+        Self::Audit,
+        Self::Act,
         Self::Form,
         Self::Waiting,
         Self::Prompt,
@@ -354,6 +382,7 @@ pub(crate) const TABLE: &[Binding] = &[
         2,
         row(A::Delete, "operator.remove", &[Char('D')], &[C::Team], "remove", "remove an operator or an invitation"),
     ),
+    row(A::Copy, "copy", &[Char('y')], &[C::Audit, C::Waiting], "copy", "copy the command that shows"),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
     changing(1, row(A::Test, "test", &[Char('t')], ISSUERS, "test", "read its directory, prove the account")),
@@ -399,6 +428,8 @@ pub(crate) const TABLE: &[Binding] = &[
             C::Issuers,
             C::Issuer,
             C::Team,
+            C::Audit,
+            C::Act,
             C::Waiting,
             C::Reading,
         ],
@@ -418,7 +449,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::NextProblem,
         "move.next-problem",
         &[Char('.')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit],
         "",
         "next row that needs someone",
     ),
@@ -426,7 +457,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::PrevProblem,
         "move.prev-problem",
         &[Char(',')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit],
         "",
         "previous row that needs someone",
     ),
@@ -435,6 +466,7 @@ pub(crate) const TABLE: &[Binding] = &[
     offered(row(A::GoAgents, "go.agents", &[Char('3')], PLACES, "", "Agents")),
     offered(row(A::GoJobs, "go.jobs", &[Char('4')], PLACES, "", "Jobs")),
     offered(row(A::GoIssuers, "go.issuers", &[Char('0')], PLACES, "", "Issuers")),
+    offered(row(A::GoAudit, "go.audit", &[Char('8')], PLACES, "", "Audit")),
     offered(row(A::GoTeam, "go.team", &[Char('9')], PLACES, "", "Team")),
     row(A::GoMenu, "go", &[Char('g')], PLACES, "", "go to …"),
     row(A::GoLast, "go.last", &[Char('-')], PLACES, "", "last place and back"),
@@ -452,10 +484,11 @@ pub(crate) const TABLE: &[Binding] = &[
 pub(crate) const GO: &[(char, Action, &str)] = &[
     ('g', A::Top, "top"),
     ('o', A::GoOverview, "Overview"),
-    ('c', A::GoCertificates, "Certificates"),
+    ('c', A::GoCertificates, "Certs"),
     ('a', A::GoAgents, "Agents"),
     ('j', A::GoJobs, "Jobs"),
     ('i', A::GoIssuers, "Issuers"),
+    ('u', A::GoAudit, "Audit"),
     ('t', A::GoTeam, "Team"),
 ];
 

@@ -71,6 +71,7 @@ struct Dashboard {
     title: String,
     quit: bool,
     suspend: bool,
+    copies: Option<String>,
 }
 
 impl Dashboard {
@@ -96,6 +97,7 @@ impl Dashboard {
             title: String::new(),
             quit: false,
             suspend: false,
+            copies: None,
         }
     }
 
@@ -177,11 +179,15 @@ impl Dashboard {
             Cmd::Reconnect => self.retry.notify_one(),
             Cmd::Repaint => self.terminal.repaint(),
             Cmd::Suspend => self.suspend = true,
+            Cmd::Copy(text) => self.copies = Some(text),
             Cmd::Quit => self.quit = true,
         }
     }
 
     fn paint(&mut self) -> anyhow::Result<()> {
+        if let Some(text) = self.copies.take() {
+            self.terminal.copy(&text).context("the terminal went away")?;
+        }
         let now = Instant::now();
         if let Some(why) = self.dirty
             && self.pacer.wait(why, now).is_zero()

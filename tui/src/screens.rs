@@ -4,6 +4,7 @@
 pub(crate) mod add_certificate;
 pub(crate) mod agent;
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod enroll;
@@ -64,6 +65,10 @@ pub(crate) enum Place {
     Team,
     /// A new operator.
     Invite,
+    /// Who did what.
+    Audit,
+    /// One act, by the number of the line that asked for it.
+    Act(u64),
 }
 
 impl Place {
@@ -75,9 +80,14 @@ impl Place {
             Self::Issuer(_) | Self::Sheet => Self::Issuers,
             Self::Job(_) => Self::Jobs,
             Self::Invite => Self::Team,
-            Self::Overview | Self::Certificates | Self::Agents | Self::Jobs | Self::Issuers | Self::Team => {
-                Self::Overview
-            }
+            Self::Act(_) => Self::Audit,
+            Self::Overview
+            | Self::Certificates
+            | Self::Agents
+            | Self::Jobs
+            | Self::Issuers
+            | Self::Team
+            | Self::Audit => Self::Overview,
         }
     }
 }
@@ -123,6 +133,8 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Issuers => &mut model.issuers,
         Place::Issuer(_) => &mut model.issuer.cursor,
         Place::Team => &mut model.team,
+        Place::Audit => &mut model.audit.list,
+        Place::Act(_) => &mut model.audit.scroll,
         Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => return None,
     })
 }
@@ -137,12 +149,14 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Job(_) => job::rows(model),
         Place::Issuers => issuers::rows(model),
         Place::Team => team::rows(model),
+        Place::Audit => audit::rows(model),
         Place::Certificate(_)
         | Place::Agent(_)
         | Place::Issuer(_)
         | Place::AddCertificate
         | Place::Enroll
         | Place::Invite
+        | Place::Act(_)
         | Place::Sheet => usize::from(view::body_height(model)).saturating_sub(4),
     }
 }
@@ -171,6 +185,7 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
             vec![Call::Issuers, Call::Agents { filter: String::new(), rows: crate::app::list::ROWS_MAX }]
         }
         Place::Sheet => vec![Call::Issuers],
+        Place::Audit | Place::Act(_) => audit::reads(model),
         Place::Team => vec![Call::Operators],
         Place::Invite if model.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => vec![Call::Operators],
         Place::Invite => Vec::new(),
@@ -190,6 +205,8 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Issuers => model.issuers.refresh(),
         Place::Issuer(name) => model.issuer.open(name),
         Place::Overview => model.overview.attention.refresh(),
+        Place::Audit => model.audit.refresh(),
+        Place::Act(seq) => model.audit.open(*seq),
         Place::Team => model.team.refresh(),
         Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => {}
     }
@@ -206,6 +223,9 @@ pub(crate) fn settle(model: &mut Model) {
     model.job.subs.settle(job_height);
     let issuers_height = issuers::rows(model);
     model.issuers.settle(issuers_height);
+    let audit_height = audit::rows(model);
+    model.audit.list.settle(audit_height);
+    model.audit.scroll = model.audit.scroll.min(audit::act_lines(model).len().saturating_sub(1));
     let team_height = team::rows(model);
     model.team.settle(team_height);
     let issuer_max = issuer::cursor_max(model);
@@ -223,6 +243,7 @@ pub(crate) fn wants_more(model: &Model) -> bool {
     match &model.place {
         Place::Certificates => model.certificates.wants_more(),
         Place::Agents => model.agents.wants_more(),
+        Place::Audit => model.audit.list.wants_more(),
         _ => false,
     }
 }
@@ -240,12 +261,14 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         }),
         Place::Job(_) => model.job.subs.current().map(|job| Place::Certificate(job.certificate.clone())),
         Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
+        Place::Audit => audit::seq_here(model).map(Place::Act),
         Place::Certificate(_)
         | Place::Issuer(_)
         | Place::AddCertificate
         | Place::Enroll
         | Place::Sheet
         | Place::Team
+        | Place::Act(_)
         | Place::Invite => None,
     }
 }
@@ -295,6 +318,16 @@ pub(crate) fn issuer_here(model: &Model) -> Option<Issuer> {
     match &model.place {
         Place::Issuers => model.issuers.current().cloned(),
         Place::Issuer(_) => model.issuer.record.clone().filter(|_| !model.issuer.missing),
+        _ => None,
+    }
+}
+
+/// Returns the command that stands on the screen to be run elsewhere. It never holds a secret.
+pub(crate) fn command_here(model: &Model) -> Option<String> {
+    match &model.place {
+        Place::Audit => Some(audit::export_command(model)),
+        Place::Enroll => Some(model.enroll.as_ref()?.token.as_ref()?.response.command.clone()),
+        Place::Invite => model.invite.as_ref()?.command_to_hand_over(),
         _ => None,
     }
 }
@@ -377,6 +410,11 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Place::AddCertificate => add_certificate::paint(model, area, buf),
         Place::Enroll => enroll::paint(model, area, buf),
         Place::Team => team::paint(model, area, buf),
+        Place::Audit => audit::paint(model, area, buf),
+        Place::Act(seq) => {
+            audit::paint_act(model, *seq, area, buf);
+            None
+        }
         Place::Invite => invite::paint(model, area, buf),
         Place::Sheet => sheet::paint(model, area, buf),
     }
@@ -396,6 +434,8 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Job(_) => job::status(model),
         Place::AddCertificate => add_certificate::status(model),
         Place::Enroll => enroll::status(model),
+        Place::Audit => audit::status(model),
+        Place::Act(_) => ("everything that was written of it".to_owned(), String::new()),
         Place::Team => (team::status(model), model.team.position()),
         Place::Invite => invite::status(model),
         Place::Sheet => sheet::status(model),

@@ -11,6 +11,8 @@ mod signals;
 use std::fs::File;
 use std::io::{self, Write as _};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ratatui::Frame;
 use ratatui::layout::Size;
 use rustix::process::{Signal, kill_current_process_group};
@@ -80,6 +82,14 @@ impl Terminal {
     /// When the terminal is gone.
     pub(crate) fn title(&mut self, text: &str) -> io::Result<()> {
         self.out.commit(&format!("\x1b]2;{text}\x1b\\")).map(drop)
+    }
+
+    /// Gives `text` to the terminal's clipboard (OSC 52). Whether it takes it cannot be known.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(crate) fn copy(&mut self, text: &str) -> io::Result<()> {
+        self.out.commit(&format!("\x1b]52;c;{}\x1b\\", STANDARD.encode(text))).map(drop)
     }
 
     /// Gives the terminal back, stops until the shell continues the process, and takes the terminal again.

@@ -18,7 +18,7 @@ use crate::app::layer::Layer;
 use crate::app::link::Link;
 use crate::app::{Model, off};
 use crate::keys::{Action, Context, TABLE};
-use crate::screens::{self, Place, layers};
+use crate::screens::{self, Place, audit, layers};
 use crate::theme::{State, Theme};
 use crate::widgets::panel::{put, put_all, put_right, rows as part};
 use crate::widgets::text::{clock, cut, cut_start, safe, wrap};
@@ -97,11 +97,12 @@ fn title(model: &Model, area: Rect, buf: &mut Buffer) {
 }
 
 /// The places: key, name in wide windows, name elsewhere.
-const PLACES: [(&str, &str, &str); 6] = [
+const PLACES: [(&str, &str, &str); 7] = [
     ("1", "Overview", "Over"),
     ("2", "Certificates", "Certs"),
     ("3", "Agents", "Agents"),
     ("4", "Jobs", "Jobs"),
+    ("8", "Audit", "Audit"),
     ("9", "Team", "Team"),
     ("0", "Issuers", "Issuers"),
 ];
@@ -114,6 +115,7 @@ fn place_key(model: &Model) -> &'static str {
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => "2",
         Place::Agents | Place::Agent(_) | Place::Enroll => "3",
         Place::Jobs | Place::Job(_) => "4",
+        Place::Audit | Place::Act(_) => "8",
         Place::Team | Place::Invite => "9",
         Place::Issuers | Place::Issuer(_) | Place::Sheet => "0",
     }
@@ -155,7 +157,9 @@ fn place_spans(model: &Model, wide: bool, keys_only: bool) -> Vec<Span<'static>>
         if key == current {
             spans.push(Span::styled(format!("[{name}{count}]"), model.theme.strong()));
         } else {
-            spans.push(Span::raw(format!(" {name}{count} ")));
+            let off = key == "8" && audit::denied(model).is_some();
+            let style = if off { model.theme.dim() } else { ratatui::style::Style::new() };
+            spans.push(Span::styled(format!(" {name}{count} "), style));
         }
         spans.push(Span::raw(if wide { "  " } else { "" }));
     }

@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native_pty_system};
 
 use controller::{FakeController, World};
+use proto::audit::{BEGINNING, Line};
+use proto::operator::v1::ListAuditResponse;
 
 /// Nothing on this machine takes longer, however busy it is.
 const WAIT_MAX: Duration = Duration::from_secs(15);
@@ -247,6 +249,39 @@ fn it_follows_the_controller_and_survives_its_absence() {
     desk.type_keys("ry");
     desk.wait_text("started");
     assert_eq!(fake.requests().len(), 1, "{:?}", fake.requests());
+    desk.press("Q");
+}
+
+#[test]
+fn the_audit_is_read_in_parts_and_its_command_goes_to_the_clipboard() {
+    let line = |seq: u64, result: &str, answers: Option<u64>| Line {
+        seq,
+        at: fixtures::NOW.parse().unwrap(),
+        actor: "local:root".into(),
+        from: "uid 0".into(),
+        act: "RenewCertificate".into(),
+        subject: format!("web{}", seq.div_ceil(2)),
+        detail: String::new(),
+        result: result.into(),
+        answers,
+        previous: BEGINNING.into(),
+    };
+    // More than one answer holds; and one that is no line.
+    let acts = (1..=600).flat_map(|n| [line(2 * n - 1, "asked", None), line(2 * n, "done", Some(2 * n - 1))]);
+    let mut lines: Vec<String> = acts.map(|line| serde_json::to_string(&line).unwrap()).collect();
+    lines.push("{}".to_owned());
+    let fake = FakeController::start(World { audit: ListAuditResponse { lines, ..Default::default() }, ..world() });
+    let mut desk = Desk::start(dashboard(&fake.socket()));
+    desk.wait_text("live");
+    desk.press("8");
+    desk.wait_text("web600");
+    desk.wait_text("1 line(s) cannot be read");
+    // 500 acts come with the first answer, the rest with the second.
+    desk.type_keys("GG");
+    desk.wait_text("600 of 600");
+    desk.press("y");
+    // `certwright audit export --out audit.jsonl` in base64.
+    desk.wait("OSC 52", |seen| seen.raw.contains("]52;c;Y2VydHdyaWdodCBhdWRpdCBleHBvcnQgLS1vdXQgYXVkaXQuanNvbmw="));
     desk.press("Q");
 }
 

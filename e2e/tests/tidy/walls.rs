@@ -62,6 +62,8 @@ const FACE: &[&str] = &[
     "format",
     "client::ClientError",
     "client::ErrorKind",
+    "client::AuditAct",
+    "client::AuditFilter",
     "client::default_files",
     "client::default_mode",
     "client::default_name",

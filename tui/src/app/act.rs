@@ -112,6 +112,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::GoJobs => model.go(Place::Jobs, false),
         Action::GoIssuers => model.go(Place::Issuers, false),
         Action::GoTeam => model.go(Place::Team, false),
+        Action::GoAudit => model.go(Place::Audit, false),
         Action::GoLast => model.last.clone().map_or_else(Vec::new, |place| model.go(place, false)),
         Action::GoMenu => prefix(model, Prefix::Go),
         Action::Sort => prefix(model, Prefix::Sort),
@@ -130,6 +131,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::New => screens::new_record(model),
         Action::Test => test(model),
         Action::Edit => edit(model),
+        Action::Copy => copy(model),
         Action::Mark => mark(model),
         Action::MarkAll => {
             let (filter, total) = (model.certificates.filter.clone(), model.certificates.total);
@@ -156,6 +158,13 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Interrupt => interrupt(model),
         Action::FieldNext | Action::FieldPrev | Action::Toggle | Action::Continue => Vec::new(),
     }
+}
+
+fn copy(model: &mut Model) -> Vec<Cmd> {
+    let Some(command) = screens::command_here(model) else { return Vec::new() };
+    let text = "sent to the terminal's clipboard; if it refuses, select the command";
+    model.notices.say(model.now, State::Ok, text);
+    vec![Cmd::Copy(command)]
 }
 
 fn edit(model: &mut Model) -> Vec<Cmd> {
@@ -216,6 +225,7 @@ fn back(model: &mut Model) -> Vec<Cmd> {
     match &model.place {
         Place::Certificates if !model.certificates.filter.is_empty() => layer::set_filter(model, ""),
         Place::Agents if !model.agents.filter.is_empty() => layer::set_filter(model, ""),
+        Place::Audit if !model.audit.list.filter.is_empty() => layer::set_filter(model, ""),
         Place::Certificates if !model.marks.is_empty() => {
             model.marks = Marks::default();
             Vec::new()
@@ -244,7 +254,9 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         | Place::Job(_)
         | Place::Issuers
         | Place::Issuer(_)
-        | Place::Team => model.go_back(),
+        | Place::Team
+        | Place::Audit
+        | Place::Act(_) => model.go_back(),
     }
 }
 
@@ -263,6 +275,8 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Sheet
         | Place::Enroll
         | Place::Team
+        | Place::Audit
+        | Place::Act(_)
         | Place::Invite => {}
     }
     model.read()
@@ -279,6 +293,7 @@ fn refresh(model: &mut Model) -> Vec<Cmd> {
     model.job.subs.refresh();
     model.issuers.refresh();
     model.team.refresh();
+    model.audit.refresh();
     model.overview.attention.refresh();
     model.read()
 }

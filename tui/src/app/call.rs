@@ -2,13 +2,14 @@
 
 use proto::operator::v1::{
     ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
-    Agent, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
+    Agent, AuditWitness, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse,
     InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse, Operator,
     PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
     SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
 };
 
+use crate::client::{AuditAct, AuditFilter};
 use crate::widgets::form::Secret;
 
 /// One request. Reads may be repeated at will; wishes carry what makes them safe to repeat.
@@ -93,6 +94,13 @@ pub(crate) enum Call {
     Revoke(String),
     /// Forget a revoked agent.
     Forget(String),
+    /// The newest acts of the audit, so many rows.
+    Audit {
+        /// Which ones.
+        filter: AuditFilter,
+        /// How many rows to read.
+        rows: usize,
+    },
     /// Operators and open invitations.
     Operators,
     /// Give a user of the controller's host a role.
@@ -122,6 +130,7 @@ impl Call {
             | Self::Issuers
             | Self::Issuer(_)
             | Self::Limits(_)
+            | Self::Audit { .. }
             | Self::Operators => true,
             Self::Create(_)
             | Self::TestIssuer(_)
@@ -171,6 +180,23 @@ pub(crate) struct Page<T> {
     pub(crate) more: bool,
 }
 
+/// The audit from its end on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct AuditPage {
+    /// What was done, newest first.
+    pub(crate) acts: Vec<AuditAct>,
+    /// Whether older ones follow.
+    pub(crate) more: bool,
+    /// Lines that are none.
+    pub(crate) unreadable: usize,
+    /// Where looking for so few acts was given up; 0 when it was not.
+    pub(crate) searched_to: u64,
+    /// The last line there is.
+    pub(crate) head_seq: u64,
+    /// What agents keep of it.
+    pub(crate) witnesses: Vec<AuditWitness>,
+}
+
 /// An answer.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -214,6 +240,8 @@ pub(crate) enum Reply {
     Enrolled(Box<Token>),
     /// To `Forget`.
     Forgotten,
+    /// To `Audit`.
+    Audit(Box<AuditPage>),
     /// To `Operators`.
     Operators(Box<ListOperatorsResponse>),
     /// To `AddOperator`.

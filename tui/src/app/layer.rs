@@ -232,6 +232,7 @@ fn named(typed: &str) -> Option<Entry> {
 pub(crate) fn open_filter(model: &mut Model) {
     let before = match model.place {
         Place::Agents => model.agents.filter.clone(),
+        Place::Audit => model.audit.list.filter.clone(),
         _ => model.certificates.filter.clone(),
     };
     let input = Input::new(before.clone());
@@ -249,6 +250,10 @@ pub(crate) fn set_filter(model: &mut Model, filter: &str) -> Vec<Cmd> {
         Place::Agents if model.agents.filter != filter => {
             model.agents.filter = filter.to_owned();
             model.agents.refresh();
+        }
+        Place::Audit if model.audit.list.filter != filter => {
+            model.audit.list.filter = filter.to_owned();
+            model.audit.refresh();
         }
         _ => return Vec::new(),
     }

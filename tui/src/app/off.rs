@@ -5,10 +5,13 @@
 use crate::app::Model;
 use crate::keys::{Action, Binding, Context};
 use crate::screens::team::Member;
-use crate::screens::{self, team};
+use crate::screens::{self, audit, team};
 
 /// Returns why what a row of the key table does cannot be done now; `None` when it can.
 pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
+    if row.action == Action::GoAudit {
+        return audit::denied(model);
+    }
     if row.danger == 0 {
         return None;
     }

@@ -93,6 +93,10 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
             model.notices.say(model.now, State::Ok, format!("agent {name} is forgotten"));
             return leave(model, &Place::Agent(name), Place::Agents);
         }
+        Reply::Audit(page) => {
+            let Call::Audit { filter, .. } = call else { return Vec::new() };
+            model.audit.take(&filter, *page, model.now);
+        }
         reply @ (Reply::Operators(_)
         | Reply::OperatorAdded(_)
         | Reply::Invited(_)
@@ -330,6 +334,9 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
         Call::Issuer(name) | Call::Limits(name) if missing => model.issuer.vanished(name),
         call if call.reads() => {
             if !away {
+                if matches!(call, Call::Audit { .. }) {
+                    model.audit.was_refused();
+                }
                 model.notices.fail(model.now, "", &error.problem);
             }
         }

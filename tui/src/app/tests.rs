@@ -5,6 +5,7 @@
 mod fixtures;
 mod many;
 
+mod audit;
 mod changes;
 mod team;
 
@@ -21,10 +22,10 @@ use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::app::call::{Call, Page, Reply, Token};
+use crate::app::call::{AuditPage, Call, Page, Reply, Token};
 use crate::app::layer::Layer;
 use crate::app::{Cmd, Model, Msg, Timer, update};
-use crate::client::{ClientError, ErrorKind};
+use crate::client::{AuditFilter, ClientError, ErrorKind};
 use crate::keys::Key;
 use crate::screens::Place;
 use crate::theme::Theme;
@@ -43,6 +44,12 @@ pub(crate) struct Desk {
     quit: bool,
     /// Operators and open invitations.
     team: ListOperatorsResponse,
+    /// The whole audit.
+    audit: AuditPage,
+    /// What reading the audit is answered instead.
+    reading: Option<ClientError>,
+    /// What went to the clipboard.
+    copied: Vec<String>,
 }
 
 fn many_certificates() -> Vec<Certificate> {
@@ -82,7 +89,9 @@ impl Desk {
         let session = "0123456789abcdefghjkmnpqrs".to_owned();
         let model = Model::new(theme, (width, height), StoppedClock.now(), session);
         let (certificates, team) = (many_certificates(), fixtures::team());
-        Self { model, certificates, sent: Vec::new(), refusal: None, quit: false, team }
+        let audit = audit::page();
+        let (sent, copied) = (Vec::new(), Vec::new());
+        Self { model, certificates, sent, refusal: None, quit: false, team, audit, reading: None, copied }
     }
 
     fn connected(width: u16, height: u16) -> Self {
@@ -128,6 +137,7 @@ impl Desk {
                 }
                 Cmd::After(Timer::Reread, _) => self.send(Msg::Timer(Timer::Reread)),
                 Cmd::Quit => self.quit = true,
+                Cmd::Copy(text) => self.copied.push(text),
                 Cmd::After(..) | Cmd::Reconnect | Cmd::Repaint | Cmd::Suspend => {}
             }
         }
@@ -199,10 +209,16 @@ impl Desk {
             })),
             Call::Revoke(_) => Reply::Agent(Box::new(agent_with_policy())),
             Call::Forget(_) => Reply::Forgotten,
+            Call::Audit { filter, rows } => self.audited(filter, *rows)?,
             Call::Operators | Call::AddOperator(_) | Call::Invite(_) | Call::SetRole(_) | Call::RemoveOperator(_) => {
                 team::answer(&self.team, call)
             }
         })
+    }
+
+    fn audited(&self, filter: &AuditFilter, rows: usize) -> Result<Reply, ClientError> {
+        let page = || Reply::Audit(Box::new(audit::answer(&self.audit, filter, rows)));
+        self.reading.clone().map_or_else(|| Ok(page()), Err)
     }
 
     fn key(&mut self, key: Key) -> &mut Self {
@@ -547,6 +563,9 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
         ("team", at("9", "", "")),
+        ("audit", at("8", "", "")),
+        ("audit_act", at("8jj\n", "", "")),
+        ("audit_filter", at("8/", "since:2026-11-21 web", "")),
         ("dialog_role", at("9je", "", "")),
         ("dialog_remove_operator", at("9jD", "", "")),
         ("invite", at("9n", "", "\ndave")),

@@ -11,8 +11,8 @@ use proto::operator::v1::{AuditWitness, ListAuditRequest};
 use serde::Deserialize;
 
 use super::session::{Session, invalid};
-use crate::client::{ClientError, ErrorKind};
-use crate::output::{audit, safe, time};
+use crate::client::{ClientError, ErrorKind, fold_audit, parse_instant};
+use crate::output::{audit, safe};
 
 /// Lines asked for at once.
 const PAGE_SIZE: u32 = 1_000;
@@ -55,10 +55,10 @@ pub(crate) enum Verb {
 #[derive(Args, Debug)]
 pub(crate) struct Which {
     /// From this instant on: 2026-11-21 or 2026-11-21T08:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::parse_instant)]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     start: Option<Timestamp>,
     /// Before this instant
-    #[arg(long, value_name = "TIME", value_parser = time::parse_instant)]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     end: Option<Timestamp>,
     /// Only those whose actor or subject contains this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -108,11 +108,11 @@ async fn ls(which: &Which, limit: usize, session: &mut Session<'_>) -> Result<()
         let page = session.client.list_audit(request.clone()).await?;
         lines.extend(page.lines.iter().filter_map(|line| serde_json::from_str(line).ok()));
         request.from_seq = page.next_seq;
-        if page.next_seq == 0 || audit::fold(&lines).len() >= limit {
+        if page.next_seq == 0 || lines.iter().filter(|line| line.answers.is_none()).count() >= limit {
             break;
         }
     }
-    let mut acts = audit::fold(&lines);
+    let mut acts = fold_audit(lines);
     acts.truncate(limit);
     session.list(
         || acts.iter().map(|act| act.line.seq.to_string()).collect(),

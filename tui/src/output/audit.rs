@@ -1,7 +1,5 @@
 //! The audit: acts in a table, and its exports.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use proto::audit::Line;
 use serde::Serialize;
@@ -9,21 +7,10 @@ use serde::Serialize;
 use super::pdf::Pages;
 use super::table::Table;
 use super::{safe, some, time};
-use crate::client::{ClientError, ErrorKind};
+use crate::client::{AuditAct, ClientError, ErrorKind};
 
 /// What spreadsheets take for the beginning of a formula (OWASP, CSV injection).
 const FORMULA_SIGNS: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
-
-/// What was asked, with what came of it.
-#[derive(Debug)]
-pub(crate) struct Act<'a> {
-    /// The line that asked.
-    pub(crate) line: &'a Line,
-    /// done, failed, refused, or asked: then nothing is known of the end.
-    result: &'a str,
-    /// Why it failed or was refused.
-    why: &'a str,
-}
 
 #[derive(Serialize)]
 struct ActView {
@@ -38,31 +25,9 @@ struct ActView {
     why: Option<String>,
 }
 
-/// Puts what came of an act beside what was asked, in the order of the lines.
-pub(crate) fn fold(lines: &[Line]) -> Vec<Act<'_>> {
-    let ends: HashMap<u64, &Line> = lines.iter().filter_map(|line| Some((line.answers?, line))).collect();
-    let asked = lines.iter().filter(|line| line.answers.is_none());
-    asked.map(|line| act(line, ends.get(&line.seq).copied())).collect()
-}
-
-fn act<'a>(line: &'a Line, end: Option<&'a Line>) -> Act<'a> {
-    let (result, why): (&str, &str) = match end {
-        Some(end) => (&end.result, &end.detail),
-        None if line.result == "refused" => (&line.result, &line.detail),
-        None => (&line.result, ""),
-    };
-    Act { line, result, why }
-}
-
-impl Act<'_> {
-    fn detail(&self) -> &str {
-        if self.line.result == "refused" { "" } else { &self.line.detail }
-    }
-}
-
 /// Returns acts as a JSON list.
-pub(crate) fn json_list(acts: &[Act<'_>]) -> String {
-    let view = |act: &Act<'_>| ActView {
+pub(crate) fn json_list(acts: &[AuditAct]) -> String {
+    let view = |act: &AuditAct| ActView {
         seq: act.line.seq,
         at: act.line.at,
         actor: safe(&act.line.actor),
@@ -70,28 +35,29 @@ pub(crate) fn json_list(acts: &[Act<'_>]) -> String {
         act: safe(&act.line.act),
         subject: safe(&act.line.subject),
         detail: some(act.detail()),
-        result: safe(act.result),
-        why: some(act.why),
+        result: safe(act.result()),
+        why: some(act.why()),
     };
     super::json_list("AuditList", acts.iter().map(view).collect())
 }
 
 /// Returns acts as a table.
-pub(crate) fn table(acts: &[Act<'_>], now: Timestamp, wide: bool) -> Table {
+pub(crate) fn table(acts: &[AuditAct], now: Timestamp, wide: bool) -> Table {
     let mut head = vec!["WHEN", "WHO", "ACT", "SUBJECT", "RESULT", "DETAIL"];
     if wide {
         head = vec!["LINE", "AT", "WHO", "FROM", "ACT", "SUBJECT", "RESULT", "DETAIL"];
     }
     let mut table = Table::new(&head);
     for act in acts {
-        let line = act.line;
-        let detail = [act.detail(), act.why].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        let line = &act.line;
+        let detail =
+            [act.detail(), act.why()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let (who, what, about) = (line.actor.clone(), line.act.clone(), line.subject.clone());
         table.row(if wide {
             let at = time::absolute(line.at);
-            vec![line.seq.to_string(), at, who, line.from.clone(), what, about, act.result.to_owned(), detail]
+            vec![line.seq.to_string(), at, who, line.from.clone(), what, about, act.result().to_owned(), detail]
         } else {
-            vec![time::relative(now, line.at), who, what, about, act.result.to_owned(), detail]
+            vec![time::relative(now, line.at), who, what, about, act.result().to_owned(), detail]
         });
     }
     table
@@ -167,14 +133,6 @@ mod tests {
             answers,
             previous: String::new(),
         }
-    }
-
-    #[test]
-    fn an_act_has_one_row_with_what_came_of_it() {
-        let lines =
-            [line(1, "asked", None), line(2, "refused", None), line(3, "done", Some(1)), line(4, "asked", None)];
-        let folded: Vec<(u64, &str)> = fold(&lines).iter().map(|act| (act.line.seq, act.result)).collect();
-        assert_eq!(folded, [(1, "done"), (2, "refused"), (4, "asked")]);
     }
 
     #[test]

@@ -62,13 +62,6 @@ pub(crate) fn took(milliseconds: u64) -> String {
     }
 }
 
-/// Reads `2026-11-21T08:00:00Z`, or `2026-11-21` for its beginning in UTC.
-pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
-    let date = || text.parse::<jiff::civil::Date>().and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC));
-    let instant = text.parse::<Timestamp>().or_else(|_no_instant| date().map(|zoned| zoned.timestamp()));
-    instant.map_err(|_neither| "expected 2026-11-21 or 2026-11-21T08:00:00Z".to_owned())
-}
-
 /// Reads `60s`, `5m`, `1h30m`, or a number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<u64>().map(Duration::from_secs);
@@ -112,8 +105,6 @@ mod tests {
         assert_eq!(seconds("90"), Ok(90));
         assert_eq!(seconds("5m"), Ok(300));
         assert_eq!(seconds("1h30m"), Ok(5_400));
-        assert_eq!(parse_instant("2026-11-21").unwrap(), parse_instant("2026-11-21T00:00:00Z").unwrap());
-        assert!(parse_instant("yesterday").unwrap_err().contains("2026-11-21"));
         for text in ["", "0", "0s", "-5s", "soon"] {
             assert!(seconds(text).is_err(), "{text}");
         }

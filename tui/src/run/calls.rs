@@ -3,21 +3,27 @@
 
 use std::path::Path;
 
+use proto::audit::Line;
+use proto::clock::to_wire;
 use proto::operator::v1::{
     AddIssuerRequest, CancelJobRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest,
-    GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListCertificatesRequest, ListEventsRequest,
+    GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest, ListEventsRequest,
     ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest,
     PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest,
     SetIssuerRequest, TestIssuerRequest,
 };
 
-use crate::app::call::{Call, Invitation, IssuerWish, Page, Reply, Token};
+use crate::app::call::{AuditPage, Call, Invitation, IssuerWish, Page, Reply, Token};
 use crate::app::list::PAGE_ROWS;
-use crate::client::{Client, ClientError, ErrorKind, read_roots, read_secret};
+use crate::client::{AuditFilter, Client, ClientError, ErrorKind, fold_audit, read_roots, read_secret};
 use crate::widgets::form::Secret;
 
 /// Events shown of one record.
 const EVENTS_MAX: u32 = 100;
+/// Lines of the audit asked for at once.
+const AUDIT_LINES: u32 = 1_000;
+/// A filter that fits nothing is given up after so many pages: at most 20,000 lines are looked at for each.
+const AUDIT_PAGES_MAX: usize = 20;
 /// Jobs shown.
 const JOBS_MAX: u32 = 200;
 
@@ -79,6 +85,7 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             client.forget_agent(ForgetAgentRequest { name }).await?;
             Reply::Forgotten
         }
+        Call::Audit { filter, rows } => audit(client, filter, rows).await?,
         Call::Operators => Reply::Operators(Box::new(client.list_operators(ListOperatorsRequest {}).await?)),
         Call::AddOperator(request) => Reply::OperatorAdded(Box::new(client.add_operator(request).await?)),
         Call::Invite(request) => {
@@ -90,6 +97,33 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             Reply::OperatorRemoved
         }
     })
+}
+
+/// Reads the audit from its end on, so many acts, but not longer than an operator waits.
+async fn audit(client: &Client, filter: AuditFilter, rows: usize) -> Result<Reply, ClientError> {
+    let (start_at, end_at) = (to_wire(filter.start), to_wire(filter.end));
+    let mut request =
+        ListAuditRequest { start_at, end_at, name: filter.name, page_size: AUDIT_LINES, ..ListAuditRequest::default() };
+    let mut page = AuditPage::default();
+    let mut lines: Vec<Line> = Vec::new();
+    for _ in 0..AUDIT_PAGES_MAX {
+        let answer = client.list_audit(request.clone()).await?;
+        page.head_seq = answer.head.map_or(page.head_seq, |head| head.seq);
+        page.witnesses = answer.witnesses;
+        let read = answer.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+        let before = lines.len();
+        lines.extend(read);
+        page.unreadable += answer.lines.len() - (lines.len() - before);
+        request.from_seq = answer.next_seq;
+        let enough = lines.iter().filter(|line| line.answers.is_none()).count() >= rows;
+        page.more = enough && answer.next_seq > 0;
+        page.searched_to = if enough { 0 } else { answer.next_seq };
+        if enough || answer.next_seq == 0 {
+            break;
+        }
+    }
+    page.acts = fold_audit(lines);
+    Ok(Reply::Audit(Box::new(page)))
 }
 
 async fn add_issuer(client: &Client, wish: IssuerWish<AddIssuerRequest>) -> Result<Reply, ClientError> {

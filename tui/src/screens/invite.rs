@@ -81,6 +81,14 @@ impl Invite {
         self.form.value(if self.is_here() { "local" } else { "name" })
     }
 
+    /// Returns the command for whoever was invited; the token is not in it.
+    pub(crate) fn command_to_hand_over(&self) -> Option<String> {
+        match &self.answer {
+            Some(Answer::Invited(invitation)) => Some(invitation.response.command.clone()),
+            Some(Answer::Added(_)) | None => None,
+        }
+    }
+
     fn follow(&mut self) {
         let here = self.is_here();
         for (id, shown) in [("name", !here), ("local", here), ("invite", !here), ("add", here)] {

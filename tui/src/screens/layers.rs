@@ -10,6 +10,7 @@ use crate::app::call::Call;
 use crate::app::layer::{Choice, Confirm, Layer, Palette, entries};
 use crate::app::{Model, Prefix, off};
 use crate::keys::{GO, TABLE};
+use crate::screens::Place;
 use crate::screens::certificates::SORTS;
 use crate::theme::{State, Theme};
 use crate::widgets::panel::{centered, layer as floating, put, put_all, rows as part};
@@ -30,13 +31,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
             Layer::Palette(palette) => paint_palette(model, palette, area, buf),
             Layer::Filter(filter) => {
                 let line = part(area, area.height.saturating_sub(3), 3);
-                let inner = floating(
-                    buf,
-                    line,
-                    model.theme,
-                    "Filter: name  !not  status:failed  expires<7d",
-                    "Enter keeps, Esc restores",
-                );
+                let inner = floating(buf, line, model.theme, filter_title(model), "Enter keeps, Esc restores");
                 input(buf, inner, 0, "/ ", &filter.input)
             }
             Layer::Confirm(confirm) => paint_confirm(confirm, area, buf, model.theme),
@@ -46,6 +41,13 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         strip(prefix, area, buf, model.theme);
     }
     cursor
+}
+
+fn filter_title(model: &Model) -> &'static str {
+    match model.place {
+        Place::Audit => "Filter: NAME since:2026-11-21 until:…",
+        _ => "Filter: name  !not  status:failed  expires<7d",
+    }
 }
 
 /// Returns how many lines the top layer has, for scrolling.
@@ -96,7 +98,8 @@ fn help_lines(model: &Model) -> Vec<Line<'static>> {
     }
     lines.push(Line::default());
     let go = GO.iter().map(|(ch, _, what)| format!("g{ch} {what}")).collect::<Vec<_>>().join("   ");
-    lines.push(Line::from(format!(" {go}")));
+    let width = usize::from(model.size.0).saturating_sub(4).max(1);
+    lines.extend(wrap(&go, width).into_iter().map(|part| Line::from(format!(" {part}"))));
     let elsewhere = TABLE.iter().filter(|row| row.palette && !row.contexts.contains(&place));
     let others = elsewhere.map(|row| row.hint).filter(|hint| !hint.is_empty()).collect::<Vec<_>>().join(", ");
     if !others.is_empty() {
@@ -232,5 +235,5 @@ fn strip(prefix: Prefix, area: Rect, buf: &mut Buffer, theme: Theme) {
         Prefix::Sort => ("sort by …", SORTS.iter().map(|(ch, what)| format!("{ch} {what}")).collect()),
     };
     let inner = floating(buf, part(area, area.height.saturating_sub(3), 3), theme, title, "any other key closes");
-    put(buf, inner, 0, &Line::from(format!(" {}", text.join("   "))));
+    put(buf, inner, 0, &Line::from(format!(" {}", text.join("  "))));
 }

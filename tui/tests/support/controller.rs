@@ -351,8 +351,11 @@ impl OperatorService for Service {
                 lines.reverse();
             }
             let from = usize::try_from(request.get_ref().from_seq).unwrap();
-            let lines = lines.split_off(from.min(lines.len()));
-            Ok(ListAuditResponse { lines, ..world.audit.clone() })
+            let mut lines = lines.split_off(from.min(lines.len()));
+            let size = usize::try_from(request.get_ref().page_size).unwrap();
+            let next_seq = if lines.len() > size { u64::try_from(from + size).unwrap() } else { 0 };
+            lines.truncate(size);
+            Ok(ListAuditResponse { lines, next_seq, ..world.audit.clone() })
         })
     }
 
