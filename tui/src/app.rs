@@ -512,7 +512,8 @@ fn lost(model: &mut Model, problem: Problem, attempt: u32, retry_in: Duration) {
 /// Keeps what follows from the state true: windows hold their cursors, enough rows are read, seconds are counted.
 fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     screens::settle(model);
-    if screens::wants_more(model) && !model.running.values().any(Call::reads) && !model.cooling {
+    if model.link.is_live() && screens::wants_more(model) && !model.running.values().any(Call::reads) && !model.cooling
+    {
         cmds.extend(model.read_soon());
     }
     if !model.running.values().any(Call::reads) && !model.cooling && std::mem::take(&mut model.again) {

@@ -195,6 +195,12 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
 
 /// Prepares a place that was just entered: nothing of another record may show.
 pub(crate) fn entered(model: &mut Model) {
+    // What is shown once is forgotten wherever one goes, and `-` does not bring it back.
+    if model.place != Place::Invite {
+        model.invite = None;
+    } else if model.invite.is_none() {
+        model.place = Place::Team;
+    }
     match &model.place {
         Place::Certificate(name) => model.certificate.open(name),
         Place::Agent(name) => model.agent.open(name),
@@ -243,7 +249,7 @@ pub(crate) fn wants_more(model: &Model) -> bool {
     match &model.place {
         Place::Certificates => model.certificates.wants_more(),
         Place::Agents => model.agents.wants_more(),
-        Place::Audit => model.audit.list.wants_more(),
+        Place::Audit => model.audit.list.wants_more() && !audit::reads(model).is_empty(),
         _ => false,
     }
 }

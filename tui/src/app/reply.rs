@@ -355,7 +355,7 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
             model.notices.fail(model.now, &doing(call), &error.problem);
         }
         Call::AddOperator(_) | Call::Invite(_) => {
-            if let Some(invite) = &mut model.invite {
+            if let Some(invite) = model.invite.as_mut().filter(|invite| invite.asked()) {
                 invite.refused(error);
             }
             model.notices.fail(model.now, &doing(call), &error.problem);

@@ -20,8 +20,8 @@ use crate::widgets::form::Secret;
 
 /// Events shown of one record.
 const EVENTS_MAX: u32 = 100;
-/// Lines of the audit asked for at once.
-const AUDIT_LINES: u32 = 1_000;
+/// Most lines of the audit asked for at once.
+const AUDIT_LINES_MAX: u32 = 1_000;
 /// A filter that fits nothing is given up after so many pages: at most 20,000 lines are looked at for each.
 const AUDIT_PAGES_MAX: usize = 20;
 /// Jobs shown.
@@ -102,8 +102,10 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
 /// Reads the audit from its end on, so many acts, but not longer than an operator waits.
 async fn audit(client: &Client, filter: AuditFilter, rows: usize) -> Result<Reply, ClientError> {
     let (start_at, end_at) = (to_wire(filter.start), to_wire(filter.end));
+    // An act has two lines.
+    let page_size = u32::try_from(rows.saturating_mul(2)).unwrap_or(u32::MAX).min(AUDIT_LINES_MAX);
     let mut request =
-        ListAuditRequest { start_at, end_at, name: filter.name, page_size: AUDIT_LINES, ..ListAuditRequest::default() };
+        ListAuditRequest { start_at, end_at, name: filter.name, page_size, ..ListAuditRequest::default() };
     let mut page = AuditPage::default();
     let mut lines: Vec<Line> = Vec::new();
     for _ in 0..AUDIT_PAGES_MAX {

@@ -46,7 +46,8 @@ pub(crate) struct Invite {
     form: Form,
     /// What the controller answered.
     pub(crate) answer: Option<Answer>,
-    asked: bool,
+    /// The name that was sent.
+    asked: Option<String>,
 }
 
 impl Invite {
@@ -67,7 +68,7 @@ impl Invite {
             Field::button("invite", "Make the invitation"),
             Field::button("add", "Add"),
         ]);
-        let mut invite = Self { form, answer: None, asked: false };
+        let mut invite = Self { form, answer: None, asked: None };
         invite.follow();
         invite
     }
@@ -76,9 +77,15 @@ impl Invite {
         self.form.chosen("who") == HERE
     }
 
-    /// Returns the name that was written.
+    /// Returns the name that was sent, or the one that is being written.
     pub(crate) fn name(&self) -> &str {
-        self.form.value(if self.is_here() { "local" } else { "name" })
+        let written = self.form.value(if self.is_here() { "local" } else { "name" });
+        self.asked.as_deref().unwrap_or(written)
+    }
+
+    /// Whether it waits for the answer about this name: not when it was left and another one is written.
+    pub(crate) fn awaits(&self, name: &str) -> bool {
+        self.answer.is_none() && self.asked.as_deref() == Some(name)
     }
 
     /// Returns the command for whoever was invited; the token is not in it.
@@ -101,9 +108,14 @@ impl Invite {
         matches!(self.answer, Some(Answer::Invited(_))) && found.items.iter().any(|one| one.name == self.name())
     }
 
+    /// Whether an answer is awaited.
+    pub(crate) fn asked(&self) -> bool {
+        self.asked.is_some() && self.answer.is_none()
+    }
+
     /// The controller refused.
     pub(crate) fn refused(&mut self, error: &ClientError) {
-        self.asked = false;
+        self.asked = None;
         let mut placed = false;
         for field in &error.fields {
             placed |= self.form.blame(&field.field, &field.message, &field.hint);
@@ -162,9 +174,10 @@ fn submit(model: &mut Model) -> Vec<Cmd> {
         invite.form.focus(id);
         return Vec::new();
     }
-    if std::mem::replace(&mut invite.asked, true) {
+    if invite.asked.is_some() {
         return Vec::new();
     }
+    invite.asked = Some(name.clone());
     let call = if invite.is_here() {
         Call::AddOperator(AddOperatorRequest { user: name, role })
     } else {

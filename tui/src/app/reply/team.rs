@@ -13,10 +13,13 @@ use crate::theme::State;
 pub(super) fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
     match (call, reply) {
         (_, Reply::Operators(found)) => operators(model, *found),
-        (_, Reply::OperatorAdded(added)) => operator_added(model, *added),
-        (_, Reply::Invited(invitation)) => {
-            if let Some(invite) = &mut model.invite {
+        (Call::AddOperator(request), Reply::OperatorAdded(added)) => operator_added(model, &request.user, *added),
+        (Call::Invite(request), Reply::Invited(invitation)) => {
+            if let Some(invite) = model.invite.as_mut().filter(|invite| invite.awaits(&request.name)) {
                 invite.answer = Some(Answer::Invited(*invitation));
+            } else {
+                let text = format!("{} is invited, but the command was not waited for: invite again", request.name);
+                model.notices.say(model.now, State::Warn, text);
             }
             Vec::new()
         }
@@ -45,11 +48,12 @@ fn operators(model: &mut Model, found: ListOperatorsResponse) -> Vec<Cmd> {
     }
 }
 
-fn operator_added(model: &mut Model, added: AddOperatorResponse) -> Vec<Cmd> {
+fn operator_added(model: &mut Model, user: &str, added: AddOperatorResponse) -> Vec<Cmd> {
     let operator = added.operator.clone().unwrap_or_default();
     let text = format!("{} may act as {} from now on", operator.name, operator.role);
     model.notices.say(model.now, State::Ok, text);
-    let Some(invite) = &mut model.invite else { return model.read() };
+    let waiting = model.invite.as_mut().filter(|invite| invite.awaits(user));
+    let Some(invite) = waiting else { return model.read() };
     if !added.hint.is_empty() {
         invite.answer = Some(Answer::Added(added));
         return Vec::new();

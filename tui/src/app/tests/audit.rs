@@ -113,6 +113,19 @@ fn the_filter_knows_times_and_keeps_the_rows_while_it_cannot_be_read() {
 }
 
 #[test]
+fn older_acts_are_not_wanted_again_and_again_while_they_cannot_be_read() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("8/since:20\nG").shows("200 of 200+");
+    assert!(desk.model.is_idle());
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("8");
+    desk.lose();
+    desk.keys("G").shows("READ ONLY");
+    desk.connect();
+    desk.shows("of 254");
+}
+
+#[test]
 fn a_witness_that_disagrees_is_told_before_all_that_agree() {
     let mut desk = Desk::connected(80, 24);
     desk.audit.witnesses.push(AuditWitness { agent: "h9".into(), seq: 400, agrees: false });

@@ -7,8 +7,8 @@ use proto::operator::v1::{
 use proto::types::v1::FieldError;
 
 use super::{Desk, TOOK, fixtures};
-use crate::app::Msg;
 use crate::app::call::{Call, Invitation, Reply};
+use crate::app::{Msg, update};
 use crate::client::{ClientError, ErrorKind};
 use crate::keys::Key;
 use crate::screens::Place;
@@ -71,6 +71,26 @@ fn leaving_forgets_the_invitation_and_what_was_written() {
     assert!(!desk.picture().contains("dave") && !desk.picture().contains("SECRET-INVITATION"));
     desk.key(Key::Esc);
     assert!(desk.model.invite.is_none());
+}
+
+#[test]
+fn the_invitation_is_forgotten_wherever_one_goes() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("9n\ndave\n\n\n").shows("SECRET-INVITATION.PIN");
+    desk.keys("2-");
+    assert!(desk.model.place == Place::Team && desk.model.invite.is_none());
+    desk.shows("carol");
+}
+
+#[test]
+fn an_answer_that_was_not_waited_for_is_not_shown_for_another() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("9n\ndave\n\n");
+    let cmds = update(&mut desk.model, Msg::Key(Key::Enter));
+    desk.key(Key::Esc).keys("n\nerin");
+    desk.perform(cmds);
+    desk.shows("dave is invited, but the command was not waited for").shows("erin");
+    assert!(!desk.picture().contains("SECRET-INVITATION"));
 }
 
 #[test]
