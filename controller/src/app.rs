@@ -17,7 +17,7 @@ use crate::dns::lookup::Lookup;
 use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 use crate::preflight::probe::Probe;
-use crate::rpc::{self, Installation, PeerUser, ServeError, Server};
+use crate::rpc::{self, Door, Installation, PeerUser, ServeError, Server};
 use crate::store::{Store, StoreError};
 use crate::tasks::hub::Hub;
 use crate::tasks::{self, Context};
@@ -41,6 +41,8 @@ pub struct Parts {
     pub advertise: Option<String>,
     /// The local mailer.
     pub mail: Mail,
+    /// Where monitors come in.
+    pub monitors: Door,
     /// When an operator's new order is locked.
     pub lock_share: LockShare,
 }
@@ -120,6 +122,7 @@ where
         installation: Installation { name: parts.name, advertise: parts.advertise, mail: parts.mail },
         stop: stop.clone(),
     };
+    let monitors = rpc::serve_monitors(server.hub.clone(), parts.monitors, stop.clone());
     let broken = server.hub.store.engine.failed();
     let served = async {
         let served = tokio::select! {
@@ -130,6 +133,6 @@ where
         stop.cancel();
         served
     };
-    let ((), served) = tokio::join!(tasks::run(context, stop.clone()), served);
+    let ((), (), served) = tokio::join!(tasks::run(context, stop.clone()), monitors, served);
     served
 }

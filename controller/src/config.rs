@@ -126,6 +126,33 @@ pub struct Config {
     /// When certificates are renewed.
     #[serde(default)]
     pub renewal: Renewal,
+    /// Where a monitor may look.
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`: off unless one is set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// A loopback address.
+    pub listen: Option<SocketAddr>,
+    /// A Unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+impl Metrics {
+    /// Metrics name issuers and count everything: they are for this host only.
+    fn check(&self) -> Result<(), String> {
+        match (&self.listen, &self.socket) {
+            (Some(_), Some(_)) => Err("[metrics]: listen or socket, not both".to_owned()),
+            (Some(address), None) if !address.ip().is_loopback() => {
+                Err(format!("[metrics] listen: {address} is not a loopback address"))
+            }
+            (None, Some(path)) if !path.is_absolute() => Err("[metrics] socket: an absolute path".to_owned()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[renewal]`
@@ -208,12 +235,12 @@ impl Config {
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
         let parsed: Result<Self, String> = toml::from_str(&text).map_err(|error| error.to_string());
-        parsed.and_then(|config| config.mail.check().map(|()| config)).map_err(|cause| {
+        parsed.and_then(|config| config.mail.check().and(config.metrics.check()).map(|()| config)).map_err(|cause| {
             Problem::new(
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
                 cause,
-                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, and [renewal] lock_share = 0.33",
+                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, [renewal] lock_share = 0.33, and [metrics] listen = \"127.0.0.1:9469\" or socket",
             )
         })
     }
@@ -259,6 +286,22 @@ mod tests {
     }
 
     #[test]
+    fn the_packaged_configuration_is_right_as_it_is_and_with_every_example() {
+        let packaged = include_str!("../../packaging/config/controller.toml");
+        toml::from_str::<Config>(packaged).unwrap();
+        let is_key = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let example = |line: &str| {
+            let rest = line.strip_prefix("# ")?;
+            rest.split_once(" = ").filter(|(key, _)| is_key(key)).map(|_| rest.to_owned())
+        };
+        let whole: Vec<String> =
+            packaged.lines().map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
+        let config: Config = toml::from_str(&whole.join("\n")).unwrap();
+        assert!(config.metrics.listen.is_some() && !config.dns.servers.is_empty());
+        config.mail.check().and(config.metrics.check()).unwrap();
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
@@ -273,6 +316,16 @@ mod tests {
         assert_eq!(Config::load(Some(&path)).unwrap().dns.servers.len(), 1);
         std::fs::write(&path, "[renewal]\nlock_share = 0.5\n").unwrap();
         assert_eq!(Config::load(Some(&path)).unwrap().renewal.lock_share, LockShare::try_from(0.5).unwrap());
+        for (wrong, said) in [
+            ("listen = \"0.0.0.0:9469\"", "not a loopback address"),
+            ("socket = \"metrics.sock\"", "absolute path"),
+            ("listen = \"[::1]:9469\"\nsocket = \"/run/m\"", "not both"),
+        ] {
+            std::fs::write(&path, format!("[metrics]\n{wrong}\n")).unwrap();
+            assert!(Config::load(Some(&path)).unwrap_err().cause.contains(said), "{wrong}");
+        }
+        std::fs::write(&path, "[metrics]\nlisten = \"[::1]:9469\"\n").unwrap();
+        assert!(Config::load(Some(&path)).unwrap().metrics.listen.is_some());
         std::fs::write(&path, "[renewal]\nlock_share = 30.0\n").unwrap();
         assert!(Config::load(Some(&path)).unwrap_err().cause.contains("between 0 and 1"));
     }

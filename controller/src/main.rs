@@ -10,11 +10,11 @@ use clap::Parser as _;
 use controller::acme::transport::HyperTransport;
 use controller::app::{self, Parts};
 use controller::ca::IdentityCa;
-use controller::config::{Cli, Command, Config, Rotate, Serve};
+use controller::config::{Cli, Command, Config, Metrics, Rotate, Serve};
 use controller::dns::lookup::Resolver;
 use controller::lifecycle::problem::Problem;
 use controller::preflight::probe::TcpProbe;
-use controller::rpc::{ADMIN_GROUP, PeerUser};
+use controller::rpc::{ADMIN_GROUP, Door, PeerUser};
 use controller::store::Store;
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
@@ -110,6 +110,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
         advertise: serve.advertised(),
         mail: config.mail,
+        monitors: door(&config.metrics).await?,
         lock_share: config.renewal.lock_share,
     };
     let agents = TcpListenerStream::new(agents)
@@ -183,8 +184,36 @@ fn announce(serve: &Serve, first: bool, key_path: &Path) {
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
 }
 
-/// Opens the operators' socket; a stale one is replaced, a live one is not.
+/// Opens the door for monitors, if there is one.
+async fn door(metrics: &Metrics) -> Result<Door, Problem> {
+    let cannot = |at: String, error: io::Error| {
+        let hint = "choose another [metrics] address, or stop what holds it (ss -ltnp)";
+        Problem::new("METRICS_FAILED", format!("cannot serve metrics at {at}"), error.to_string(), hint)
+    };
+    match (&metrics.listen, &metrics.socket) {
+        (Some(address), _) => {
+            let bound = TcpListener::bind(address).await;
+            bound.map(Door::Port).map_err(|error| cannot(address.to_string(), error))
+        }
+        (None, Some(path)) => bind_unix(path).await.map(Door::Socket),
+        (None, None) => Ok(Door::Closed),
+    }
+}
+
+/// Opens the operators' socket and gives it to their group.
 async fn bind_socket(path: &Path) -> Result<UnixListener, Problem> {
+    let listener = bind_unix(path).await?;
+    if let Ok(Some(group)) = nix::unistd::Group::from_name(ADMIN_GROUP) {
+        // Only root, or a member of the group, may give the socket to it; without that the owner alone connects.
+        if let Err(error) = nix::unistd::chown(path, None, Some(group.gid)) {
+            info!(group = ADMIN_GROUP, %error, "the socket stays with its owner's group");
+        }
+    }
+    Ok(listener)
+}
+
+/// Opens a socket that owner and group may connect to; a stale one is replaced, a live one is not.
+async fn bind_unix(path: &Path) -> Result<UnixListener, Problem> {
     let shown = path.display();
     let cannot = |error: io::Error| {
         Problem::new(
@@ -218,11 +247,5 @@ async fn bind_socket(path: &Path) -> Result<UnixListener, Problem> {
     }
     let listener = UnixListener::bind(path).map_err(cannot)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(cannot)?;
-    if let Ok(Some(group)) = nix::unistd::Group::from_name(ADMIN_GROUP) {
-        // Only root, or a member of the group, may give the socket to it; without that the owner alone connects.
-        if let Err(error) = nix::unistd::chown(path, None, Some(group.gid)) {
-            info!(group = ADMIN_GROUP, %error, "the socket stays with its owner's group");
-        }
-    }
     Ok(listener)
 }

@@ -7,6 +7,7 @@ mod convert;
 mod enrollment;
 mod listener;
 mod login;
+mod metrics;
 mod operator;
 mod operator_service;
 mod peer;
@@ -17,6 +18,8 @@ mod status;
 mod views;
 
 pub use listener::PeerUser;
+pub use metrics::Door;
+pub(crate) use metrics::serve as serve_monitors;
 pub use serve::ServeError;
 pub(crate) use serve::{Installation, Server, serve};
 

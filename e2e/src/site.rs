@@ -19,6 +19,8 @@ const READY_TIME_MAX: Duration = Duration::from_secs(30);
 /// the agent's proof may be followed by a handshake that an old worker answers.
 const OLD_WORKERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// Folders that nginx writes to: each server gets its own.
+/// Where a monitor on the controller's host may look.
+pub const METRICS: &str = "127.0.0.1:9469";
 const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
 
 /// The hosts, and what runs on them.
@@ -97,8 +99,8 @@ impl Site {
         let lab = Lab::new().await?;
         let ca = Pebble::start(lab.host("ca", 2).await?, settings).await?;
         let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
-        let dns = format!("[dns]\nservers = [\"{}\"]\n", ca.dns());
-        std::fs::write(control.host.folder.join("controller.toml"), dns)?;
+        let config = format!("[dns]\nservers = [\"{}\"]\n[metrics]\nlisten = \"{METRICS}\"\n", ca.dns());
+        std::fs::write(control.host.folder.join("controller.toml"), config)?;
         control.start().await?;
         Ok(Self { lab, ca, control })
     }

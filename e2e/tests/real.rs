@@ -24,6 +24,8 @@ mod fault_ca;
 mod hosts;
 #[path = "real/kill.rs"]
 mod kill;
+#[path = "real/metrics.rs"]
+mod metrics;
 #[path = "real/operators.rs"]
 mod operators;
 #[path = "real/renewal.rs"]

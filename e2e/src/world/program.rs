@@ -203,6 +203,7 @@ async fn serve(
         advertise: Some(CONTROLLER.to_owned()),
         // Processes are of the real world.
         mail: controller::config::Mail { to: String::new(), ..controller::config::Mail::default() },
+        monitors: controller::rpc::Door::Closed,
         lock_share: controller::lifecycle::lock::LockShare::default(),
     };
     let agents = stream::unfold(agents, |mut listener| async move {

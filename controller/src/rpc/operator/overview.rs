@@ -113,6 +113,12 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     }));
     attention
         .extend(issuers.iter().filter_map(|one| Some(limit_attention(&one.value, tally.held.get(&one.value.id)?))));
+    if let Some((agent, _)) = hub.audit.witnesses().into_iter().find(|(_, witness)| !witness.agrees) {
+        let why = format!("agent {agent} kept another line than the controller has");
+        let action =
+            "certwright audit verify --witness FILE compares; certwright-agent status -o json on its host is FILE";
+        attention.insert(0, line("controller", "audit", "AUDIT REWRITTEN", &why, action, None));
+    }
     if let Some(problem) = hub.clock_watch.verdict().problem() {
         attention.insert(0, line("controller", "clock", "CLOCK WRONG", &problem.message, &problem.hint, None));
     }
