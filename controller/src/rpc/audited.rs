@@ -64,17 +64,16 @@ pub(crate) async fn end<T>(hub: &Hub, begun: Begun, came: &Result<T, Refusal>) {
 
 /// Writes that a role does not allow what was tried.
 pub(crate) async fn refused(hub: &Hub, name: &str, peer: &Peer, method: Method, why: &Refusal) {
-    if hub.audit.is_new_refusal(name, method.name(), hub.now()) {
-        let draft = Draft {
-            actor: name.to_owned(),
-            from: from(peer),
-            act: method.name().to_owned(),
-            subject: String::new(),
-            detail: why.words(),
-            result: How::Refused,
-        };
-        drop(hub.audit.write(hub, draft).await);
-    }
+    let draft = Draft {
+        actor: name.to_owned(),
+        from: from(peer),
+        act: method.name().to_owned(),
+        subject: String::new(),
+        detail: why.words(),
+        result: How::Refused,
+    };
+    // It is refused whether or not that can be written; the log says why not.
+    drop(hub.audit.write_new(hub, method.name(), draft).await);
 }
 
 /// Writes that an agent is given the key of a version.
@@ -92,7 +91,9 @@ pub(crate) async fn key_leaves(
         detail: format!("key serial={serial}"),
         result: How::Asked,
     };
-    hub.audit.write(hub, draft).await?;
+    // A delivery that is repeated at once, after a lost answer, is the same one.
+    let what = draft.detail.clone();
+    hub.audit.write_new(hub, &what, draft).await?;
     Ok(())
 }
 

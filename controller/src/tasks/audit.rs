@@ -28,10 +28,10 @@ use crate::store::{Store, StoreError};
 
 /// Lines of one commit; a batch holds 64 keys.
 const LINES_MAX: usize = 30;
-/// The same refusal of the same operator is written once within this.
-const REFUSAL_EVERY: Duration = Duration::from_secs(60);
-/// Refusals remembered; more are forgotten all at once.
-const REFUSALS_MAX: usize = 1_000;
+/// What the same peer does over and over is written once within this.
+const REPEAT_EVERY: Duration = Duration::from_secs(60);
+/// Repeats remembered; more are forgotten all at once.
+const REPEATS_MAX: usize = 10_000;
 
 /// Why a line could not be written. Nothing is done then.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub(crate) struct Auditor {
     waiting: StdMutex<Vec<Waiting>>,
     chain: Mutex<Option<End>>,
     witnesses: StdMutex<BTreeMap<String, Witness>>,
-    refusals: StdMutex<HashMap<(String, String), Timestamp>>,
+    repeats: StdMutex<HashMap<(String, String), Timestamp>>,
 }
 
 /// A line that is to be written, and who waits for its number.
@@ -105,18 +105,25 @@ impl Auditor {
         answer.await.unwrap_or(Err(AuditError::Stopping))
     }
 
-    /// Whether this refusal should be written: an operator that tries again and again must not fill the disk.
-    pub(crate) fn is_new_refusal(&self, actor: &str, act: &str, now: Timestamp) -> bool {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = (actor.to_owned(), act.to_owned());
-        if refusals.get(&known).is_some_and(|at| after(*at, REFUSAL_EVERY) > now && *at <= now) {
-            return false;
+    /// Writes a line, unless the same one about `what` was written a moment ago: a refused operator or a hijacked agent that
+    /// repeats itself must not push what others did out of the audit.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(crate) async fn write_new(&self, hub: &Hub, what: &str, draft: Draft) -> Result<(), AuditError> {
+        let known = (draft.actor.clone(), what.to_owned());
+        let now = hub.now();
+        let written = self.repeats.lock().unwrap_or_else(PoisonError::into_inner).get(&known).copied();
+        if written.is_some_and(|at| after(at, REPEAT_EVERY) > now && at <= now) {
+            return Ok(());
         }
-        if refusals.len() >= REFUSALS_MAX {
-            refusals.clear();
+        self.write(hub, draft).await?;
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        if repeats.len() >= REPEATS_MAX {
+            repeats.clear();
         }
-        refusals.insert(known, now);
-        true
+        repeats.insert(known, now);
+        Ok(())
     }
 
     /// Returns the signed end of the chain, and the public key it is signed with; `None` before the first line.

@@ -24,7 +24,7 @@ const PROVE_EVERY: Duration = Duration::from_secs(3_600);
 /// Certificates compared at once: some milliseconds.
 const PART: usize = 250;
 /// After each part it rests so many times as long as the part took.
-const REST_TIMES: u32 = 49;
+const REST_TIMES: u32 = 74;
 /// Rows written anew at the same time: the writer takes them together.
 const MENDED_AT_ONCE: usize = 256;
 /// Ids of forgotten certificates that the log names.
