@@ -235,7 +235,7 @@ impl Config {
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
         let parsed: Result<Self, String> = toml::from_str(&text).map_err(|error| error.to_string());
-        parsed.and_then(|config| config.mail.check().and(config.metrics.check()).map(|()| config)).map_err(|cause| {
+        parsed.and_then(|config| config.mail.check().and_then(|()| config.metrics.check()).map(|()| config)).map_err(|cause| {
             Problem::new(
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
@@ -298,7 +298,8 @@ mod tests {
             packaged.lines().map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
         let config: Config = toml::from_str(&whole.join("\n")).unwrap();
         assert!(config.metrics.listen.is_some() && !config.dns.servers.is_empty());
-        config.mail.check().and(config.metrics.check()).unwrap();
+        config.mail.check().unwrap();
+        config.metrics.check().unwrap();
     }
 
     #[test]

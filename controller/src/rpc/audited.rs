@@ -97,8 +97,14 @@ pub(crate) async fn key_leaves(
     Ok(())
 }
 
-/// Writes that a one-time token makes an identity: of an agent, or of an operator.
-pub(crate) async fn enters(hub: &Hub, actor: &str, method: Method, spki_sha256: &str, by: &str) -> Result<(), Refusal> {
+/// Writes that a one-time token is to make an identity: of an agent, or of an operator.
+pub(crate) async fn enters(
+    hub: &Hub,
+    actor: &str,
+    method: Method,
+    spki_sha256: &str,
+    by: &str,
+) -> Result<Begun, Refusal> {
     let draft = Draft {
         actor: actor.to_owned(),
         from: format!("token of {by}, key {}", spki_sha256.get(..KEY_CHARS).unwrap_or(spki_sha256)),
@@ -107,8 +113,8 @@ pub(crate) async fn enters(hub: &Hub, actor: &str, method: Method, spki_sha256: 
         detail: String::new(),
         result: How::Asked,
     };
-    hub.audit.write(hub, draft).await?;
-    Ok(())
+    let asked = hub.audit.write(hub, draft.clone()).await?;
+    Ok(Begun { asked, draft })
 }
 
 /// How a peer proved who they are.

@@ -74,8 +74,10 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         (Redemption::First | Redemption::Again, _) => fresh,
     };
     let actor = format!("agent:{}", agent.name);
-    audited::enters(hub, &actor, Method::AgentEnroll, &spki, &token.value.actor).await?;
-    store(server, token, named, &agent, redemption).await?;
+    let begun = audited::enters(hub, &actor, Method::AgentEnroll, &spki, &token.value.actor).await?;
+    let stored = store(server, token, named, &agent, redemption).await;
+    audited::end(hub, begun, &stored).await;
+    stored?;
     hub.presence.cut(&id);
     Ok(EnrollResponse { agent_id: id, agent_name: agent.name, leaf_der: issued.leaf_der, ca_der: ca_der(server) })
 }

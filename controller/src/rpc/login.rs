@@ -46,17 +46,21 @@ pub(crate) async fn login(server: &Server, request: wire::LoginRequest) -> Resul
             id,
             name: invitation.value.name.clone(),
             role: invitation.value.role,
-            proof: Proof::Remote { spki_sha256, serial: issued.serial.clone(), not_after: issued.not_after },
+            proof: Proof::Remote {
+                spki_sha256: spki_sha256.clone(),
+                serial: issued.serial.clone(),
+                not_after: issued.not_after,
+            },
             created_at: hub.now(),
             created_by: invitation.value.actor.clone(),
         },
     };
-    let who = &invitation.value;
-    if let Proof::Remote { spki_sha256, .. } = &operator.proof {
-        audited::enters(hub, &operator.name, Method::OperatorLogin, spki_sha256, &who.actor).await?;
-    }
     if first {
-        store(server, invitation, &operator).await?;
+        let (name, by) = (&operator.name, &invitation.value.actor);
+        let begun = audited::enters(hub, name, Method::OperatorLogin, &spki_sha256, by).await?;
+        let stored = store(server, invitation, &operator).await;
+        audited::end(hub, begun, &stored).await;
+        stored?;
     }
     Ok(answer(server, operator, issued))
 }

@@ -235,13 +235,11 @@ impl Page {
             let of_issuer = limits::list(hub, &issuer.value.name).await?.items.into_iter();
             lines.extend(of_issuer.filter(|line| line.name.is_empty()).map(|line| (issuer.value.name.clone(), line)));
         }
+        let left: fn(&wire::LimitLine) -> u32 = |line| line.left;
+        let waiting: fn(&wire::LimitLine) -> u32 = |line| line.waiting;
         for (name, help, value) in [
-            (
-                "certwright_limit_left",
-                "What is left of a CA's limit.",
-                (|line| line.left) as fn(&wire::LimitLine) -> u32,
-            ),
-            ("certwright_limit_waiting", "Orders that wait for a place.", |line| line.waiting),
+            ("certwright_limit_left", "What is left of a CA's limit.", left),
+            ("certwright_limit_waiting", "Orders that wait for a place.", waiting),
         ] {
             self.family(name, "gauge", help);
             for (issuer, line) in &lines {
