@@ -28,6 +28,8 @@ use crate::store::{Store, StoreError};
 
 /// Lines of one commit; a batch holds 64 keys.
 const LINES_MAX: usize = 30;
+/// So often a line is tried when others are cancelled while they write it.
+const ATTEMPTS_MAX: usize = 8;
 /// What the same peer does over and over is written once within this.
 const REPEAT_EVERY: Duration = Duration::from_secs(60);
 /// Repeats remembered; more are forgotten all at once.
@@ -39,9 +41,12 @@ pub(crate) enum AuditError {
     /// Reading the end of the chain, or writing.
     #[error("cannot write the audit")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The process ends.
-    #[error("the controller is stopping")]
-    Stopping,
+    /// A line of that number is there already.
+    #[error("the end of the audit moved meanwhile")]
+    Conflict,
+    /// Whoever wrote for this caller was cancelled, again and again.
+    #[error("too many calls were cancelled at the same time")]
+    Contended,
 }
 
 /// The one writer of the audit.
@@ -80,12 +85,23 @@ impl fmt::Debug for Auditor {
 }
 
 impl Auditor {
-    /// Writes a line and returns its number once it is durable.
+    /// Writes a line and returns its number once it is durable. A caller that is cancelled meanwhile, by a client that hangs up,
+    /// takes nobody else's line with it; its own may stand twice.
     ///
     /// # Errors
     /// When it could not be written.
     pub(crate) async fn write(&self, hub: &Hub, draft: Draft) -> Result<u64, AuditError> {
-        let (told, answer) = oneshot::channel();
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(written) = self.try_write(hub, draft.clone()).await {
+                return written;
+            }
+        }
+        Err(AuditError::Contended)
+    }
+
+    /// Returns nothing when whoever wrote for us was cancelled.
+    async fn try_write(&self, hub: &Hub, draft: Draft) -> Option<Result<u64, AuditError>> {
+        let (told, mut answer) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((draft, told));
         let mut end = self.chain.lock().await;
         // Whoever was before may have written ours with theirs; then there may be nothing left to write.
@@ -101,8 +117,7 @@ impl Auditor {
             }
             all = rest;
         }
-        drop(end);
-        answer.await.unwrap_or(Err(AuditError::Stopping))
+        answer.try_recv().ok()
     }
 
     /// Writes a line, unless the same one about `what` was written a moment ago: a refused operator or a hijacked agent that
@@ -181,12 +196,18 @@ impl Auditor {
     }
 }
 
-/// Writes these lines in one batch and returns the number of the first. When that fails the end is read anew next time.
+/// Writes these lines in one batch and returns the number of the first. When that fails the end is read anew next time: a batch
+/// whose writer was cancelled may still have come in between, and is a conflict then.
 async fn append(hub: &Hub, end: &mut Option<End>, drafts: &[Draft]) -> Result<u64, AuditError> {
-    let appended = try_append(hub, end, drafts).await;
+    let mut appended = try_append(hub, end, drafts).await;
+    for _ in 1..ATTEMPTS_MAX {
+        if !matches!(appended, Err(AuditError::Conflict)) {
+            break;
+        }
+        appended = try_append(hub, end, drafts).await;
+    }
     if let Err(error) = &appended {
         error!(error = %chain(error), "cannot write the audit");
-        *end = None;
     }
     appended
 }
@@ -206,7 +227,11 @@ async fn try_append(hub: &Hub, end: &mut Option<End>, drafts: &[Draft]) -> Resul
         next.hash = audit::hash(&text);
         changes = changes.audit_line(next.seq, text);
     }
-    hub.store.commit(changes).await.map_err(|error: CommitError| store_error(error))?;
+    match hub.store.commit(changes).await {
+        Ok(_) => {}
+        Err(CommitError::Conflict { .. }) => return Err(AuditError::Conflict),
+        Err(error) => return Err(store_error(error)),
+    }
     *end = Some(next);
     Ok(first)
 }
@@ -239,4 +264,56 @@ fn begin(store: &Store) -> Result<(Changes, End), AuditError> {
 
 fn store_error(error: impl std::error::Error + Send + Sync + 'static) -> AuditError {
     AuditError::Store(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::audit::Chain;
+    use proto::clock::SystemClock;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::lifecycle::audit::Result as How;
+    use crate::store::engine::Backend;
+    use crate::store::master_key::MasterKey;
+
+    fn draft(subject: &str) -> Draft {
+        let text = |text: &str| text.to_owned();
+        Draft {
+            actor: text("local:root"),
+            from: text("uid 0"),
+            act: text("RenewCertificate"),
+            subject: text(subject),
+            detail: String::new(),
+            result: How::Asked,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_call_that_is_cancelled_takes_no_other_line_with_it() {
+        let store = Store::open(Backend::memory(), true, MasterKey::random()).await.unwrap();
+        let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
+        let (mut stay, mut leave) = (JoinSet::new(), JoinSet::new());
+        for number in 0..200_u64 {
+            let one = hub.clone();
+            stay.spawn(async move { one.audit.write(&one, draft(&format!("stays-{number}"))).await });
+            let other = hub.clone();
+            leave.spawn(async move {
+                let patience = Duration::from_micros(number * 37 % 1_500);
+                tokio::time::timeout(patience, other.audit.write(&other, draft("leaves"))).await.is_ok()
+            });
+        }
+        while let Some(written) = stay.join_next().await {
+            written.unwrap().unwrap();
+        }
+        while leave.join_next().await.is_some() {}
+        // Nothing that was cancelled is still on its way once this is written.
+        hub.audit.write(&hub, draft("last")).await.unwrap();
+        let lines = hub.store.audit_lines(None, ScanOrder::Ascending, usize::MAX).await.unwrap();
+        let mut chain = Chain::default();
+        let subjects: Vec<String> = lines.iter().map(|(_, line)| chain.follow(line).unwrap().subject).collect();
+        for number in 0..200 {
+            assert!(subjects.contains(&format!("stays-{number}")), "{number}");
+        }
+    }
 }
