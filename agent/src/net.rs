@@ -8,6 +8,7 @@ pub(crate) mod identity;
 pub(crate) mod reconcile;
 pub(crate) mod report;
 pub(crate) mod session;
+pub(crate) mod trouble;
 pub(crate) mod verify;
 pub(crate) mod witness;
 

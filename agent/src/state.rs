@@ -98,6 +98,16 @@ impl StateDir {
         replace(&path, bytes).map_err(|error| problem(&path, "write", &error))
     }
 
+    /// Removes a file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Problem> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(&self.path).map_err(|error| problem(&self.path, "sync", &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(problem(&path, "remove", &error)),
+        }
+    }
+
     /// Renames a file to `NAME.broken`, in place of an earlier one.
     pub(crate) fn set_aside(&self, name: &str) -> Result<(), Problem> {
         let path = self.path.join(name);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::apply::{keys, ledger};
 use crate::net::identity::Identity;
+use crate::net::trouble::Trouble;
 use crate::net::witness::Kept;
 use crate::plan::{Outcome, Status as TargetStatus};
 use crate::policy::file;
@@ -35,6 +36,8 @@ pub struct Status {
     pub identity_not_after: Timestamp,
     /// Whether a daemon holds the lock.
     pub running: bool,
+    /// Why the controller is not talked to, if so.
+    pub(crate) trouble: Option<Trouble>,
     /// Why the policy cannot be used, if so.
     pub policy_error: Option<Problem>,
     /// The desired state that was taken last.
@@ -122,6 +125,7 @@ pub fn read(state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
         controller: identity.controller,
         identity_not_after: identity.not_after,
         running: state.is_locked(),
+        trouble: Trouble::load(&state),
         policy_error: file::read(policy).err(),
         witness: Kept::load(&state)?,
         targets: targets.chain(refused).collect(),
@@ -168,6 +172,12 @@ impl Status {
             format!("controller  {}", self.controller),
             format!("identity    until {}", self.identity_not_after),
         ];
+        if let Some(Trouble { since, problem }) = &self.trouble {
+            lines.push(format!("trouble     {} (since {since})", problem.message));
+            lines
+                .extend(Some(&problem.cause).filter(|text| !text.is_empty()).map(|text| format!("            {text}")));
+            lines.extend(Some(&problem.hint).filter(|text| !text.is_empty()).map(|text| format!("            {text}")));
+        }
         match &self.desired {
             Some(desired) => {
                 lines.push(format!("desired     epoch {}, generation {}", desired.epoch, desired.generation))

@@ -28,6 +28,8 @@ mod issuers;
 mod lifetime;
 #[path = "sim/limits.rs"]
 mod limits;
+#[path = "sim/lives.rs"]
+mod lives;
 #[path = "sim/mass.rs"]
 mod mass;
 #[path = "sim/months.rs"]
@@ -53,7 +55,8 @@ use std::time::Duration;
 
 use e2e::world::World;
 use e2e::world::operator::Wish;
-use proto::types::v1::Custody;
+use prost::Message as _;
+use proto::types::v1::{Custody, ErrorDetail};
 
 /// Limit for what takes seconds in life.
 const SOON: Duration = Duration::from_secs(120);
@@ -67,6 +70,11 @@ fn wish(world: &World, name: &str, custody: Custody, agent: usize) -> Wish {
     }
     wish.target = Some(site.target(name, &wish.identifiers[0]));
     wish
+}
+
+/// The reason code of a refusal.
+fn reason(status: &tonic::Status) -> String {
+    ErrorDetail::decode(status.details()).unwrap().problem.unwrap_or_default().reason
 }
 
 /// Lower-case hex of what an agent's TLS service shows for a name.

@@ -23,8 +23,6 @@ use crate::x509::{self, LeafFacts};
 
 /// ALPN of gRPC.
 const ALPN_H2: &[u8] = b"h2";
-/// How long after its end an identity leaf may still ask for a new one, in seconds: 90 days (design §5).
-pub const EXPIRED_GRACE_SECONDS: i64 = 90 * 86_400;
 /// The name clients put into SNI; it is never checked.
 pub const SERVER_NAME: &str = "controller.certwright.invalid";
 
@@ -183,8 +181,8 @@ impl ServerCertVerifier for ControllerVerifier {
     }
 }
 
-/// Accepts client leaves under the identity CA, also those expired for less than [`EXPIRED_GRACE_SECONDS`]:
-/// what such a peer may do is decided per message.
+/// Accepts client leaves under the identity CA, also expired ones: what such a peer may do is decided per message, and it
+/// can only be told so when it got as far as saying one.
 #[derive(Debug)]
 struct PeerVerifier {
     inner: Arc<dyn ClientCertVerifier>,
@@ -221,8 +219,8 @@ impl ClientCertVerifier for PeerVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let not_after = Peer::from_leaf(end_entity).map(|peer| peer.not_after);
         let not_after = not_after.ok_or(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))?;
-        let expired_for = i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_sub(not_after.as_second());
-        let at = if (1..=EXPIRED_GRACE_SECONDS).contains(&expired_for) { unix_time(not_after) } else { now };
+        let is_expired = i64::try_from(now.as_secs()).unwrap_or(i64::MAX) > not_after.as_second();
+        let at = if is_expired { unix_time(not_after) } else { now };
         self.inner.verify_client_cert(end_entity, intermediates, at)
     }
 

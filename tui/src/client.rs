@@ -24,19 +24,19 @@ use proto::id::JoinToken;
 use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{
     ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
-    AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted, CreateCertificateRequest,
-    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, EnrollAgentRequest,
-    EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
-    GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, InviteOperatorRequest,
-    InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse,
-    ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest,
-    ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse,
-    ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest,
-    LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse,
-    RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest, RevokeCertificateRequest,
-    RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
-    SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
-    WhoamiResponse,
+    AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted, ConsentAgentRequest,
+    CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest,
+    EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest,
+    GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
+    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
+    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
+    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
+    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
+    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
+    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest,
+    RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
+    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -53,7 +53,7 @@ pub use named_files::{read_roots, read_secret};
 use place::Address;
 pub use place::Place;
 use secrecy::ExposeSecret as _;
-pub use words::{batch_words, custody, file_content, key_type, reason, target_status};
+pub use words::{agent_status, batch_words, custody, file_content, key_type, reason, target_status};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";
@@ -128,6 +128,8 @@ unary! {
     get_agent(GetAgentRequest) -> Agent;
     /// Makes a join token.
     enroll_agent(EnrollAgentRequest) -> EnrollAgentResponse;
+    /// Lets an agent back that was away for too long.
+    consent_agent(ConsentAgentRequest) -> Agent;
     /// Cuts an agent off at once.
     revoke_agent(RevokeAgentRequest) -> Agent;
     /// Removes the record of an agent that is revoked or never came.

@@ -221,6 +221,8 @@ pub(crate) enum Action {
     Deploy,
     /// Delete or revoke.
     Delete,
+    /// Let an agent back.
+    Consent,
     /// Revoke a version at its CA.
     RevokeVersion,
     /// Hold still, or lift that.
@@ -408,6 +410,10 @@ pub(crate) const TABLE: &[Binding] = &[
     changing(
         2,
         row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),
+    ),
+    changing(
+        1,
+        row(A::Consent, "consent", &[Char('A')], &[C::Agents, C::Agent], "consent", "let it back after a long absence"),
     ),
     changing(1, row(A::Rekey, "rekey", &[Char('K')], CERTIFICATES, "", "renew with a new key")),
     row(A::MarkAll, "mark.all", &[Char('*')], &[C::Certificates], "", "mark all that the filter finds"),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::client::{self, Client};
 use super::identity::Identity;
 use super::jitter;
+use super::trouble::Memory;
 use crate::apply::request::Handle;
 use crate::host::Host;
 use crate::plan::reconnect_ceiling;
@@ -65,6 +66,7 @@ struct Holder {
     renew_not_before: Instant,
     /// Since when the controller has taken this connection.
     attached_at: Option<Instant>,
+    trouble: Memory,
 }
 
 /// Why a connection ended.
@@ -78,7 +80,8 @@ enum End {
 impl Session {
     /// Connects for ever, until it is stopped.
     pub(crate) async fn hold(self, identity: Identity, stop: CancellationToken) {
-        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None };
+        let trouble = Memory::open(self.state.clone());
+        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None, trouble };
         let mut attempt = 0;
         loop {
             holder.attached_at = None;
@@ -95,9 +98,7 @@ impl Session {
             match end {
                 End::Stopped => return,
                 End::Changed => continue,
-                End::Lost(problem) => {
-                    warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
-                }
+                End::Lost(problem) => holder.trouble.met(problem, self.clock.now()).await,
             }
             let pause = reconnect_ceiling(attempt) * u32::from(jitter()) / 255;
             attempt += 1;
@@ -162,6 +163,7 @@ impl Session {
         };
         info!(controller = holder.identity.controller, "attached");
         holder.attached_at = Some(Instant::now());
+        holder.trouble.over().await;
         self.link.send_modify(|link| {
             *link = Link { number: link.number + 1, client: Some(client.clone()), announced: None };
         });

@@ -5,10 +5,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::problem::Problem;
 use super::target::Content;
 
-/// A leaf expired for less than this may ask for a new one (design §5).
-const EXPIRED_GRACE: SignedDuration = SignedDuration::from_secs(proto::tls::EXPIRED_GRACE_SECONDS);
+/// A leaf expired for less than this may ask for a new one; later an operator has to consent (design §5).
+const EXPIRED_GRACE: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// An operator's consent holds for so long: time enough to switch a server on, and no door that stays open.
+const CONSENT_LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// Reason of an agent that was away for too long.
+pub const NEEDS_CONSENT: &str = "NEEDS_CONSENT";
 /// How long a join token may be used.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
@@ -43,6 +48,18 @@ pub struct Agent {
     pub seen_at: Option<Timestamp>,
     /// What it said in its last hello; sanitised.
     pub hello: Hello,
+    /// That it may come back although it was away for too long.
+    #[serde(default)]
+    pub consent: Option<Consent>,
+}
+
+/// An operator's consent to the return of an agent that was away for too long. It ends with the return.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// Who consented.
+    pub by: String,
+    /// When it ends unused.
+    pub until: Timestamp,
 }
 
 /// What an agent says of itself. Text is sanitised and capped at the edge.
@@ -171,6 +188,8 @@ pub enum Permission {
     Full,
     /// Its leaf expired a while ago: RenewIdentity only.
     RenewOnly,
+    /// Its leaf expired too long ago: nothing before an operator consents.
+    NeedsConsent,
     /// Nothing.
     Refused,
 }
@@ -184,9 +203,44 @@ impl Agent {
             Standing::Revoked => Permission::Refused,
             Standing::Enrolled if leaf_spki_sha256 != self.spki_sha256 => Permission::Refused,
             Standing::Enrolled if expired_for.is_negative() || expired_for.is_zero() => Permission::Full,
-            Standing::Enrolled if expired_for < EXPIRED_GRACE => Permission::RenewOnly,
-            Standing::Enrolled => Permission::Refused,
+            Standing::Enrolled if expired_for < EXPIRED_GRACE || self.has_consent(now) => Permission::RenewOnly,
+            Standing::Enrolled => Permission::NeedsConsent,
         }
+    }
+
+    fn has_consent(&self, now: Timestamp) -> bool {
+        self.consent.as_ref().is_some_and(|consent| now < consent.until)
+    }
+
+    /// Returns the consent that `by` gives now; `None` when the agent needs none or must never return.
+    #[must_use]
+    pub fn consented(&self, by: &str, now: Timestamp) -> Option<Consent> {
+        // Expired is enough: the leaf it holds may be older than the last one made for it.
+        let may = self.standing == Standing::Enrolled && self.identity_not_after <= now;
+        may.then(|| Consent { by: by.to_owned(), until: now + CONSENT_LIFE })
+    }
+
+    /// Returns what is wrong with its identity, the most urgent first.
+    #[must_use]
+    pub fn problems(&self, now: Timestamp) -> Vec<Problem> {
+        if self.standing == Standing::Revoked {
+            return Vec::new();
+        }
+        self.needs_consent(now).into_iter().collect()
+    }
+
+    fn needs_consent(&self, now: Timestamp) -> Option<Problem> {
+        let Self { name, identity_not_after, .. } = self;
+        (now.duration_since(*identity_not_after) >= EXPIRED_GRACE && !self.has_consent(now)).then(|| {
+            Problem::new(
+                NEEDS_CONSENT,
+                format!("{name} was away for too long to come back by itself"),
+                format!("its identity ended on {}", identity_not_after.strftime("%F")),
+                format!(
+                    "if that server is still the one: certwright agents consent {name}; if not: certwright agents revoke {name}"
+                ),
+            )
+        })
     }
 
     /// The snake-case status of design §2.
@@ -231,6 +285,7 @@ mod tests {
             enrolled_at: at(0),
             seen_at: None,
             hello: Hello::default(),
+            consent: None,
         }
     }
 
@@ -239,10 +294,32 @@ mod tests {
         let mut agent = agent();
         assert_eq!(agent.permission("key", at(1_000), at(1_000)), Permission::Full);
         assert_eq!(agent.permission("key", at(1_000), at(1_001)), Permission::RenewOnly);
-        assert_eq!(agent.permission("key", at(1_000), at(1_000 + 90 * 86_400)), Permission::Refused);
+        assert_eq!(agent.permission("key", at(1_000), at(1_000 + 90 * 86_400)), Permission::NeedsConsent);
+        assert_eq!(agent.permission("other", at(1_000), at(1_000 + 90 * 86_400)), Permission::Refused);
         assert_eq!(agent.permission("other", at(1_000), at(1)), Permission::Refused);
         agent.standing = Standing::Revoked;
         assert_eq!(agent.permission("key", at(1_000), at(1)), Permission::Refused);
+    }
+
+    #[test]
+    fn consent_opens_the_door_for_a_day_for_the_enrolled_key_alone() {
+        let mut agent = agent();
+        let (early, late) = (at(1_000 + 89 * 86_400), at(1_000 + 91 * 86_400));
+        assert_eq!(agent.consented("local:root", at(999)), None, "valid");
+        assert!(agent.problems(early).is_empty());
+        let problem = agent.problems(late).remove(0);
+        assert_eq!(problem.reason, NEEDS_CONSENT);
+        assert!(problem.hint.contains("agents consent h1"), "{problem:?}");
+        agent.consent = agent.consented("local:root", late);
+        assert!(agent.problems(late).is_empty());
+        assert_eq!(agent.permission("key", at(1_000), late), Permission::RenewOnly);
+        assert_eq!(agent.permission("other", at(1_000), late), Permission::Refused);
+        assert_eq!(agent.permission("key", at(1_000), late + CONSENT_LIFE), Permission::NeedsConsent);
+        assert_eq!(agent.problems(late + CONSENT_LIFE).len(), 1);
+        agent.standing = Standing::Revoked;
+        assert_eq!(agent.permission("key", at(1_000), late), Permission::Refused);
+        assert_eq!(agent.consented("local:root", late), None);
+        assert!(agent.problems(late + CONSENT_LIFE).is_empty());
     }
 
     #[test]

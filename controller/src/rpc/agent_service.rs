@@ -131,6 +131,8 @@ async fn greet(hub: &Hub, caller: &AgentCaller, hello: wire::Hello) -> Result<()
     };
     agent.value.hello = convert::hello_in(hello);
     agent.value.seen_at = Some(hub.now());
+    // It is back, with the leaf that the consent was for.
+    agent.value.consent = None;
     let event =
         hub.event("agent.connected", format!("{} is connected, version {}", caller.name, agent.value.hello.version));
     hub.store.commit(Changes::new().update(&agent).event(&event.of_agent(&caller.name))).await?;

@@ -213,6 +213,7 @@ told! {
     AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run)]);
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
+    ConsentAgentRequest(asked) => asked.name, String::new();
     RevokeAgentRequest(asked) => asked.name, String::new();
     ForgetAgentRequest(asked) => asked.name, String::new();
     AddIssuerRequest(asked) => asked.name, words([

@@ -66,6 +66,7 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         enrolled_at: hub.now(),
         seen_at: None,
         hello,
+        consent: None,
     };
     let agent = match (redemption, record) {
         (Redemption::Again, Some(agent)) => {

@@ -217,6 +217,15 @@ impl OperatorService for OperatorApi {
         act!(self, request, OperatorEnrollAgent, |caller, asked| { agents::enroll(&self.server, caller, asked) })
     }
 
+    async fn consent_agent(
+        &self,
+        request: Request<wire::ConsentAgentRequest>,
+    ) -> Result<Response<wire::Agent>, Status> {
+        act!(self, request, OperatorConsentAgent, |caller, asked| {
+            agents::consent(&self.server.hub, caller, &asked.name)
+        })
+    }
+
     async fn revoke_agent(&self, request: Request<wire::RevokeAgentRequest>) -> Result<Response<wire::Agent>, Status> {
         act!(self, request, OperatorRevokeAgent, |caller, asked| {
             agents::revoke(&self.server.hub, caller, &asked.name)

@@ -13,14 +13,17 @@ use sha2::{Digest as _, Sha256};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::warn;
 
 use super::audited;
 use super::listener::PeerUser;
 use super::roles::{Access, access};
 use super::status::Refusal;
 use crate::lifecycle::agent::{Agent, Permission};
+use crate::lifecycle::event::Severity;
 use crate::lifecycle::operator::{Act, LOCAL, Operator, Role as OperatorRole};
-use crate::lifecycle::problem::Problem;
+use crate::lifecycle::problem::{Problem, chain};
+use crate::store::records::Changes;
 use crate::tasks::hub::Hub;
 
 /// Who is at the other end of a connection, as its transport proved it.
@@ -117,9 +120,30 @@ async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCalle
                 "the agent renews it by itself with RenewIdentity",
             ));
         }
+        Permission::NeedsConsent => return Err(needs_consent(hub, &agent, renewing).await),
         Permission::Refused => return Err(refused_identity()),
     }
     Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone() })
+}
+
+/// It showed the enrolled key, so it may know why; operators learn once that it stands at the door.
+async fn needs_consent(hub: &Hub, agent: &Agent, renewing: bool) -> Refusal {
+    let name = &agent.name;
+    let problem = Problem::new(
+        "IDENTITY_NEEDS_CONSENT",
+        "this agent was away for too long to come back without an operator's consent",
+        format!("its identity ended on {}", agent.identity_not_after.strftime("%F")),
+        format!("on the controller: certwright agents consent {name}; this agent then comes back by itself"),
+    );
+    if renewing && hub.presence.knocks_first(&agent.id) {
+        let message = format!("{name} is back after a long absence and waits for consent");
+        let event = hub.event("agent.consent_wanted", message).of_agent(name);
+        let event = event.with_problem(Severity::Warn, problem.clone());
+        if let Err(error) = hub.store.commit(Changes::new().event(&event)).await {
+            warn!(error = %chain(&error), "cannot record that an agent waits for consent");
+        }
+    }
+    Refusal::new(Code::PermissionDenied, problem)
 }
 
 async fn operator(hub: &Hub, peer: &Peer) -> Result<OperatorCaller, Refusal> {

@@ -12,7 +12,7 @@ pub(crate) enum Access {
     Anyone,
     /// An enrolled agent with a valid leaf.
     Agent,
-    /// An enrolled agent, also with a leaf expired for less than 90 days.
+    /// An enrolled agent, also with a leaf that expired: for how long is looked at, and whether an operator consented.
     AgentAlsoExpired,
     /// An operator whose role may do this.
     Operator(Act),
@@ -52,6 +52,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorAddTarget
         | M::OperatorRemoveTarget
         | M::OperatorEnrollAgent
+        | M::OperatorConsentAgent
         | M::OperatorRevokeAgent
         | M::OperatorForgetAgent
         | M::OperatorTestIssuer

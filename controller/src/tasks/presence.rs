@@ -2,7 +2,7 @@
 //! served, what they are doing. Lives in memory; a restart learns it again from the agents. Likewise when operators called.
 //! Called by `rpc` and tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,8 @@ use crate::lifecycle::problem::Problem;
 pub struct Presence {
     agents: Mutex<HashMap<String, Connected>>,
     sessions: Mutex<u64>,
+    /// Agents that were told to wait for consent: as many as are enrolled at most.
+    knocked: Mutex<HashSet<String>>,
     touched: watch::Sender<u64>,
 }
 
@@ -53,7 +55,12 @@ pub struct Session {
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { agents: Mutex::default(), sessions: Mutex::default(), touched: watch::Sender::new(0) }
+        Self {
+            agents: Mutex::default(),
+            sessions: Mutex::default(),
+            knocked: Mutex::default(),
+            touched: watch::Sender::new(0),
+        }
     }
 }
 
@@ -81,6 +88,7 @@ impl Presence {
         if let Some(older) = self.lock().insert(agent_id.to_owned(), connected) {
             older.cut.cancel();
         }
+        self.knocked.lock().unwrap_or_else(PoisonError::into_inner).remove(agent_id);
         self.touch();
         Session { number, hints, cut }
     }
@@ -104,6 +112,11 @@ impl Presence {
             connected.cut.cancel();
             self.touch();
         }
+    }
+
+    /// Notes that an agent waits for consent. Returns whether that is news since it last had a stream.
+    pub fn knocks_first(&self, agent_id: &str) -> bool {
+        self.knocked.lock().unwrap_or_else(PoisonError::into_inner).insert(agent_id.to_owned())
     }
 
     /// Announces a desired state to the agent, if it is connected.

@@ -50,27 +50,6 @@ async fn an_agent_that_slept_for_a_month_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_slept_for_half_a_year_needs_the_operators_consent() {
-    let mut world = World::new(1).await;
-    world.agents[0].stop().await;
-    world.controller.stop().await;
-    tokio::time::sleep(150 * DAY).await;
-    world.controller.start();
-    world.agents[0].start();
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_ne!(agent(&world).await.status, "connected");
-    world.agents[0].stop_if_running().await;
-    let request = api::EnrollAgentRequest { name: "h1".to_owned(), replace: true };
-    let token = world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
-    std::fs::remove_dir_all(world.agents[0].machine.path("var/lib/certwright-agent")).unwrap();
-    world.agents[0].enroll(&token.into()).await.unwrap();
-    world.agents[0].start();
-    let connected = async |world: &World| agent(world).await.status == "connected";
-    world.settle("it is enrolled again", SOON, connected).await;
-    assert_eq!(world.operator.agents().await.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_host_installed_anew_gets_its_targets_back_and_a_lost_key_is_replaced() {
     for custody in [Custody::Agent, Custody::Controller] {
         let mut world = World::new(1).await;

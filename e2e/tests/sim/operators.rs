@@ -19,6 +19,8 @@ use proto::operator::v1 as api;
 use proto::types::v1::ErrorDetail;
 use tonic::{Code, Status};
 
+use crate::reason;
+
 /// Whoever has any role may call these: they change nothing.
 const SEE: [&str; 16] = [
     "Whoami",
@@ -53,10 +55,6 @@ const TRUST: [&str; 8] = [
 const AUDIT: [&str; 1] = ["ListAudit"];
 /// Anyone may: the request proves what it must.
 const OPEN: [&str; 1] = ["Login"];
-
-fn reason(status: &Status) -> String {
-    ErrorDetail::decode(status.details()).unwrap().problem.unwrap_or_default().reason
-}
 
 fn hint(status: &Status) -> String {
     ErrorDetail::decode(status.details()).unwrap().problem.unwrap_or_default().hint

@@ -67,6 +67,7 @@ const FACE: &[&str] = &[
     "client::default_files",
     "client::default_mode",
     "client::default_name",
+    "client::agent_status",
     "client::batch_words",
     "client::custody",
     "client::file_content",

@@ -149,6 +149,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         | Action::Deploy
         | Action::Delete
         | Action::RevokeVersion
+        | Action::Consent
         | Action::Rollover
         | Action::Pause => ask(model, action),
         Action::Yes => layer::yes(model),
@@ -323,6 +324,8 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
         pause(model)
     } else if action == Action::RevokeVersion {
         revoke_version(model)
+    } else if action == Action::Consent {
+        consent(model)
     } else if action == Action::Rollover {
         roll_over(model)
     } else if action == Action::Edit {
@@ -499,6 +502,17 @@ fn revoke(model: &Model) -> Option<Confirm> {
     let mut confirm = question(title, lines, verb, call);
     confirm.name = Some(name);
     Some(confirm)
+}
+
+fn consent(model: &Model) -> Option<Confirm> {
+    let record = screens::agent_here(model)?;
+    let name = record.name.clone();
+    let lines = vec![
+        format!("· its identity ended on {}", instant(record.identity_not_after)),
+        "· with the key it enrolled with it may come back, once, within a day".to_owned(),
+        "· consent only if that server is still the one it was".to_owned(),
+    ];
+    Some(question(format!("let agent {name} back"), lines, "consent", Call::Consent(name)))
 }
 
 /// A test changes nothing that was decided: it is not asked about.

@@ -92,6 +92,8 @@ pub(crate) enum Call {
     Enroll(EnrollAgentRequest),
     /// Revoke an agent.
     Revoke(String),
+    /// Let an agent back that was away for too long.
+    Consent(String),
     /// Forget a revoked agent.
     Forget(String),
     /// The newest acts of the audit, so many rows.
@@ -149,6 +151,7 @@ impl Call {
             | Self::Pause(_)
             | Self::Enroll(_)
             | Self::Revoke(_)
+            | Self::Consent(_)
             | Self::Forget(_)
             | Self::AddOperator(_)
             | Self::Invite(_)
@@ -212,7 +215,7 @@ pub(crate) enum Reply {
     Events(Vec<Event>),
     /// To `Agents`.
     Agents(Page<Agent>, Vec<PendingEnrollment>),
-    /// To `Agent` and `Revoke`.
+    /// To `Agent`, `Revoke` and `Consent`.
     Agent(Box<Agent>),
     /// To `Jobs`.
     Jobs(Vec<Job>),

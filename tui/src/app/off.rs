@@ -17,6 +17,7 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
     }
     model.read_only().or_else(|| needs(model, row)).or_else(|| match model.place_context() {
         Context::Certificates | Context::Certificate => of_certificate(model, row.action),
+        Context::Agents | Context::Agent => of_agent(model, row.action),
         Context::Issuers | Context::Issuer => of_issuer(model, row.action),
         Context::Jobs | Context::Job => of_job(model, row.action),
         Context::Team => of_member(model, row.action),
@@ -38,6 +39,7 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
         "edit" => "SetIssuer",
         "enroll" => "EnrollAgent",
         "revoke" => "RevokeAgent",
+        "consent" => "ConsentAgent",
         "issuer.new" => "AddIssuer",
         "test" => "TestIssuer",
         "rollover" => "RolloverAccount",
@@ -49,6 +51,14 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
     };
     let denied = model.who.as_ref()?.denied.iter().find(|denied| denied.rpc == rpc)?;
     Some(format!("needs {}", denied.needs))
+}
+
+fn of_agent(model: &Model, action: Action) -> Option<String> {
+    let record = screens::agent_here(model)?;
+    match action {
+        Action::Consent if record.status != "expired" => Some("its identity has not ended".to_owned()),
+        _ => None,
+    }
 }
 
 fn of_issuer(model: &Model, action: Action) -> Option<String> {

@@ -227,6 +227,9 @@ fn agent_answered(model: &mut Model, call: &Call, agent: proto::operator::v1::Ag
     if let Call::Revoke(name) = call {
         model.notices.say(model.now, State::Ok, format!("agent {name} is revoked: it is cut off now"));
     }
+    if let Call::Consent(name) = call {
+        model.notices.say(model.now, State::Ok, format!("agent {name} may come back within a day"));
+    }
     if let Some(enroll) = &model.enroll
         && model.place == Place::Enroll
         && enroll.is_answered_by(&agent)
@@ -381,6 +384,7 @@ fn doing(call: &Call) -> String {
         Call::Pause(request) => format!("resume {}", request.certificate),
         Call::Enroll(request) => format!("enrol {}", request.name),
         Call::Revoke(name) => format!("revoke {name}"),
+        Call::Consent(name) => format!("let {name} back"),
         Call::Forget(name) => format!("forget {name}"),
         Call::AddIssuer(wish) => format!("add {}", wish.request.name),
         Call::SetIssuer(wish) => format!("change {}", wish.request.name),

@@ -7,6 +7,7 @@ mod many;
 
 mod audit;
 mod changes;
+mod lives;
 mod team;
 
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) struct Desk {
     reading: Option<ClientError>,
     /// What went to the clipboard.
     copied: Vec<String>,
+    agent: proto::operator::v1::Agent,
 }
 
 fn many_certificates() -> Vec<Certificate> {
@@ -91,7 +93,8 @@ impl Desk {
         let (certificates, team) = (many_certificates(), fixtures::team());
         let audit = audit::page();
         let (sent, copied) = (Vec::new(), Vec::new());
-        Self { model, certificates, sent, refusal: None, quit: false, team, audit, reading: None, copied }
+        let agent = agent_with_policy();
+        Self { model, certificates, sent, refusal: None, quit: false, team, audit, reading: None, copied, agent }
     }
 
     fn connected(width: u16, height: u16) -> Self {
@@ -168,11 +171,11 @@ impl Desk {
                 Reply::Events(vec![event(2, "target.applied", "deployed to h1"), event(1, "order.started", "ordering")])
             }
             Call::Agents { filter, .. } => {
-                let items: Vec<_> = [agent_with_policy()].into_iter().filter(|one| one.name.contains(filter)).collect();
+                let items: Vec<_> = [self.agent.clone()].into_iter().filter(|one| one.name.contains(filter)).collect();
                 let pending = vec![PendingEnrollment { agent: "h2".into(), expires_at: fixtures::at(1_800) }];
                 Reply::Agents(Page { total: items.len().try_into().unwrap(), items, more: false }, pending)
             }
-            Call::Agent(name) if name == "h1" => Reply::Agent(Box::new(agent_with_policy())),
+            Call::Agent(name) if name == "h1" => Reply::Agent(Box::new(self.agent.clone())),
             Call::Agent(_) => return Err(missing()),
             Call::Jobs => Reply::Jobs(vec![
                 job("running", "validating"),
@@ -207,7 +210,7 @@ impl Desk {
                     hint: String::new(),
                 },
             })),
-            Call::Revoke(_) => Reply::Agent(Box::new(agent_with_policy())),
+            Call::Revoke(_) | Call::Consent(_) => Reply::Agent(Box::new(self.agent.clone())),
             Call::Forget(_) => Reply::Forgotten,
             Call::Audit { filter, rows } => self.audited(filter, *rows)?,
             Call::Operators | Call::AddOperator(_) | Call::Invite(_) | Call::SetRole(_) | Call::RemoveOperator(_) => {

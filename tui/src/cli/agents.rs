@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use proto::clock::from_wire;
 use proto::operator::v1::{
-    Agent, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, GetAgentRequest, ListAgentsRequest,
-    ListEventsRequest, PendingEnrollment, RevokeAgentRequest,
+    Agent, ConsentAgentRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, GetAgentRequest,
+    ListAgentsRequest, ListEventsRequest, PendingEnrollment, RevokeAgentRequest,
 };
 
 use super::certs::activity;
@@ -30,6 +30,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         replace: bool,
     },
+    /// Lets an agent come back whose identity ended too long ago
+    Consent { name: String },
     /// Cuts an agent off at once; it must be enrolled again
     Revoke(Consent),
     /// Removes the record of an agent
@@ -59,6 +61,10 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             show(&found, session)
         }
         Verb::Enroll { name, replace } => enroll(name, replace, session).await,
+        Verb::Consent { name } => {
+            let found = session.client.consent_agent(ConsentAgentRequest { name }).await?;
+            show(&found, session)
+        }
         Verb::Revoke(Consent { name, confirm: given }) => {
             let what = format!("Revoking {} cuts it off; its certificates are not renewed any more.", safe(&name));
             confirm(session.console, &what, &name, given.as_deref()).await?;

@@ -1,10 +1,21 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
-use proto::operator::v1::Batch;
+use proto::operator::v1::{Agent, Batch};
 use proto::types::v1::{Custody, FileContent, KeyType, TargetStatus};
 
 /// Shown for a value this program does not know: a newer controller.
 const UNKNOWN: &str = "unknown";
+
+/// Returns the words of a reason: `NEEDS_CONSENT` is "needs consent".
+fn reason_words(reason: &str) -> String {
+    reason.to_ascii_lowercase().replace('_', " ")
+}
+
+/// Returns an agent's status as one reads it: what is wrong with its identity says more than whether it is connected.
+#[must_use]
+pub fn agent_status(agent: &Agent) -> String {
+    agent.problems.first().map_or_else(|| agent.status.clone(), |problem| reason_words(&problem.reason))
+}
 
 /// Returns the word for a `KeyType`; empty when unspecified.
 #[must_use]

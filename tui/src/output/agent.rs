@@ -7,9 +7,10 @@ use proto::types::v1::{Policy, PolicyDir};
 use serde::Serialize;
 
 use super::block::Block;
+use super::failure::ProblemView;
 use super::table::Table;
 use super::{each, safe, some, time};
-use crate::client::{custody, target_status};
+use crate::client::{agent_status, custody, target_status};
 
 /// An agent in JSON.
 #[derive(Debug, Serialize)]
@@ -31,6 +32,8 @@ pub(crate) struct AgentView {
     targets: Vec<AgentTargetView>,
     generation: u64,
     generation_reported: u64,
+    problems: Vec<ProblemView>,
+    consent_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +108,8 @@ impl From<&Agent> for AgentView {
             targets: targets.collect(),
             generation: agent.generation,
             generation_reported: agent.generation_reported,
+            problems: agent.problems.iter().map(ProblemView::from).collect(),
+            consent_until: from_wire(agent.consent_until),
         }
     }
 }
@@ -162,7 +167,7 @@ pub(crate) fn table(agents: &[Agent], pending: &[PendingEnrollment], now: Timest
     for agent in agents {
         let mut row = vec![
             agent.name.clone(),
-            agent.status.clone(),
+            agent_status(agent),
             agent.version.clone(),
             agent.hostname.clone(),
             time::short(now, agent.last_seen_at),
@@ -198,6 +203,15 @@ pub(crate) fn describe(agent: &Agent, now: Timestamp) -> String {
     block.field("generation", &format!("{} of {} reported", agent.generation_reported, agent.generation));
     block.field("features", &agent.features.join(", "));
     block.field("id", &agent.id);
+    if agent.consent_until > 0 {
+        block.field("consent", &format!("it may come back until {}", time::both(now, agent.consent_until)));
+    }
+    for problem in &agent.problems {
+        block.section("needs someone");
+        block.line(&problem.message);
+        block.field("cause", &problem.cause);
+        block.field("try", &problem.hint);
+    }
     if !agent.targets.is_empty() {
         block.section("targets");
         for target in &agent.targets {

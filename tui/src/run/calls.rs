@@ -6,11 +6,11 @@ use std::path::Path;
 use proto::audit::Line;
 use proto::clock::to_wire;
 use proto::operator::v1::{
-    AddIssuerRequest, CancelJobRequest, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIssuerRequest,
-    GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest, ListEventsRequest,
-    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest,
-    PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest,
-    SetIssuerRequest, TestIssuerRequest,
+    AddIssuerRequest, CancelJobRequest, ConsentAgentRequest, ForgetAgentRequest, GetAgentRequest,
+    GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListAuditRequest,
+    ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListLimitsRequest,
+    ListOperatorsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest,
+    RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
 use crate::app::call::{AuditPage, Call, Invitation, IssuerWish, Page, Reply, Token};
@@ -81,6 +81,7 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
         Call::Pause(request) => Reply::Paused(Box::new(client.set_pause(request).await?)),
         Call::Enroll(request) => Reply::Enrolled(Box::new(Token { response: client.enroll_agent(request).await? })),
         Call::Revoke(name) => Reply::Agent(Box::new(client.revoke_agent(RevokeAgentRequest { name }).await?)),
+        Call::Consent(name) => Reply::Agent(Box::new(client.consent_agent(ConsentAgentRequest { name }).await?)),
         Call::Forget(name) => {
             client.forget_agent(ForgetAgentRequest { name }).await?;
             Reply::Forgotten

@@ -7,7 +7,7 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::Line;
 
 use crate::app::Model;
-use crate::client::{custody, target_status};
+use crate::client::{agent_status, custody, target_status};
 use crate::screens::Place;
 use crate::screens::agents::behind;
 use crate::screens::words::{agent_state, badge, event_lines, pair, target_state};
@@ -112,8 +112,8 @@ pub(crate) fn cursor_max(model: &Model) -> usize {
 pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let (screen, theme) = (&model.agent, model.theme);
     let right = screen.record.as_ref().map_or_else(Line::default, |record| {
-        let word = format!("{}  last seen {} ", record.status, ago(model.now, record.last_seen_at));
-        badge(agent_state(&record.status), &word, theme)
+        let word = format!("{}  last seen {} ", agent_status(record), ago(model.now, record.last_seen_at));
+        badge(agent_state(record), &word, theme)
     });
     view::record_heading(model, "Agents", &screen.name, &right, area, buf);
     let Some(record) = &screen.record else {
@@ -179,7 +179,15 @@ fn identity(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) {
         pair("wanted", &format!("generation {}, {state}", record.generation), theme),
         pair("behind", &behind(record), theme),
     ];
-    if record.status == "offline" {
+    let width = usize::from(inner.width);
+    if record.consent_until > 0 {
+        lines.push(pair("consent", &format!("may return until {}", instant(record.consent_until)), theme));
+    }
+    if let Some(problem) = record.problems.first() {
+        let message = [&problem.message, &problem.cause].into_iter().flat_map(|text| wrap(text, width));
+        lines.extend(message.map(|text| Line::styled(text, theme.state(State::Bad))));
+        lines.extend(wrap(&problem.hint, width).into_iter().map(|text| Line::styled(text, theme.accent())));
+    } else if record.status == "offline" {
         lines.push(Line::styled("On the server:", theme.dim()));
         lines.push(Line::styled("  systemctl status certwright-agent", theme.accent()));
         lines.push(Line::styled("  journalctl -u certwright-agent -n 50", theme.accent()));
@@ -259,6 +267,7 @@ pub(crate) fn status(model: &Model) -> (String, String) {
     let Some(record) = &model.agent.record else { return (String::new(), String::new()) };
     let behind = record.targets.iter().filter(|target| target_state(target.status) != State::Ok).count();
     let left = match (record.status.as_str(), behind) {
+        _ if !record.problems.is_empty() => format!("{}; Health says more", agent_status(record)),
         ("offline", count) => format!("offline; {count} target(s) wait for it"),
         ("revoked", _) => "revoked: D forgets it, n in Agents enrols it again".to_owned(),
         (_, 0) => "everything on it is as it should be".to_owned(),

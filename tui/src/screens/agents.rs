@@ -9,6 +9,7 @@ use ratatui::text::{Line, Span};
 
 use crate::app::Model;
 use crate::app::list::Record as _;
+use crate::client::agent_status;
 use crate::screens::words::agent_state;
 use crate::theme::State;
 use crate::view;
@@ -18,14 +19,14 @@ use crate::widgets::text::{ago, safe, until};
 
 const COLUMNS: [Column; 7] = [
     names("NAME", 20),
-    fixed("STATUS", 10, 0),
+    fixed("STATUS", 13, 0),
     number("BEHIND", 7, 1),
     fixed("LAST SEEN", 10, 2),
     fixed("VERSION", 9, 3),
     fixed("OS", 22, 4),
     fixed("IDENTITY", 9, 5),
 ];
-const COLUMNS_COMPACT: [Column; 2] = [names("NAME", 14), fixed("STATUS", 10, 0)];
+const COLUMNS_COMPACT: [Column; 2] = [names("NAME", 14), fixed("STATUS", 13, 0)];
 /// At most so many waiting enrolments show below the list.
 const PENDING_MAX: usize = 4;
 
@@ -74,7 +75,7 @@ pub(crate) fn behind(agent: &Agent) -> String {
 fn row(model: &Model, agent: &Agent) -> Row {
     let cells = vec![
         agent.name.clone(),
-        agent.status.clone(),
+        agent_status(agent),
         behind(agent),
         ago(model.now, agent.last_seen_at),
         agent.version.clone(),
@@ -84,7 +85,7 @@ fn row(model: &Model, agent: &Agent) -> Row {
     Row {
         changed: model.agents.is_changed(agent.id(), model.now),
         gone: model.agents.is_gone(agent.id()),
-        ..Row::new(agent_state(&agent.status), cells)
+        ..Row::new(agent_state(agent), cells)
     }
 }
 
@@ -138,7 +139,10 @@ pub(crate) fn status(model: &Model) -> String {
     let list = &model.agents;
     match list.index().and_then(|at| list.rows.get(at)) {
         Some(agent) if list.is_gone(agent.id()) => format!("{} was forgotten", safe(&agent.name)),
-        Some(agent) => format!("{} on {}", safe(&agent.name), safe(&agent.hostname)),
+        Some(agent) => match agent.problems.first() {
+            Some(problem) => safe(&problem.message),
+            None => format!("{} on {}", safe(&agent.name), safe(&agent.hostname)),
+        },
         None => String::new(),
     }
 }

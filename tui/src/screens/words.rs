@@ -26,7 +26,7 @@ impl Record for Agent {
     }
 
     fn state(&self) -> State {
-        agent_state(&self.status)
+        agent_state(self)
     }
 }
 
@@ -164,8 +164,9 @@ pub(crate) fn target_word(target: &Target) -> String {
 }
 
 /// Returns how an agent stands.
-pub(crate) fn agent_state(status: &str) -> State {
-    match status {
+pub(crate) fn agent_state(agent: &Agent) -> State {
+    match agent.status.as_str() {
+        _ if !agent.problems.is_empty() => State::Bad,
         "connected" => State::Ok,
         "offline" => State::Bad,
         "expired" => State::Warn,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
 use proto::operator::v1::EnrollAgentResponse;
+use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
 use crate::fixtures::{self, at};
@@ -28,6 +29,23 @@ async fn the_team_is_listed_changed_and_invited() {
         &["operators", "rm", "bob"],
         &["operators", "rm", "bob", "--confirm=bob"],
     ];
+    assert_snapshot!(session(&fake, commands).await);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_away_too_long_says_so_and_is_let_back() {
+    let mut world = world();
+    let agent = world.agents.first_mut().expect("h1");
+    agent.status = "expired".into();
+    agent.problems = vec![Problem {
+        reason: "NEEDS_CONSENT".into(),
+        message: "h1 was away for too long to come back by itself".into(),
+        cause: "its identity ended on 2026-01-01".into(),
+        hint: "if that server is still the one: certwright agents consent h1".into(),
+    }];
+    let fake = FakeController::start(world);
+    let commands: &[&[&str]] =
+        &[&["agents", "ls"], &["agents", "get", "h1"], &["agents", "consent", "h1"], &["agents", "consent", "h9"]];
     assert_snapshot!(session(&fake, commands).await);
 }
 

@@ -332,6 +332,14 @@ impl OperatorService for Service {
         self.change(Method::OperatorEnrollAgent, request, |world, _| Ok(world.enrollment.clone()))
     }
 
+    async fn consent_agent(&self, request: Request<ConsentAgentRequest>) -> Answer<Agent> {
+        self.change(Method::OperatorConsentAgent, request, |world, request| {
+            let agent = world.agent(&request.name)?;
+            let consent_until = agent.last_seen_at + 24 * 3_600_000;
+            Ok(Agent { problems: Vec::new(), consent_until, ..agent })
+        })
+    }
+
     async fn revoke_agent(&self, request: Request<RevokeAgentRequest>) -> Answer<Agent> {
         self.change(Method::OperatorRevokeAgent, request, |world, request| {
             Ok(Agent { status: "revoked".into(), ..world.agent(&request.name)? })

@@ -287,6 +287,8 @@ pub(crate) fn agent(name: &str) -> Agent {
         identity_not_after: at(29 * DAY),
         identity_serial: "0a0b".into(),
         clock_skew_ms: -12,
+        problems: Vec::new(),
+        consent_until: 0,
         targets: vec![AgentTarget {
             certificate: "web".into(),
             dir: "/etc/nginx/ssl/h1.example.test".into(),

@@ -171,6 +171,43 @@ pub(crate) async fn revoke(hub: &Hub, caller: &OperatorCaller, name: &str) -> Re
     }
 }
 
+/// Lets an agent come back that was away for too long: once, with the key it enrolled with, within a day.
+pub(crate) async fn consent(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Agent, Refusal> {
+    loop {
+        let mut agent = named(hub, name).await?;
+        let Some(consent) = agent.value.consented(&caller.name, hub.now()) else {
+            return Err(no_consent(&agent.value));
+        };
+        let message = format!("{name} may come back until {}", consent.until);
+        agent.value.consent = Some(consent);
+        let event = hub.event("agent.consented", message).of_agent(name).by(&caller.name);
+        match hub.store.commit(Changes::new().update(&agent).event(&event)).await {
+            Ok(_) => return view(hub, &agent).await,
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn no_consent(agent: &Agent) -> Refusal {
+    let Agent { name, .. } = agent;
+    let problem = match agent.standing {
+        Standing::Revoked => Problem::new(
+            "AGENT_REVOKED",
+            format!("agent {name} is revoked: it never comes back by itself"),
+            "",
+            format!("to take that server in again: certwright agents enroll {name} --replace"),
+        ),
+        Standing::Enrolled => Problem::new(
+            "CONSENT_NOT_NEEDED",
+            format!("agent {name} needs no consent: its identity is valid"),
+            "",
+            "nothing to do; if it is not connected, look at its journal: journalctl -u certwright-agent",
+        ),
+    };
+    Refusal::new(Code::FailedPrecondition, problem)
+}
+
 /// Removes an agent that nothing needs any more.
 pub(crate) async fn forget(
     hub: &Hub,

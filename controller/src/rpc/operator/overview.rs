@@ -7,7 +7,7 @@ use proto::clock::to_wire;
 use proto::operator::v1 as wire;
 
 use super::lists::job_view;
-use crate::lifecycle::agent::{Agent, Standing};
+use crate::lifecycle::agent::{Agent, NEEDS_CONSENT, Standing};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::issuer::Issuer;
@@ -228,9 +228,21 @@ fn certificate_attention(bundle: &Bundle, all: Option<&Pause>, now: Timestamp) -
     }
 }
 
-/// An agent that certificates need and that is away.
+/// What is wrong with an agent's identity, in two words.
+fn agent_word(reason: &str) -> &'static str {
+    match reason {
+        NEEDS_CONSENT => "NEEDS CONSENT",
+        _ => "LOOK AT IT",
+    }
+}
+
+/// An agent with a problem, or one that certificates need and that is away.
 fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Option<wire::Attention> {
     let record = &agent.value;
+    if let Some(problem) = record.problems(now).first() {
+        let what = agent_word(&problem.reason);
+        return Some(line("agent", &record.name, what, &problem.message, &problem.hint, record.seen_at));
+    }
     let away =
         record.standing == Standing::Enrolled && record.seen_at.is_some() && !hub.presence.is_connected(&record.id);
     let what = if record.identity_not_after <= now { "AGENT EXPIRED" } else { "AGENT DOWN" };

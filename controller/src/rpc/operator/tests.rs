@@ -66,6 +66,7 @@ impl Scene {
             enrolled_at: self.hub.now(),
             seen_at: Some(self.hub.now()),
             hello: Hello { policy, ..Hello::default() },
+            consent: None,
         };
         let changes = Changes::new().insert(&agent).claim_name(Table::AgentName, &agent.name, &agent.id);
         self.hub.store.commit(changes).await.unwrap();
