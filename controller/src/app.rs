@@ -2,6 +2,7 @@
 //! edges.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::Stream;
@@ -90,14 +91,14 @@ impl AppError {
     }
 }
 
-/// Runs a controller until `stop`. `agents` are raw connections of agents, before TLS; `socket` those of operators on
+/// Runs a controller until `stop`. `agents` are raw connections of agents, before TLS, with where they come from; `socket` those of operators on
 /// this host.
 ///
 /// # Errors
 /// When it cannot start.
 pub async fn run<AI, SI>(
     parts: Parts,
-    agents: impl Stream<Item = io::Result<AI>> + Send,
+    agents: impl Stream<Item = io::Result<(AI, Option<IpAddr>)>> + Send,
     socket: impl Stream<Item = io::Result<(SI, PeerUser)>> + Send,
     stop: CancellationToken,
 ) -> Result<(), AppError>

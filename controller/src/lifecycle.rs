@@ -15,6 +15,7 @@ pub mod due;
 pub mod event;
 pub mod fallback;
 pub mod filter;
+pub mod holder;
 pub mod identifier;
 pub mod issuer;
 pub mod job;

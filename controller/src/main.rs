@@ -114,7 +114,9 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         lock_share: config.renewal.lock_share,
     };
     let agents = TcpListenerStream::new(agents)
-        .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
+        .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)))
+        .map(|accepted| accepted.map(|stream| (stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()), stream)))
+        .map(|accepted| accepted.map(|(address, stream)| (stream, address)));
     let socket = UnixListenerStream::new(socket)
         .map(|accepted| accepted.and_then(|stream| peer_user(&stream).map(|user| (stream, user))));
     tokio::select! {

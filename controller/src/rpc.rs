@@ -5,6 +5,7 @@ mod agent_service;
 mod audited;
 mod convert;
 mod enrollment;
+mod greeting;
 mod listener;
 mod login;
 mod metrics;

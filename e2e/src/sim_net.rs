@@ -49,7 +49,7 @@ struct Port {
     number: u64,
     holder: String,
     switch: PowerSwitch,
-    queue: mpsc::Sender<Pipe>,
+    queue: mpsc::Sender<(Pipe, IpAddr)>,
 }
 
 /// A bound port; dropping it closes the port.
@@ -58,7 +58,7 @@ pub struct Listener {
     net: SimNet,
     address: SocketAddr,
     number: u64,
-    queue: mpsc::Receiver<Pipe>,
+    queue: mpsc::Receiver<(Pipe, IpAddr)>,
 }
 
 impl SimNet {
@@ -117,7 +117,7 @@ impl SimNet {
             };
             let (ours, theirs) = Pipe::pair(switch, &port.switch, &cables);
             let queue = port.queue.clone().try_reserve_owned();
-            (ours, queue.map(|permit| permit.send(theirs)))
+            (ours, queue.map(|permit| permit.send((theirs, from))))
         };
         match queue {
             Ok(_) => Ok(ours),
@@ -142,6 +142,11 @@ impl SimNet {
 impl Listener {
     /// Returns the next connection.
     pub async fn accept(&mut self) -> Option<Pipe> {
+        self.accept_from().await.map(|(pipe, _)| pipe)
+    }
+
+    /// Returns the next connection, and the host it comes from.
+    pub async fn accept_from(&mut self) -> Option<(Pipe, IpAddr)> {
         self.queue.recv().await
     }
 }

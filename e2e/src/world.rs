@@ -134,6 +134,29 @@ impl World {
         self.agents[index].enroll(&token.into()).await.expect("the agent enrols");
     }
 
+    /// Clones a machine: another one, with a copy of its agent's state and policy. Its agent does not run yet. Returns its
+    /// number among the agents.
+    ///
+    /// # Panics
+    /// When the state cannot be copied.
+    pub fn clone_machine(&mut self, index: usize) -> usize {
+        let copy = self.bare_machine();
+        self.agents[index].copy_state(&self.agents[copy].state_dir());
+        copy
+    }
+
+    /// Adds a machine whose agent is not enrolled. Returns its number among the agents.
+    ///
+    /// # Panics
+    /// When there are too many.
+    pub fn bare_machine(&mut self) -> usize {
+        let number = u8::try_from(self.agents.len() + 1).expect("few agents");
+        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 1, number));
+        let machine = Machine::new(&format!("h{number}"), address, &self.net, &self.dns);
+        self.agents.push(AgentSite::new(machine, self.clock.clone()));
+        self.agents.len() - 1
+    }
+
     /// Starts again whatever was killed by plan or ended by itself, as a service manager does.
     pub async fn revive(&mut self) {
         let agents_down: Vec<_> = self.agents.iter_mut().map(AgentSite::is_down).collect();

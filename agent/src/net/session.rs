@@ -67,6 +67,8 @@ struct Holder {
     /// Since when the controller has taken this connection.
     attached_at: Option<Instant>,
     trouble: Memory,
+    /// Random, of this start of the program.
+    instance: String,
 }
 
 /// Why a connection ended.
@@ -81,7 +83,8 @@ impl Session {
     /// Connects for ever, until it is stopped.
     pub(crate) async fn hold(self, identity: Identity, stop: CancellationToken) {
         let trouble = Memory::open(self.state.clone());
-        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None, trouble };
+        let instance = proto::id::random_id();
+        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None, trouble, instance };
         let mut attempt = 0;
         loop {
             holder.attached_at = None;
@@ -153,7 +156,7 @@ impl Session {
     async fn attach(&self, holder: &mut Holder, mut client: Client) -> End {
         let policy = self.policy().await;
         let (outbound, messages) = mpsc::channel(OUTBOUND_MAX);
-        if outbound.send(message(hello(policy.clone()))).await.is_err() {
+        if outbound.send(message(hello(policy.clone(), holder.instance.clone()))).await.is_err() {
             return End::Lost(Problem::internal("saying hello"));
         }
         let attached = timeout(client::CALL, client.attach(ReceiverStream::new(messages))).await;
@@ -229,13 +232,14 @@ fn message(message: wire::attach_request::Message) -> wire::AttachRequest {
     wire::AttachRequest { message: Some(message) }
 }
 
-fn hello(policy: types::Policy) -> wire::attach_request::Message {
+fn hello(policy: types::Policy, instance: String) -> wire::attach_request::Message {
     wire::attach_request::Message::Hello(wire::Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         policy: Some(policy),
         hostname: crate::config::hostname(),
         os: crate::config::os_name(),
+        instance,
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::holder::Holder;
 use super::problem::Problem;
 use super::target::Content;
 
@@ -51,6 +52,9 @@ pub struct Agent {
     /// That it may come back although it was away for too long.
     #[serde(default)]
     pub consent: Option<Consent>,
+    /// Which programs hold its identity.
+    #[serde(default)]
+    pub holder: Holder,
 }
 
 /// An operator's consent to the return of an agent that was away for too long. It ends with the return.
@@ -226,7 +230,7 @@ impl Agent {
         if self.standing == Standing::Revoked {
             return Vec::new();
         }
-        self.needs_consent(now).into_iter().collect()
+        self.held_twice(now).into_iter().chain(self.needs_consent(now)).collect()
     }
 
     fn needs_consent(&self, now: Timestamp) -> Option<Problem> {
@@ -286,6 +290,7 @@ mod tests {
             seen_at: None,
             hello: Hello::default(),
             consent: None,
+            holder: Holder::default(),
         }
     }
 

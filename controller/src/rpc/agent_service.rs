@@ -20,8 +20,7 @@ use super::convert;
 use super::peer::{self, AgentCaller, agent_caller};
 use super::serve::Server;
 use super::status::Refusal;
-use super::{enrollment, report};
-use crate::lifecycle::agent::Agent;
+use super::{enrollment, greeting, report};
 use crate::lifecycle::certificate::{Custody, KeySlot, Version};
 use crate::lifecycle::csr;
 use crate::lifecycle::problem::Problem;
@@ -71,8 +70,7 @@ impl AgentService for AgentApi {
             return Err(Status::invalid_argument("the first message of a stream must be hello"));
         };
         let hub = self.server.hub.clone();
-        greet(&hub, &caller, hello).await?;
-        let session = hub.presence.attach(&caller.id, hub.now());
+        let session = greeting::greet(&hub, &caller, hello).await?;
         // From here on the presence ends with this call or its stream, however they end.
         let guard = Present { hub: hub.clone(), caller: caller.clone(), number: session.number };
         // It may have been revoked since the call began.
@@ -122,21 +120,6 @@ impl AgentService for AgentApi {
         report::take(&self.server.hub, &caller, request.into_inner()).await?;
         Ok(Response::new(wire::ReportResponse {}))
     }
-}
-
-/// Stores what the agent says of itself; an event only when it is news.
-async fn greet(hub: &Hub, caller: &AgentCaller, hello: wire::Hello) -> Result<(), Refusal> {
-    let Some(mut agent) = hub.store.load::<Agent>(&caller.id).await? else {
-        return Err(Refusal::not_found("agent", ""));
-    };
-    agent.value.hello = convert::hello_in(hello);
-    agent.value.seen_at = Some(hub.now());
-    // It is back, with the leaf that the consent was for.
-    agent.value.consent = None;
-    let event =
-        hub.event("agent.connected", format!("{} is connected, version {}", caller.name, agent.value.hello.version));
-    hub.store.commit(Changes::new().update(&agent).event(&event.of_agent(&caller.name))).await?;
-    Ok(())
 }
 
 /// An open stream.

@@ -85,7 +85,7 @@ pub(crate) async fn key_leaves(
 ) -> Result<(), Refusal> {
     let draft = Draft {
         actor: format!("agent:{}", caller.name),
-        from: from(&Peer::Tls(Some(caller.leaf().clone()))),
+        from: from(&Peer::Tls(Some(caller.leaf().clone()), caller.origin())),
         act: Method::AgentFetch.name().to_owned(),
         subject: certificate.to_owned(),
         detail: format!("key serial={serial}"),
@@ -124,11 +124,11 @@ pub(crate) fn from(peer: &Peer) -> String {
             Some(login) => format!("uid {}, login uid {login}", user.uid),
             None => format!("uid {}", user.uid),
         },
-        Peer::Tls(Some(leaf)) => {
+        Peer::Tls(Some(leaf), _) => {
             let key = hex(&Sha256::digest(&leaf.spki_der));
             format!("key {}", key.get(..KEY_CHARS).unwrap_or(&key))
         }
-        Peer::Tls(None) => "no identity".to_owned(),
+        Peer::Tls(None, _) => "no identity".to_owned(),
     }
 }
 

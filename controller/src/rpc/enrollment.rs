@@ -11,12 +11,14 @@ use tonic::Code;
 use tracing::warn;
 
 use super::audited;
+use super::greeting::{self, shown};
 use super::peer::AgentCaller;
 use super::serve::Server;
 use super::status::Refusal;
 use crate::ca::{CaError, IssuedIdentity};
 use crate::lifecycle::agent::{Agent, Hello, JoinToken, Redemption, Standing, TokenRefusal, TokenUse};
 use crate::lifecycle::event::Severity;
+use crate::lifecycle::holder::Holder;
 use crate::lifecycle::problem::{Problem, chain};
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
@@ -67,6 +69,7 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         seen_at: None,
         hello,
         consent: None,
+        holder: Holder::default(),
     };
     let agent = match (redemption, record) {
         (Redemption::Again, Some(agent)) => {
@@ -131,9 +134,12 @@ pub(crate) async fn renew_identity(
     let Some(mut agent) = server.hub.store.load::<Agent>(&caller.id).await? else {
         return Err(Refusal::not_found("agent", ""));
     };
-    agent.value.serial = issued.serial;
-    agent.value.identity_not_after = issued.not_after;
-    server.hub.store.commit(Changes::new().update(&agent)).await?;
+    let (hub, known) = (&server.hub, agent.value.holder.clone());
+    let address = caller.origin().words();
+    let verdict = agent.value.renewed(&shown(caller, "", &address), issued.serial, issued.not_after, hub.now());
+    let event = greeting::event(hub, &agent.value, &known, verdict);
+    let changes = Changes::new().update(&agent);
+    hub.store.commit(event.iter().fold(changes, Changes::event)).await?;
     Ok(RenewIdentityResponse { leaf_der: issued.leaf_der, ca_der: ca_der(server) })
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::peer::Peer;
+use super::peer::{Origin, Peer};
 
 /// Handshakes at the same time: 0.5 ms of CPU each, so thousands of agents are back within seconds.
 const HANDSHAKES_MAX: usize = 256;
@@ -93,13 +94,14 @@ pub(crate) async fn accept<A, S, AI, SI>(
     out: mpsc::Sender<io::Result<PeerIo>>,
     stop: CancellationToken,
 ) where
-    A: Stream<Item = io::Result<AI>> + Send,
+    A: Stream<Item = io::Result<(AI, Option<IpAddr>)>> + Send,
     S: Stream<Item = io::Result<(SI, PeerUser)>> + Send,
     AI: Io + 'static,
     SI: Io + 'static,
 {
     let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut handshakes = JoinSet::new();
+    let mut number = 0;
     let (mut agents, mut socket) = (std::pin::pin!(agents.fuse()), std::pin::pin!(socket.fuse()));
     loop {
         // Every arm is cancel-safe: nothing is taken before the arm wins.
@@ -116,7 +118,11 @@ pub(crate) async fn accept<A, S, AI, SI>(
                 Err(error) => pause("socket", &error).await,
             },
             (permit, accepted) = next_agent(&limit, &mut agents) => match accepted {
-                Some(Ok(io)) => { handshakes.spawn(handshake(io, config.load_full(), out.clone(), permit)); }
+                Some(Ok((io, address))) => {
+                    number += 1;
+                    let origin = Origin { address, number };
+                    handshakes.spawn(handshake(io, origin, config.load_full(), out.clone(), permit));
+                }
                 Some(Err(error)) => pause("port", &error).await,
                 None => stop.cancelled().await,
             },
@@ -136,6 +142,7 @@ async fn next_agent<AI>(
 
 async fn handshake(
     io: impl Io + 'static,
+    origin: Origin,
     config: Arc<ServerConfig>,
     out: mpsc::Sender<io::Result<PeerIo>>,
     permit: Option<OwnedSemaphorePermit>,
@@ -145,7 +152,7 @@ async fn handshake(
     match accepted {
         Ok(Ok(stream)) => {
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let peer = Peer::Tls(leaf.and_then(|leaf| tls::Peer::from_leaf(leaf)));
+            let peer = Peer::Tls(leaf.and_then(|leaf| tls::Peer::from_leaf(leaf)), origin);
             hand_over(out, PeerIo { io: Box::new(stream), peer }).await;
         }
         Ok(Err(error)) => debug!(%error, "TLS handshake refused"),

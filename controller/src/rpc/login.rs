@@ -89,7 +89,7 @@ pub(crate) async fn renew(
     request: wire::RenewLoginRequest,
 ) -> Result<wire::LoginResponse, Refusal> {
     refuse_by_wrong_clock(server)?;
-    let Peer::Tls(Some(leaf)) = caller.peer() else {
+    let Peer::Tls(Some(leaf), _) = caller.peer() else {
         let hint = "the kernel says who you are at the socket: there is nothing to renew";
         let problem = Problem::new("LOGIN_LOCAL", "only a login from elsewhere has an identity of its own", "", hint);
         return Err(Refusal::new(Code::FailedPrecondition, problem));

@@ -66,8 +66,8 @@ impl OperatorService for OperatorApi {
         let caller = operator_caller(&request)?;
         let denied = denied(caller.role);
         let identity_not_after = match caller.peer() {
-            Peer::Tls(Some(leaf)) => to_wire(Some(leaf.not_after)),
-            Peer::Tls(None) | Peer::Local(_) => 0,
+            Peer::Tls(Some(leaf), _) => to_wire(Some(leaf.not_after)),
+            Peer::Tls(None, _) | Peer::Local(_) => 0,
         };
         Ok(Response::new(wire::WhoamiResponse {
             denied: denied

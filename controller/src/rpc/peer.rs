@@ -1,6 +1,7 @@
 //! Who is calling, and whether they may: decided on every message, from the peer certificate or the socket's peer uid,
 //! against the store as it is at that moment (design §5). Called for every request by `rpc/serve`.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -30,9 +31,25 @@ use crate::tasks::hub::Hub;
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
     /// A TLS connection, with the peer's leaf if it showed one.
-    Tls(Option<tls::Peer>),
+    Tls(Option<tls::Peer>, Origin),
     /// The Unix socket.
     Local(PeerUser),
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The peer's address; none where the kernel did not say.
+    pub(crate) address: Option<IpAddr>,
+    /// Connections are numbered as they come.
+    pub(crate) number: u64,
+}
+
+impl Origin {
+    /// Says it to people.
+    pub(crate) fn words(self) -> String {
+        self.address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
+    }
 }
 
 /// Who may go on, put into the request's extensions.
@@ -52,6 +69,7 @@ pub(crate) struct AgentCaller {
     pub(crate) id: String,
     pub(crate) name: String,
     leaf: tls::Peer,
+    origin: Origin,
 }
 
 /// An operator.
@@ -67,8 +85,10 @@ pub(crate) struct OperatorCaller {
 pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<Caller, Refusal> {
     match (access(method), peer) {
         (Access::Anyone, _) => Ok(Caller::Anyone),
-        (Access::Agent, Peer::Tls(Some(leaf))) => agent(hub, leaf, false).await.map(Caller::Agent),
-        (Access::AgentAlsoExpired, Peer::Tls(Some(leaf))) => agent(hub, leaf, true).await.map(Caller::Agent),
+        (Access::Agent, Peer::Tls(Some(leaf), origin)) => agent(hub, leaf, *origin, false).await.map(Caller::Agent),
+        (Access::AgentAlsoExpired, Peer::Tls(Some(leaf), origin)) => {
+            agent(hub, leaf, *origin, true).await.map(Caller::Agent)
+        }
         (Access::Operator(act), peer) => {
             let caller = operator(hub, peer).await?;
             if let Err(refusal) = caller.may(act) {
@@ -78,7 +98,7 @@ pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<
             hub.operators_seen.note(&caller.name, hub.now());
             Ok(Caller::Operator(caller))
         }
-        (Access::Agent | Access::AgentAlsoExpired, Peer::Tls(None) | Peer::Local(_)) => Err(refused(
+        (Access::Agent | Access::AgentAlsoExpired, Peer::Tls(None, _) | Peer::Local(_)) => Err(refused(
             "IDENTITY_MISSING",
             "this call needs an agent's identity",
             "enroll the agent: certwright agents enroll NAME prints the command",
@@ -93,10 +113,10 @@ pub(crate) async fn recheck_operator(hub: &Hub, caller: &OperatorCaller) -> Resu
 
 /// Decides again, in the middle of a stream.
 pub(crate) async fn recheck(hub: &Hub, caller: &AgentCaller) -> Result<(), Refusal> {
-    agent(hub, &caller.leaf, false).await.map(|_| ())
+    agent(hub, &caller.leaf, caller.origin, false).await.map(|_| ())
 }
 
-async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCaller, Refusal> {
+async fn agent(hub: &Hub, leaf: &tls::Peer, origin: Origin, renewing: bool) -> Result<AgentCaller, Refusal> {
     // One text for unknown, foreign and revoked: a refused peer learns nothing.
     let refused_identity = || {
         refused(
@@ -123,7 +143,7 @@ async fn agent(hub: &Hub, leaf: &tls::Peer, renewing: bool) -> Result<AgentCalle
         Permission::NeedsConsent => return Err(needs_consent(hub, &agent, renewing).await),
         Permission::Refused => return Err(refused_identity()),
     }
-    Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone() })
+    Ok(AgentCaller { id: agent.id, name: agent.name, leaf: leaf.clone(), origin })
 }
 
 /// It showed the enrolled key, so it may know why; operators learn once that it stands at the door.
@@ -149,8 +169,8 @@ async fn needs_consent(hub: &Hub, agent: &Agent, renewing: bool) -> Refusal {
 async fn operator(hub: &Hub, peer: &Peer) -> Result<OperatorCaller, Refusal> {
     let (name, role) = match peer {
         Peer::Local(user) => local_operator(hub, user.uid).await?,
-        Peer::Tls(Some(leaf)) => remote_operator(hub, leaf).await?,
-        Peer::Tls(None) => return Err(operator_refused()),
+        Peer::Tls(Some(leaf), _) => remote_operator(hub, leaf).await?,
+        Peer::Tls(None, _) => return Err(operator_refused()),
     };
     Ok(OperatorCaller { name, role, peer: peer.clone() })
 }
@@ -241,6 +261,11 @@ impl AgentCaller {
     /// The leaf it showed.
     pub(crate) fn leaf(&self) -> &tls::Peer {
         &self.leaf
+    }
+
+    /// Where it connects from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
     }
 }
 

@@ -2,6 +2,7 @@
 //! Called by `app`.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ pub enum ServeError {
 /// When the controller's own certificate cannot be made or used.
 pub(crate) async fn serve<AI, SI>(
     server: Server,
-    agents: impl Stream<Item = io::Result<AI>> + Send,
+    agents: impl Stream<Item = io::Result<(AI, Option<IpAddr>)>> + Send,
     socket: impl Stream<Item = io::Result<(SI, PeerUser)>> + Send,
 ) -> Result<(), ServeError>
 where

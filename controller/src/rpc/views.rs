@@ -383,6 +383,7 @@ pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], gen
         generation,
         generation_reported: connected.map_or(0, |connected| connected.generation_reported),
         problems: record.problems(hub.now()).iter().map(convert::problem).collect(),
+        address: record.holder.address.clone(),
         consent_until: to_wire(record.consent.as_ref().map(|consent| consent.until).filter(|until| *until > hub.now())),
     }
 }

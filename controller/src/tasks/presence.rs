@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::desired::Name;
+use crate::lifecycle::holder::Rival;
 use crate::lifecycle::problem::Problem;
 
 /// The agents with an open stream.
@@ -19,6 +20,10 @@ pub struct Presence {
     sessions: Mutex<u64>,
     /// Agents that were told to wait for consent: as many as are enrolled at most.
     knocked: Mutex<HashSet<String>>,
+    /// By agent: its newest connection. As many as are enrolled at most.
+    newest: Mutex<HashMap<String, u64>>,
+    /// By agent: a program that came while another one had the stream, and when. Likewise.
+    rivals: Mutex<HashMap<String, (String, Timestamp)>>,
     touched: watch::Sender<u64>,
 }
 
@@ -26,6 +31,7 @@ pub struct Presence {
 #[derive(Clone, Debug)]
 pub struct Connected {
     session: u64,
+    program: Program,
     hint: watch::Sender<Option<Name>>,
     cut: CancellationToken,
     /// When its last message came.
@@ -40,6 +46,17 @@ pub struct Connected {
     pub doing: HashMap<String, String>,
     /// The generation its last report answers.
     pub generation_reported: u64,
+}
+
+/// Who speaks on a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Random, made when it started; empty when it told none.
+    pub instance: String,
+    /// Connections are numbered as they come.
+    pub connection: u64,
+    /// Where it connects from.
+    pub address: String,
 }
 
 /// One stream, from hello to its end.
@@ -59,6 +76,8 @@ impl Default for Presence {
             agents: Mutex::default(),
             sessions: Mutex::default(),
             knocked: Mutex::default(),
+            newest: Mutex::default(),
+            rivals: Mutex::default(),
             touched: watch::Sender::new(0),
         }
     }
@@ -66,7 +85,7 @@ impl Default for Presence {
 
 impl Presence {
     /// Records a new stream; an older one of the same agent is cut.
-    pub fn attach(&self, agent_id: &str, now: Timestamp) -> Session {
+    pub fn attach(&self, agent_id: &str, program: Program, now: Timestamp) -> Session {
         let number = {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             *sessions += 1;
@@ -76,6 +95,7 @@ impl Presence {
         let cut = CancellationToken::new();
         let connected = Connected {
             session: number,
+            program,
             hint,
             cut: cut.clone(),
             seen_at: now,
@@ -89,6 +109,7 @@ impl Presence {
             older.cut.cancel();
         }
         self.knocked.lock().unwrap_or_else(PoisonError::into_inner).remove(agent_id);
+        self.rivals.lock().unwrap_or_else(PoisonError::into_inner).remove(agent_id);
         self.touch();
         Session { number, hints, cut }
     }
@@ -111,6 +132,41 @@ impl Presence {
         if let Some(connected) = cut {
             connected.cut.cancel();
             self.touch();
+        }
+    }
+
+    /// Notes that a program says hello.
+    pub fn arrives(&self, agent_id: &str, program: &Program) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = newest.entry(agent_id.to_owned()).or_default();
+        *number = program.connection.max(*number);
+    }
+
+    /// Whether no newer connection of the agent has come.
+    #[must_use]
+    pub fn is_newest(&self, agent_id: &str, program: &Program) -> bool {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.get(agent_id).is_none_or(|number| *number <= program.connection)
+    }
+
+    /// Returns what is known of another program that has the agent's stream.
+    #[must_use]
+    pub fn rival(&self, agent_id: &str, program: &Program, now: Timestamp) -> Option<Rival> {
+        let other = self.of(agent_id)?;
+        let are_two = ![&other.program.instance, &program.instance].contains(&&String::new())
+            && other.program.instance != program.instance;
+        if !are_two {
+            return None;
+        }
+        let mut rivals = self.rivals.lock().unwrap_or_else(PoisonError::into_inner);
+        match rivals.get(agent_id) {
+            Some((instance, since)) if *instance == program.instance => {
+                Some(Rival { is_alive: other.seen_at > *since })
+            }
+            Some(_) | None => {
+                rivals.insert(agent_id.to_owned(), (program.instance.clone(), now));
+                Some(Rival { is_alive: false })
+            }
         }
     }
 
@@ -204,7 +260,7 @@ mod tests {
     fn views_look_again_at_news_and_not_at_heartbeats() {
         let presence = Presence::default();
         let now = Timestamp::UNIX_EPOCH;
-        drop(presence.attach("a1", now));
+        drop(presence.attach("a1", Program::default(), now));
         let mut touched = presence.touched();
         let mut news = |agent_id: &str, change: &dyn Fn(&mut Connected)| {
             presence.update(agent_id, change);
@@ -219,5 +275,29 @@ mod tests {
         assert!(news("a1", &|connected| connected.generation_reported = 3));
         assert!(!news("a2", &|connected| connected.generation_reported = 3));
         assert_eq!(presence.of("a1").unwrap().clock_skew_ms, 7);
+    }
+
+    #[test]
+    fn an_older_connection_and_another_program_are_told_apart() {
+        let presence = Presence::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let program =
+            |instance: &str, connection| Program { instance: instance.into(), connection, ..Program::default() };
+        presence.arrives("a1", &program("p2", 2));
+        presence.arrives("a1", &program("p1", 1));
+        assert!(!presence.is_newest("a1", &program("p1", 1)) && presence.is_newest("a1", &program("p2", 2)));
+        let rival = |instance: &str, second| {
+            let rival = presence.rival("a1", &program(instance, 3), at(second));
+            rival.map(|rival| rival.is_alive)
+        };
+        assert_eq!(rival("p3", 5), None, "nobody has the stream");
+        drop(presence.attach("a1", program("p2", 2), at(10)));
+        assert_eq!(rival("p2", 11), None, "the same program");
+        assert_eq!(rival("", 11), None, "one that tells nothing");
+        assert_eq!(rival("p3", 20), Some(false));
+        assert_eq!(rival("p3", 40), Some(false), "nothing was heard since");
+        presence.update("a1", |connected| connected.seen_at = at(41));
+        assert_eq!(rival("p3", 42), Some(true));
+        assert_eq!(rival("p4", 43), Some(false), "another one again");
     }
 }

@@ -2,7 +2,7 @@
 //! power, so that nothing it left running can touch the world; what it had synced stays.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,6 +175,25 @@ impl ControllerSite {
     }
 }
 
+/// Copies a directory with all below it and its modes, in place of what was there.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, from.metadata()?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
+}
+
 struct Outside {
     clock: Arc<SimClock>,
     transport: Arc<dyn controller::acme::http::Transport>,
@@ -207,7 +226,8 @@ async fn serve(
         lock_share: controller::lifecycle::lock::LockShare::default(),
     };
     let agents = stream::unfold(agents, |mut listener| async move {
-        listener.accept().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), listener))
+        let (pipe, from) = listener.accept_from().await?;
+        Some((Ok::<_, std::io::Error>((pipe, Some(from))), listener))
     });
     let socket = stream::select_all(sockets.map(|(listener, uid)| {
         let user = controller::rpc::PeerUser { uid, login_uid: None };
@@ -251,8 +271,49 @@ impl AgentSite {
         agent::app::Parts {
             clock: self.clock.clone(),
             host: self.machine.host(switch.clone()),
-            state_dir: self.machine.path("var/lib/certwright-agent"),
+            state_dir: self.state_dir(),
             policy_path: self.machine.path("etc/certwright/policy.toml"),
+        }
+    }
+
+    /// Returns the agent's own directory.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.machine.path("var/lib/certwright-agent")
+    }
+
+    /// Copies the agent's own directory, as a snapshot of the disk would; what is there is replaced.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn copy_state(&self, to: &Path) {
+        copy_dir(&self.state_dir(), to).expect("the state is copied");
+    }
+
+    /// Puts a copy of the agent's directory back.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn restore_state(&self, from: &Path) {
+        copy_dir(from, &self.state_dir()).expect("the state is restored");
+    }
+
+    /// Runs `certwright-agent enroll` until it is killed at this step, or ends.
+    ///
+    /// # Errors
+    /// As the agent says; nothing when it was killed.
+    pub async fn enroll_until(&self, token: &SecretString, kill: KillPoint) -> anyhow::Result<bool> {
+        let switch = PowerSwitch::new();
+        switch.plan(Some(kill));
+        let parts = self.parts(&switch);
+        let off = switch.off();
+        tokio::select! {
+            biased;
+            () = off.cancelled() => Ok(false),
+            ended = agent::app::enroll(&parts, CONTROLLER, token) => match ended {
+                Err(_) if switch.is_off() => Ok(false),
+                ended => ended.map(|_| true),
+            },
         }
     }
 

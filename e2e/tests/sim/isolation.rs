@@ -89,6 +89,7 @@ async fn attach(
         policy: Some(policy),
         hostname: "raw".to_owned(),
         os: "none".to_owned(),
+        ..Default::default()
     };
     let message = api::AttachRequest { message: Some(api::attach_request::Message::Hello(hello)) };
     sender.send(message).await.unwrap();

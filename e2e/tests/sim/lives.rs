@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use e2e::power::{KillPoint, Step};
 use e2e::world::World;
 use proto::operator::v1 as api;
 use proto::types::v1::Custody;
@@ -152,4 +153,215 @@ async fn consent_is_for_the_enrolled_key_alone() {
     tokio::time::sleep(BACK).await;
     assert_ne!(agent(&world).await.status, "connected");
     assert_eq!(journal_of_the_agent(&world).unwrap()["problem"]["reason"], "IDENTITY_REFUSED");
+}
+
+/// Kills one side at one of its steps while the agent comes back after so many days; returns whether the kill struck.
+async fn comes_back(side: Side, step: Step, nth: u64, days: u32) -> bool {
+    let mut world = World::new(1).await;
+    let first = agent(&world).await;
+    world.agents[0].stop().await;
+    world.controller.stop().await;
+    tokio::time::sleep(DAY * days).await;
+    world.controller.start();
+    world.agents[0].start();
+    let kill = Some(KillPoint { step, nth });
+    match side {
+        Side::Controller => world.controller.plan(kill),
+        Side::Agent => world.agents[0].plan(kill),
+    }
+    if days > 120 {
+        let agreed = async |world: &World| match consent(world, "h1").await {
+            Ok(_) => true,
+            // The answer was lost, and it is back already.
+            Err(status) => status.code() == Code::FailedPrecondition && reason(&status) == "CONSENT_NOT_NEEDED",
+        };
+        world.settle("the consent is given", BACK, agreed).await;
+    }
+    world.settle("it is back", BACK, is_connected).await;
+    // The second loss is that of the answer which a kill right at the end would cost.
+    let has_more = async |world: &World| agent(world).await.identity_serial != first.identity_serial;
+    world.settle("with a new identity", BACK, has_more).await;
+    world.revive().await;
+    world.controller.plan(None);
+    world.settle("it is connected", BACK, is_connected).await;
+    let back = agent(&world).await;
+    assert_eq!((&back.id, back.consent_until, back.problems.len()), (&first.id, 0, 0), "{back:?}");
+    assert!(back.identity_not_after > world.now_ms(), "{back:?}");
+    for kind in ["agent.held_twice", "agent.older_identity", "agent.enrollment_refused"] {
+        assert_eq!(happened(&world, kind).await, 0, "{side:?} {step:?} {nth}: {kind}");
+    }
+    world.controller.deaths() + world.agents[0].deaths() > 0
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Controller,
+    Agent,
+}
+
+/// The steps of the way back, and how many of each are passed over: around every commit, and a sample of the writes.
+const STEPS: [(Side, Step, u64); 6] = [
+    (Side::Controller, Step::BeforeSync, 1),
+    (Side::Controller, Step::AfterSync, 1),
+    (Side::Controller, Step::NetworkWrite, 2),
+    (Side::Agent, Step::HostCall, 1),
+    (Side::Agent, Step::HostReturn, 1),
+    (Side::Agent, Step::NetworkWrite, 1),
+];
+
+async fn comes_back_whenever_killed(days: u32) {
+    for (side, step, stride) in STEPS {
+        let mut nth = 1;
+        while comes_back(side, step, nth, days).await {
+            nth += stride;
+            assert!(nth < 200, "{side:?} {step:?} has no end");
+        }
+        assert!(nth > 1, "{side:?} makes no {step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_return_after_a_month_survives_a_kill_at_every_step_and_alarms_nobody() {
+    comes_back_whenever_killed(35).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_return_by_consent_survives_a_kill_at_every_step_and_alarms_nobody() {
+    comes_back_whenever_killed(150).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daily_renewal_survives_a_kill_at_every_step_and_alarms_nobody() {
+    comes_back_whenever_killed(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn enrolment_survives_a_kill_of_the_agent_at_every_step_and_makes_one_agent() {
+    for step in [Step::HostCall, Step::HostReturn, Step::NetworkWrite] {
+        let mut nth = 1;
+        loop {
+            let mut world = World::begin(e2e::world::Plan { agents: 0, ..Default::default() }).await;
+            let index = world.bare_machine();
+            let request = api::EnrollAgentRequest { name: "late".to_owned(), replace: false };
+            let token = world.operator.client().enroll_agent(request).await.unwrap().into_inner().token.into();
+            let ended = world.agents[index].enroll_until(&token, KillPoint { step, nth }).await.unwrap();
+            world.agents[index].enroll(&token).await.expect("the same key may ask again");
+            world.agents[index].start();
+            world.settle("it is connected", SOON, is_connected).await;
+            assert_eq!(world.operator.agents().await.len(), 1);
+            if ended {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth > 1, "{step:?}");
+    }
+}
+
+async fn is_held_twice(world: &World) -> bool {
+    agent(world).await.problems.iter().any(|problem| problem.reason == "HELD_TWICE")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloned_machine_is_noticed_shown_and_does_not_flap() {
+    let mut world = World::new(1).await;
+    let copy = world.clone_machine(0);
+    world.agents[copy].start();
+    world.settle("two holders are noticed", BACK, is_held_twice).await;
+    let seen = agent(&world).await;
+    let problem = &seen.problems[0];
+    assert!(problem.message.contains("10.0.1.1") && problem.message.contains("10.0.1.2"), "{problem:?}");
+    assert!(problem.hint.contains("--replace"), "{problem:?}");
+    let overview = world.operator.client().get_overview(api::GetOverviewRequest {}).await.unwrap().into_inner();
+    assert!(overview.attention.iter().any(|line| line.name == "h1" && line.what == "HELD TWICE"), "{overview:#?}");
+    let connected = happened(&world, "agent.connected").await;
+    tokio::time::sleep(DAY / 2).await;
+    assert_eq!(happened(&world, "agent.held_twice").await, 1, "told once");
+    assert_eq!(happened(&world, "agent.connected").await, connected, "one of them keeps the stream");
+    assert!(is_connected(&world).await && is_held_twice(&world).await);
+    // The one that was there first is the one that waits: it says so.
+    assert_eq!(journal_of_the_agent(&world).unwrap()["problem"]["reason"], "IDENTITY_TWICE");
+
+    // The remedy: the copy becomes an agent of its own, the other one is back by itself, and the issue ends.
+    let request = api::EnrollAgentRequest { name: "h2".to_owned(), replace: false };
+    let token = world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
+    world.agents[copy].stop().await;
+    std::fs::remove_dir_all(world.agents[copy].state_dir()).unwrap();
+    world.agents[copy].enroll(&token.into()).await.unwrap();
+    world.agents[copy].start();
+    let both = async |world: &World| world.operator.agents().await.iter().all(|agent| agent.status == "connected");
+    world.settle("both are connected", BACK, both).await;
+    tokio::time::sleep(3 * DAY).await;
+    let all = world.operator.agents().await;
+    assert!(all.len() == 2 && all.iter().all(|agent| agent.problems.is_empty()), "{all:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn enrolling_one_of_two_holders_anew_shuts_the_other_out_at_once() {
+    let mut world = World::new(1).await;
+    let copy = world.clone_machine(0);
+    world.agents[copy].start();
+    world.settle("two holders are noticed", BACK, is_held_twice).await;
+    let request = api::EnrollAgentRequest { name: "h1".to_owned(), replace: true };
+    let token = world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
+    world.agents[0].stop().await;
+    std::fs::remove_dir_all(world.agents[0].state_dir()).unwrap();
+    world.agents[0].enroll(&token.into()).await.unwrap();
+    world.agents[0].start();
+    let back = async |world: &World| is_connected(world).await && agent(world).await.address == "10.0.1.1";
+    world.settle("the right one is connected", BACK, back).await;
+    tokio::time::sleep(BACK).await;
+    let seen = agent(&world).await;
+    assert_eq!((seen.problems.len(), seen.address.as_str()), (0, "10.0.1.1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_holders_that_take_turns_are_noticed_by_their_leaves() {
+    let mut world = World::new(1).await;
+    let copy = world.clone_machine(0);
+    tokio::time::sleep(2 * DAY).await;
+    // The copy is started while the original is off: a restored disk, as far as anyone can see.
+    world.agents[0].stop().await;
+    tokio::time::sleep(SOON).await;
+    world.agents[copy].start();
+    world.settle("the copy is connected", BACK, is_connected).await;
+    assert_eq!(happened(&world, "agent.older_identity").await, 1);
+    assert!(!is_held_twice(&world).await);
+    world.agents[copy].stop().await;
+    tokio::time::sleep(SOON).await;
+    world.agents[0].start();
+    world.settle("the original comes back, and there are two", BACK, is_held_twice).await;
+    world.settle("it is served all the same", BACK, is_connected).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_crashes_nor_reconnections_nor_a_restored_disk_look_like_two_holders() {
+    let mut world = World::new(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("state");
+    world.agents[0].copy_state(&backup);
+    for _ in 0..6 {
+        tokio::time::sleep(DAY / 2).await;
+        world.agents[0].kill().await;
+        world.agents[0].start();
+        world.settle("it is back after a crash", BACK, is_connected).await;
+        let cable = world.net.cable(world.agents[0].machine.address());
+        cable.set_cut(true);
+        tokio::time::sleep(SOON).await;
+        cable.set_cut(false);
+        world.controller.kill().await;
+        world.controller.start();
+        world.settle("it is back after the network", BACK, is_connected).await;
+    }
+    assert_eq!(happened(&world, "agent.older_identity").await, 0);
+    // Power goes, and the disk of three days ago comes back while the old connection still looks open.
+    world.agents[0].kill().await;
+    world.agents[0].restore_state(&backup);
+    world.agents[0].start();
+    world.settle("it is back after the restore", BACK, is_connected).await;
+    tokio::time::sleep(2 * DAY).await;
+    let seen = agent(&world).await;
+    assert!(seen.status == "connected" && seen.problems.is_empty(), "{seen:?}");
+    assert_eq!(happened(&world, "agent.held_twice").await, 0);
+    assert_eq!(happened(&world, "agent.older_identity").await, 1);
 }

@@ -34,6 +34,7 @@ pub(crate) struct AgentView {
     generation_reported: u64,
     problems: Vec<ProblemView>,
     consent_until: Option<Timestamp>,
+    address: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +111,7 @@ impl From<&Agent> for AgentView {
             generation_reported: agent.generation_reported,
             problems: agent.problems.iter().map(ProblemView::from).collect(),
             consent_until: from_wire(agent.consent_until),
+            address: some(&agent.address),
         }
     }
 }
@@ -193,6 +195,7 @@ pub(crate) fn table(agents: &[Agent], pending: &[PendingEnrollment], now: Timest
 pub(crate) fn describe(agent: &Agent, now: Timestamp) -> String {
     let mut block = Block::titled(&format!("{}: {}", agent.name, agent.status));
     block.field("host", &agent.hostname);
+    block.field("address", &agent.address);
     block.field("os", &agent.os);
     block.field("version", &agent.version);
     block.field("last seen", &time::both(now, agent.last_seen_at));

@@ -156,7 +156,7 @@ fn identity(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) {
     let (left, right) = split_right(area, area.width / 2);
     let inner = panel(buf, left, theme, "Identity", "");
     let lines = [
-        pair("host", &record.hostname, theme),
+        pair("host", &format!("{} {}", record.hostname, record.address), theme),
         pair("agent", &record.version, theme),
         pair("os", &record.os, theme),
         pair("enrolled", &instant(record.enrolled_at), theme),

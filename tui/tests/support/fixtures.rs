@@ -289,6 +289,7 @@ pub(crate) fn agent(name: &str) -> Agent {
         clock_skew_ms: -12,
         problems: Vec::new(),
         consent_until: 0,
+        address: "192.0.2.11".into(),
         targets: vec![AgentTarget {
             certificate: "web".into(),
             dir: "/etc/nginx/ssl/h1.example.test".into(),

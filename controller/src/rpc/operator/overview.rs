@@ -10,6 +10,7 @@ use super::lists::job_view;
 use crate::lifecycle::agent::{Agent, NEEDS_CONSENT, Standing};
 use crate::lifecycle::certificate::Status;
 use crate::lifecycle::deployment::Deployment;
+use crate::lifecycle::holder::HELD_TWICE;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
@@ -232,6 +233,7 @@ fn certificate_attention(bundle: &Bundle, all: Option<&Pause>, now: Timestamp) -
 fn agent_word(reason: &str) -> &'static str {
     match reason {
         NEEDS_CONSENT => "NEEDS CONSENT",
+        HELD_TWICE => "HELD TWICE",
         _ => "LOOK AT IT",
     }
 }

@@ -9,6 +9,7 @@ use proto::types::v1 as types;
 use super::{agents, certificates, create, issuers, lists, targets};
 use crate::lifecycle::agent::{Agent, Hello, JoinToken, Policy, PolicyDir, Standing};
 use crate::lifecycle::certificate::Custody;
+use crate::lifecycle::holder::Holder;
 use crate::lifecycle::order::Order;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::Reason;
@@ -67,6 +68,7 @@ impl Scene {
             seen_at: Some(self.hub.now()),
             hello: Hello { policy, ..Hello::default() },
             consent: None,
+            holder: Holder::default(),
         };
         let changes = Changes::new().insert(&agent).claim_name(Table::AgentName, &agent.name, &agent.id);
         self.hub.store.commit(changes).await.unwrap();
