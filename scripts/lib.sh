@@ -49,6 +49,14 @@ install_missing() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
 }
 
+# image FILE: a Debian with systemd and nginx as a tar file, for machines of systemd-nspawn. Made once.
+image() {
+  if [ -e "$1" ]; then return; fi
+  say "making an image of Debian with systemd and nginx"
+  mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,nginx-light,openssl,procps bookworm "$1.new.tar" >&2
+  mv "$1.new.tar" "$1"
+}
+
 # isolated COMMAND…: runs it in network, mount and process namespaces of its own. Every process it starts ends with it.
 # As root directly; else in a user namespace, where the system allows that.
 isolated() {

@@ -17,6 +17,10 @@ use proto::clock::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// The packages' unit, and where they put it.
+const UNIT: &str = "certwright-agent.service";
+const UNIT_PLACES: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // Fails only when a provider is installed already, and this is the first line that could.
@@ -38,7 +42,12 @@ fn act(command: Command) -> anyhow::Result<()> {
             }
             lines.push("the policy allows the agent to:".to_owned());
             lines.extend(enrolled.policy_allows.iter().map(|line| format!("  {line}")));
-            lines.push(format!("next: certwright-agent run --state {} --policy {}", state.display(), policy.display()));
+            lines.push(match UNIT_PLACES.iter().any(|place| Path::new(place).join(UNIT).exists()) {
+                true => format!("next: systemctl start {UNIT}"),
+                false => {
+                    format!("next: certwright-agent run --state {} --policy {}", state.display(), policy.display())
+                }
+            });
             print(&lines)
         }
         Command::Run { state, policy } => {

@@ -70,7 +70,7 @@ pub struct Serve {
     /// File of the master key; a sibling of the state directory when absent (DIR.key/master.key)
     #[arg(long, value_name = "FILE")]
     pub master_key: Option<PathBuf>,
-    /// Address that agents are told, as they see it
+    /// Address that agents are told, as they see it; wins over the configuration's
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub advertise: Option<String>,
     /// Configuration file (TOML)
@@ -85,12 +85,13 @@ impl Serve {
         master_key_path(&self.state, self.master_key.as_deref())
     }
 
-    /// Returns the address that agents are told: `--advertise`, or the listen address when it is a real one.
+    /// Returns the address that agents are told: `--advertise`, the configuration's, or the listen address when it is a
+    /// real one.
     #[must_use]
-    pub fn advertised(&self) -> Option<String> {
+    pub fn advertised(&self, config: &Config) -> Option<String> {
         let listen =
             Some(self.listen).filter(|address| !address.ip().is_unspecified()).map(|address| address.to_string());
-        self.advertise.clone().or(listen)
+        self.advertise.clone().or_else(|| config.advertise.clone()).or(listen)
     }
 }
 
@@ -117,6 +118,8 @@ fn master_key_path(state: &Path, named: Option<&Path>) -> PathBuf {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// HOST:PORT that agents are told, as they see it.
+    pub advertise: Option<String>,
     /// How the controller looks names up.
     #[serde(default)]
     pub dns: Dns,
@@ -235,14 +238,23 @@ impl Config {
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
         let parsed: Result<Self, String> = toml::from_str(&text).map_err(|error| error.to_string());
-        parsed.and_then(|config| config.mail.check().and_then(|()| config.metrics.check()).map(|()| config)).map_err(|cause| {
+        parsed.and_then(|config| config.check().map(|()| config)).map_err(|cause| {
             Problem::new(
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
                 cause,
-                "remove or correct the key it names; there is [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, [renewal] lock_share = 0.33, and [metrics] listen = \"127.0.0.1:9469\" or socket",
+                "remove or correct the key it names; there is advertise = \"ctl.example.com:7443\", [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, [renewal] lock_share = 0.33, and [metrics] listen = \"127.0.0.1:9469\" or socket",
             )
         })
+    }
+
+    /// Refuses what has the right form and no sense.
+    fn check(&self) -> Result<(), String> {
+        if let Some(advertise) = &self.advertise {
+            host_and_port(advertise).map_err(|error| format!("advertise: {error}"))?;
+        }
+        self.mail.check()?;
+        self.metrics.check()
     }
 }
 
@@ -269,9 +281,11 @@ mod tests {
 
     #[test]
     fn a_wildcard_listen_address_is_not_advertised() {
-        assert_eq!(serve(&["--listen", "[::]:7443"]).advertised(), None);
-        assert_eq!(serve(&["--listen", "192.0.2.1:7443"]).advertised().unwrap(), "192.0.2.1:7443");
-        assert_eq!(serve(&["--listen", "[::]:7443", "--advertise", "ctl:7443"]).advertised().unwrap(), "ctl:7443");
+        let (none, some) = (Config::default(), Config { advertise: Some("conf:7443".to_owned()), ..Config::default() });
+        assert_eq!(serve(&["--listen", "[::]:7443"]).advertised(&none), None);
+        assert_eq!(serve(&["--listen", "192.0.2.1:7443"]).advertised(&none).unwrap(), "192.0.2.1:7443");
+        assert_eq!(serve(&["--listen", "192.0.2.1:7443"]).advertised(&some).unwrap(), "conf:7443");
+        assert_eq!(serve(&["--listen", "[::]:7443", "--advertise", "ctl:7443"]).advertised(&some).unwrap(), "ctl:7443");
     }
 
     #[test]
@@ -298,8 +312,7 @@ mod tests {
             packaged.lines().map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
         let config: Config = toml::from_str(&whole.join("\n")).unwrap();
         assert!(config.metrics.listen.is_some() && !config.dns.servers.is_empty());
-        config.mail.check().unwrap();
-        config.metrics.check().unwrap();
+        config.check().unwrap();
     }
 
     #[test]
@@ -313,6 +326,8 @@ mod tests {
             std::fs::write(&path, format!("[mail]\nto = \"{to}\"\n")).unwrap();
             assert!(Config::load(Some(&path)).unwrap_err().cause.contains("[mail] to"), "{to}");
         }
+        std::fs::write(&path, "advertise = \"https://ctl\"\n").unwrap();
+        assert!(Config::load(Some(&path)).unwrap_err().cause.contains("advertise: expected HOST:PORT"));
         std::fs::write(&path, "[dns]\nservers = [\"192.0.2.53:53\"]\n").unwrap();
         assert_eq!(Config::load(Some(&path)).unwrap().dns.servers.len(), 1);
         std::fs::write(&path, "[renewal]\nlock_share = 0.5\n").unwrap();

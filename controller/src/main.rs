@@ -85,6 +85,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
     let database = Backend::File(serve.state.join(DATABASE));
     let first = !database.exists();
     let key_path = serve.master_key_path();
+    let first_key = !key_path.exists();
     let master = MasterKey::load_or_create(&key_path, !first).map_err(|error| error.problem())?;
     let store = Store::open(database, first, master).await.map_err(|error| error.problem())?;
     let agents = TcpListener::bind(serve.listen).await.map_err(|error| {
@@ -100,7 +101,14 @@ async fn start(serve: Serve) -> Result<(), Problem> {
     let clock = Arc::new(SystemClock);
     // A first start makes it; what fails here fails before anybody is told that the controller is ready.
     IdentityCa::open_or_create(&store, clock.clone()).await.map_err(|error| error.problem())?;
-    announce(&serve, first, &key_path);
+    let advertise = serve.advertised(&config);
+    if first {
+        info!(state = %serve.state.display(), "made the database and the identity CA");
+    }
+    if first_key {
+        info!(master_key = %key_path.display(), "made the master key: back it up, apart from the state; without it the state is useless");
+    }
+    announce(&serve, advertise.as_deref());
     let parts = Parts {
         clock: clock.clone(),
         store,
@@ -108,7 +116,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         lookup: Arc::new(resolver),
         probe: Arc::new(TcpProbe),
         name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
-        advertise: serve.advertised(),
+        advertise,
         mail: config.mail,
         monitors: door(&config.metrics).await?,
         lock_share: config.renewal.lock_share,
@@ -170,16 +178,12 @@ async fn first_signal(stop: CancellationToken) -> Result<(), Problem> {
 }
 
 /// Says how to go on, once everything is open.
-fn announce(serve: &Serve, first: bool, key_path: &Path) {
-    if first {
-        info!(state = %serve.state.display(), "made the database and the identity CA");
-        info!(master_key = %key_path.display(), "made the master key: back it up, apart from the state; without it the state is useless");
-    }
+fn announce(serve: &Serve, advertise: Option<&str>) {
     info!(command = format!("sudo certwright --socket {}", serve.socket.display()), "operators on this host");
-    match serve.advertised() {
+    match advertise {
         Some(address) => info!(address, "agents: certwright agents enroll NAME prints the command for a server"),
         None => {
-            info!(listen = %serve.listen, "agents: certwright agents enroll NAME; give serve --advertise HOST:PORT so that its command is complete")
+            info!(listen = %serve.listen, "agents: certwright agents enroll NAME; give --advertise HOST:PORT, or advertise in the configuration, so that its command is complete")
         }
     }
     // Outside systemd there is nobody to tell.

@@ -14,6 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+pub mod machine;
+
 /// Longest run of a command that is expected to end by itself.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);
 /// Longest wait for a process to end after SIGTERM.

@@ -141,7 +141,7 @@ pub(super) fn no_address(address: Option<&str>) -> String {
     match address {
         Some(_) => String::new(),
         None => format!(
-            "replace {PLACEHOLDER} by this controller's address as others see it; serve --advertise HOST:PORT fills it in"
+            "replace {PLACEHOLDER} by this controller's address as others see it; serve --advertise HOST:PORT, or advertise in the configuration, fills it in"
         ),
     }
 }

@@ -1,0 +1,222 @@
+//! The life of the packages on two machines: installed, enrolled, the whole road with `systemctl reload nginx`, put over
+//! themselves while a deployment runs, rebooted, removed, installed again, purged.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use e2e::lab::machine::Machine;
+use e2e::lab::{Lab, eventually};
+use e2e::pebble::{Pebble, Settings};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::Value;
+
+use super::{package, packages};
+
+const SOON: Duration = Duration::from_secs(30);
+const NAME: &str = "h1.example.test";
+const DIR: &str = "/etc/nginx/ssl/h1.example.test";
+
+/// Both machines and the CA.
+struct Fleet {
+    _lab: Lab,
+    ca: Pebble,
+    control: Machine,
+    server: Machine,
+}
+
+impl Fleet {
+    async fn boot() -> anyhow::Result<Self> {
+        let image = packages().with_file_name("image.tar");
+        ensure!(image.exists(), "{} is missing: run scripts/test packages", image.display());
+        let lab = Lab::new().await?;
+        let ca = Pebble::start(lab.host("ca", 2).await?, Settings::default()).await?;
+        let control = Machine::boot(lab.host("ctl", 6).await?, &image).await?;
+        let server = Machine::boot(lab.host("h1", 11).await?, &image).await?;
+        ca.name(NAME, &[&server.host.address.to_string()]).await?;
+        for (machine, names) in
+            [(&control, ["certwright-controller", "certwright"].as_slice()), (&server, &["certwright-agent"])]
+        {
+            for name in names {
+                install(machine, name).await?;
+            }
+        }
+        Ok(Self { _lab: lab, ca, control, server })
+    }
+
+    /// Runs the operator's command line on the controller's machine, with `-o json`.
+    async fn json(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let text = self.control.ok(&[["certwright", "-o", "json"].as_slice(), words].concat()).await?;
+        serde_json::from_str(&text).with_context(|| format!("{words:?} prints no JSON: {text}"))
+    }
+
+    /// Waits until the certificate is deployed and proven, in a version other than `old`; returns its fingerprint.
+    async fn proven(&self, old: &str) -> anyhow::Result<String> {
+        let mut last = Value::Null;
+        let found = eventually("the certificate to be served", SOON * 2, async || {
+            last = self.json(&["certs", "get", "web"]).await?;
+            let current = last["current"]["fingerprint_sha256"].as_str().unwrap_or_default().to_owned();
+            let is_done = last["status"] == "active" && last["deployment"] == "ok" && current != old;
+            // For 100 ms after a reload an old worker of nginx may still answer.
+            Ok((is_done && self.served().await? == current).then_some(current))
+        });
+        found.await.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// What nginx shows to someone outside: the leaf's SHA-256.
+    async fn served(&self) -> anyhow::Result<String> {
+        let address = format!("{}:443", self.server.host.address);
+        let ask = ["openssl", "s_client", "-connect", &address, "-servername", NAME];
+        let seen = self.ca.host.run(&ask).await?;
+        let leaf = proto::x509::parse_certificates(seen.stdout.as_bytes()).ok();
+        let leaf = leaf.and_then(|chain| chain.into_iter().next()).with_context(|| format!("no TLS: {seen}"))?;
+        Ok(proto::x509::hex(&proto::x509::fingerprint(&leaf)))
+    }
+
+    async fn connected(&self) -> anyhow::Result<()> {
+        eventually("the agent", SOON, async || {
+            Ok((self.json(&["agents", "get", "h1"]).await?["status"] == "connected").then_some(()))
+        })
+        .await
+    }
+
+    /// The settings of the controller, as its administrator writes them.
+    async fn configure(&self) -> anyhow::Result<()> {
+        let settings =
+            format!("advertise = \"{}:7443\"\n[dns]\nservers = [\"{}\"]\n", self.control.host.address, self.ca.dns());
+        self.control.write("/etc/certwright/controller.toml", &settings)?;
+        self.control.ok(&["systemctl", "restart", "certwright-controller"]).await?;
+        let root = self.control.put(Path::new(&self.ca.root()))?;
+        let add = ["certwright", "issuers", "add", "lab", "--accept-terms", "--directory", &self.ca.directory()];
+        self.control.ok(&[add.as_slice(), &["--root", &root]].concat()).await?;
+        Ok(())
+    }
+
+    /// nginx with a certificate of its own making, as an administrator has it before us.
+    async fn nginx(&self) -> anyhow::Result<()> {
+        let key = KeyPair::generate()?;
+        let leaf = CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?.pem();
+        self.server.write(&format!("{DIR}/fullchain.pem"), &leaf)?;
+        self.server.write(&format!("{DIR}/key.pem"), &key.serialize_pem())?;
+        let site = format!(
+            "server {{ listen 443 ssl; server_name {NAME}; ssl_certificate {DIR}/fullchain.pem; \
+             ssl_certificate_key {DIR}/key.pem; location / {{ return 200 \"here\\n\"; }} }}\n"
+        );
+        self.server.write("/etc/nginx/conf.d/h1.conf", &site)?;
+        self.server.ok(&["rm", "/etc/nginx/sites-enabled/default"]).await?;
+        self.server.ok(&["systemctl", "restart", "nginx"]).await.map(drop)
+    }
+
+    /// The printed command, with the token on standard input.
+    async fn enroll(&self) -> anyhow::Result<()> {
+        let answer = self.json(&["agents", "enroll", "h1"]).await?;
+        let (token, command) = (answer["token"].as_str(), answer["command"].as_str());
+        let words: Vec<&str> = command.context("a command")?.split(' ').filter(|word| *word != "sudo").collect();
+        let said = self.server.run_with(&words, token.context("a token")?).await?.expect_ok()?;
+        assert!(said.contains("next: systemctl start certwright-agent.service"), "{said}");
+        self.server.ok(&["systemctl", "start", "certwright-agent"]).await?;
+        self.connected().await
+    }
+
+    async fn renew(&self) -> anyhow::Result<()> {
+        self.json(&["certs", "renew", "web", "--override-lock", "drill"]).await.map(drop)
+    }
+}
+
+async fn install(machine: &Machine, name: &str) -> anyhow::Result<()> {
+    let file = machine.put(&package(name, "deb")?)?;
+    machine.ok(&["dpkg", "--install", &file]).await.map(drop)
+}
+
+#[tokio::test]
+async fn they_are_installed_enrolled_upgraded_rebooted_removed_and_purged() -> anyhow::Result<()> {
+    let mut fleet = Fleet::boot().await?;
+    assert!(fleet.control.is_active("certwright-controller").await?, "it runs once it is installed");
+    assert!(!fleet.server.is_active("certwright-agent").await?, "there is nothing to run before it is enrolled");
+    for (machine, unit, exposure) in
+        [(&fleet.control, "certwright-controller", "20"), (&fleet.server, "certwright-agent", "35")]
+    {
+        machine.ok(&["systemd-analyze", "--no-pager", "security", "--threshold", exposure, unit]).await?;
+    }
+    let key = fleet.control.ok(&["stat", "--format", "%a %U %s", "/etc/credstore/certwright.master-key"]).await?;
+    assert_eq!(key.trim(), "400 root 32");
+    fleet.configure().await?;
+    fleet.nginx().await?;
+    fleet.enroll().await?;
+
+    let create =
+        ["certwright", "certs", "create", "web", "--san", NAME, "--issuer", "lab", "--http01", "standalone:80"];
+    let target = ["--agent", "h1", "--dir", DIR, "--reload", "/usr/bin/systemctl reload nginx", "--wait"];
+    let verify = format!("127.0.0.1:443/{NAME}");
+    fleet.control.ok(&[create.as_slice(), &target, &["--verify", &verify]].concat()).await?;
+    let first = fleet.proven("").await?;
+
+    over_themselves(&fleet, &first).await?;
+    rebooted(&mut fleet).await?;
+    removed_and_purged(&fleet).await
+}
+
+/// The packages once more, in the middle of a deployment: nothing is lost, and who was connected comes back.
+async fn over_themselves(fleet: &Fleet, first: &str) -> anyhow::Result<()> {
+    fleet.renew().await?;
+    install(&fleet.server, "certwright-agent").await?;
+    fleet.connected().await?;
+    let second = fleet.proven(first).await?;
+    fleet.renew().await?;
+    install(&fleet.control, "certwright-controller").await?;
+    assert!(fleet.control.is_active("certwright-controller").await?);
+    fleet.connected().await?;
+    fleet.proven(&second).await.map(drop)
+}
+
+/// Both come up by themselves and serve what they served.
+async fn rebooted(fleet: &mut Fleet) -> anyhow::Result<()> {
+    let served = fleet.served().await?;
+    fleet.server.reboot().await?;
+    fleet.connected().await?;
+    assert_eq!(fleet.served().await?, served);
+    fleet.control.reboot().await?;
+    eventually("the agent to come back", SOON, async || fleet.connected().await.map(Some)).await?;
+    fleet.renew().await?;
+    fleet.proven(&served).await.map(drop)
+}
+
+async fn removed_and_purged(fleet: &Fleet) -> anyhow::Result<()> {
+    let served = fleet.served().await?;
+    fleet.server.ok(&["dpkg", "--remove", "certwright-agent"]).await?;
+    ensure!(!fleet.server.has("/usr/bin/certwright-agent") && fleet.server.has("/var/lib/certwright-agent"));
+    fleet.server.ok(&["systemctl", "reload", "nginx"]).await?;
+    assert_eq!(fleet.served().await?, served, "a removed agent takes nothing away from nginx");
+    install(&fleet.server, "certwright-agent").await?;
+    fleet.connected().await?;
+
+    fleet.server.ok(&["dpkg", "--purge", "certwright-agent"]).await?;
+    fleet.control.ok(&["dpkg", "--purge", "certwright-controller", "certwright"]).await?;
+    for machine in [&fleet.server, &fleet.control] {
+        let left = machine
+            .ok(&[
+                "find",
+                "/etc",
+                "/usr",
+                "/var/lib",
+                "/run",
+                "-path",
+                "/var/lib/dpkg",
+                "-prune",
+                "-o",
+                "-name",
+                "*certwright*",
+                "-print",
+            ])
+            .await?;
+        // Debian keeps the users of removed packages; what nginx reads lies in its own directory.
+        let left: Vec<&str> = left.lines().filter(|path| !path.contains("/nginx/ssl/")).collect();
+        assert!(left.is_empty(), "{}: {left:?}", machine.host.name);
+        assert!(machine.ok(&["systemctl", "--failed", "--quiet"]).await?.is_empty());
+    }
+    fleet.server.ok(&["systemctl", "reload", "nginx"]).await?;
+    assert_eq!(fleet.served().await?, served, "what nginx reads is still there");
+    let uids = fleet.server.ok(&["stat", "--format", "%U", &format!("{DIR}/key.pem")]).await?;
+    assert_eq!(uids.trim(), "root");
+    Ok(())
+}
