@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use proto::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme::account::Acme;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub mail: Mail,
     /// Where monitors come in.
     pub monitors: Door,
+    /// Where clients fetch revocation lists of private CAs.
+    pub lists: Option<TcpListener>,
     /// When an operator's new order is locked.
     pub lock_share: LockShare,
 }
@@ -124,6 +127,7 @@ where
         stop: stop.clone(),
     };
     let monitors = rpc::serve_monitors(server.hub.clone(), parts.monitors, stop.clone());
+    let lists = rpc::serve_revocation_lists(server.hub.clone(), parts.lists, stop.clone());
     let broken = server.hub.store.engine.failed();
     let served = async {
         let served = tokio::select! {
@@ -134,6 +138,6 @@ where
         stop.cancel();
         served
     };
-    let ((), (), served) = tokio::join!(tasks::run(context, stop.clone()), monitors, served);
+    let ((), (), (), served) = tokio::join!(tasks::run(context, stop.clone()), monitors, lists, served);
     served
 }

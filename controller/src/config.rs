@@ -132,6 +132,17 @@ pub struct Config {
     /// Where a monitor may look.
     #[serde(default)]
     pub metrics: Metrics,
+    /// Where clients fetch the revocation lists of private CAs.
+    #[serde(default)]
+    pub crl: Crl,
+}
+
+/// `[crl]`: off unless it is set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crl {
+    /// Any address: a list is public, and says nothing else.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[metrics]`: off unless one is set.
@@ -243,7 +254,7 @@ impl Config {
                 "CONFIG_WRONG",
                 format!("the configuration {shown} is wrong"),
                 cause,
-                "remove or correct the key it names; there is advertise = \"ctl.example.com:7443\", [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, [renewal] lock_share = 0.33, and [metrics] listen = \"127.0.0.1:9469\" or socket",
+                "remove or correct the key it names; there is advertise = \"ctl.example.com:7443\", [dns] servers = [\"192.0.2.53:53\"], [mail] to and sendmail, [renewal] lock_share = 0.33, [metrics] listen = \"127.0.0.1:9469\" or socket, and [crl] listen = \"0.0.0.0:9470\"",
             )
         })
     }

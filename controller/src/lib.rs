@@ -9,6 +9,7 @@ pub mod config;
 pub mod dns;
 pub mod lifecycle;
 pub mod preflight;
+pub mod private_ca;
 pub mod rpc;
 pub mod store;
 pub mod tasks;

@@ -25,6 +25,7 @@ pub mod order;
 pub mod outcome;
 pub mod pause;
 pub mod policy;
+pub mod private_ca;
 pub mod problem;
 pub mod rate_limit;
 pub mod renewal;

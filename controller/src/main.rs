@@ -1,6 +1,7 @@
 //! certwright-controller: reads the command line, opens the database and the sockets, runs until a signal.
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -119,6 +120,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         advertise,
         mail: config.mail,
         monitors: door(&config.metrics).await?,
+        lists: list_door(config.crl.listen).await?,
         lock_share: config.renewal.lock_share,
     };
     let agents = TcpListenerStream::new(agents)
@@ -204,6 +206,16 @@ async fn door(metrics: &Metrics) -> Result<Door, Problem> {
         (None, Some(path)) => bind_unix(path).await.map(Door::Socket),
         (None, None) => Ok(Door::Closed),
     }
+}
+
+/// Opens the door for those who fetch revocation lists, if there is one.
+async fn list_door(listen: Option<SocketAddr>) -> Result<Option<TcpListener>, Problem> {
+    let Some(address) = listen else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|error| {
+        let hint = "choose another [crl] address, or stop what holds it (ss -ltnp)";
+        Problem::new("CRL_FAILED", format!("cannot serve revocation lists at {address}"), error.to_string(), hint)
+    })
 }
 
 /// Opens the operators' socket and gives it to their group.

@@ -13,14 +13,17 @@ mod operator;
 mod operator_service;
 mod peer;
 mod report;
+mod revocation_list;
 mod roles;
 mod serve;
 mod status;
 mod views;
+mod web;
 
 pub use listener::PeerUser;
 pub use metrics::Door;
 pub(crate) use metrics::serve as serve_monitors;
+pub(crate) use revocation_list::serve as serve_revocation_lists;
 pub use serve::ServeError;
 pub(crate) use serve::{Installation, Server, serve};
 

@@ -15,6 +15,7 @@ pub mod master_key;
 mod migrate;
 pub mod operator;
 pub mod pause;
+pub mod private_ca;
 pub mod records;
 pub mod seal;
 pub mod tables;

@@ -17,6 +17,7 @@ pub(crate) mod issuance;
 pub(crate) mod jobs;
 pub(crate) mod mail;
 pub(crate) mod outcome;
+pub(crate) mod private_ca;
 pub(crate) mod proof;
 pub(crate) mod publish;
 pub(crate) mod renewal_info;
@@ -81,10 +82,11 @@ enum Name {
     Revocation,
     Proof,
     Batches,
+    PrivateCa,
 }
 
 impl Name {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Clock,
         Self::Accounts,
         Self::Issuance,
@@ -98,6 +100,7 @@ impl Name {
         Self::Revocation,
         Self::Proof,
         Self::Batches,
+        Self::PrivateCa,
     ];
 }
 
@@ -118,6 +121,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::RenewalInfo => one.spawn(renewal_info::run(context, child)),
             Name::Proof => one.spawn(proof::run(context.hub, child)),
             Name::Batches => one.spawn(batches::run(context.hub, child)),
+            Name::PrivateCa => one.spawn(private_ca::run(context, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         if let Some(Err(panic)) = one.join_next().await {

@@ -21,6 +21,8 @@ const OLD_WORKERS_TIME_MAX: Duration = Duration::from_secs(2);
 /// Folders that nginx writes to: each server gets its own.
 /// Where a monitor on the controller's host may look.
 pub const METRICS: &str = "127.0.0.1:9469";
+/// Where clients fetch the revocation lists of private CAs.
+pub const LISTS: &str = "127.0.0.1:9470";
 const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
 
 /// The hosts, and what runs on them.
@@ -99,7 +101,10 @@ impl Site {
         let lab = Lab::new().await?;
         let ca = Pebble::start(lab.host("ca", 2).await?, settings).await?;
         let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
-        let config = format!("[dns]\nservers = [\"{}\"]\n[metrics]\nlisten = \"{METRICS}\"\n", ca.dns());
+        let config = format!(
+            "[dns]\nservers = [\"{}\"]\n[metrics]\nlisten = \"{METRICS}\"\n[crl]\nlisten = \"{LISTS}\"\n",
+            ca.dns()
+        );
         std::fs::write(control.host.folder.join("controller.toml"), config)?;
         control.start().await?;
         Ok(Self { lab, ca, control })

@@ -28,6 +28,8 @@ mod kill;
 mod metrics;
 #[path = "real/operators.rs"]
 mod operators;
+#[path = "real/private_ca.rs"]
+mod private_ca;
 #[path = "real/renewal.rs"]
 mod renewal;
 #[path = "real/road.rs"]

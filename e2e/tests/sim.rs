@@ -42,6 +42,8 @@ mod outcome;
 mod partition;
 #[path = "sim/pause.rs"]
 mod pause;
+#[path = "sim/private_ca.rs"]
+mod private_ca;
 #[path = "sim/renewal.rs"]
 mod renewal;
 #[path = "sim/revocation.rs"]

@@ -14,6 +14,7 @@ mod local;
 mod login;
 mod operators;
 mod pause;
+mod save;
 mod session;
 mod target_options;
 mod targets;

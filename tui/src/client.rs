@@ -28,15 +28,15 @@ use proto::operator::v1::{
     CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest,
     EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest,
     GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
-    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
-    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
-    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
-    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
-    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
-    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevokeAgentRequest,
-    RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
-    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
-    WhoamiRequest, WhoamiResponse,
+    GetRevocationListRequest, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest,
+    ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse,
+    ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse,
+    ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest,
+    ListVersionsResponse, LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse,
+    RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest,
+    RevocationList, RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest,
+    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
+    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -46,7 +46,7 @@ pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};
-pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, period};
+pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, parse_period, period};
 use login::Anchor;
 pub use login::Login;
 pub use named_files::{read_roots, read_secret};
@@ -138,7 +138,9 @@ unary! {
     list_issuers(ListIssuersRequest) -> ListIssuersResponse;
     /// Returns one issuer by name.
     get_issuer(GetIssuerRequest) -> Issuer;
-    /// Adds an ACME issuer.
+    /// Returns the revocation list of a private CA.
+    get_revocation_list(GetRevocationListRequest) -> RevocationList;
+    /// Adds an ACME issuer or a private CA.
     add_issuer(AddIssuerRequest) -> Issuer;
     /// Removes an issuer that no certificate uses.
     remove_issuer(RemoveIssuerRequest) -> RemoveIssuerResponse;

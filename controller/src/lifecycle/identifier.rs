@@ -80,6 +80,18 @@ impl Refusal {
 /// # Errors
 /// Every refusal with the index of its name.
 pub fn parse_http01(texts: &[String]) -> Result<Vec<String>, Vec<Refusal>> {
+    parse_all(texts, false)
+}
+
+/// Parses the identifiers of a certificate that nobody has to prove: also wildcards.
+///
+/// # Errors
+/// As [`parse_http01`].
+pub fn parse_unproven(texts: &[String]) -> Result<Vec<String>, Vec<Refusal>> {
+    parse_all(texts, true)
+}
+
+fn parse_all(texts: &[String], wildcards: bool) -> Result<Vec<String>, Vec<Refusal>> {
     if texts.is_empty() {
         return Err(vec![Refusal::None]);
     }
@@ -90,7 +102,7 @@ pub fn parse_http01(texts: &[String]) -> Result<Vec<String>, Vec<Refusal>> {
     let (mut names, mut refusals) = (Vec::new(), Vec::new());
     for text in texts {
         match parse(text) {
-            Ok(name) if name.starts_with("*.") => refusals.push(Refusal::WildcardHttp01(name)),
+            Ok(name) if name.starts_with("*.") && !wildcards => refusals.push(Refusal::WildcardHttp01(name)),
             Ok(name) if !seen.insert(name.clone()) => refusals.push(Refusal::Duplicate(name)),
             Ok(name) => names.push(name),
             Err(refusal) => refusals.push(refusal),

@@ -1,5 +1,5 @@
-//! An ACME issuer: a directory, its roots, our account there (features.md A14), and whether it takes orders. Called by
-//! `rpc` and `tasks`.
+//! An issuer: an ACME directory, its roots, our account there (features.md A14), or a CA of our own (`private_ca`), and whether
+//! it takes orders. Called by `rpc` and `tasks`.
 //!
 //! ```text
 //!            add ──▶ none ── account made ──▶ valid ── the CA wants something ──▶ halted ── operator's act ──▶ valid
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::private_ca::PrivateCa;
 use super::problem::Problem;
 use super::rate_limit::Limits;
 use super::sealed::Sealed;
@@ -27,7 +28,7 @@ pub struct Issuer {
     pub id: String,
     /// Unique, chosen by the operator.
     pub name: String,
-    /// RFC 8555 §7.1.1 directory URL, https.
+    /// RFC 8555 §7.1.1 directory URL, https; empty for a private CA.
     pub directory: String,
     /// PEM roots to trust for it instead of the system's.
     pub root_pem: Option<String>,
@@ -90,6 +91,9 @@ pub struct Issuer {
     /// Limits that an operator set instead of what the CA publishes.
     #[serde(default)]
     pub limits: Limits,
+    /// A CA of our own: there is no directory and no account, and nothing is validated or limited.
+    #[serde(default)]
+    pub private: Option<PrivateCa>,
 }
 
 /// A CA's customer (RFC 8555 §7.3.4).
@@ -139,6 +143,7 @@ impl Issuer {
             Some(Halt::Closed) => "closed",
             Some(Halt::External) => "external",
             Some(Halt::Unusable) => "unusable",
+            None if self.private.as_ref().is_some_and(|ca| ca.root().is_some()) => "private",
             None if self.rolling => "rolling",
             None if self.account_url.is_some() => "valid",
             None => "none",
@@ -149,6 +154,10 @@ impl Issuer {
     /// CA would be asked in vain.
     #[must_use]
     pub fn heals_by_itself(&self) -> bool {
+        if self.private.is_some() {
+            // `tasks/private_ca` looks after it.
+            return false;
+        }
         let is_open =
             self.account_url.is_none() || self.problem.is_some() || self.unsent || self.checking || self.rolling;
         is_open && matches!(self.halt, None | Some(Halt::Unusable))
@@ -157,7 +166,7 @@ impl Issuer {
     /// Whether it is looked at now: an operator asked for it, or it may heal and the CA does not want to be left alone.
     #[must_use]
     pub fn is_tried_at(&self, now: Timestamp) -> bool {
-        self.checking || (self.heals_by_itself() && self.rest_until(now).is_none())
+        self.private.is_none() && (self.checking || (self.heals_by_itself() && self.rest_until(now).is_none()))
     }
 
     /// Until when the CA wants to be left alone about the account, while it does.
@@ -174,6 +183,14 @@ impl Issuer {
             let message = format!("{certificate} waits for issuer {name}, whose account gets another key");
             let hint = format!("nothing: it goes on by itself; certwright issuers get {name} says how far it is");
             return Some(Problem::new("ISSUER_ROLLING", message, "which key the CA knows is not certain yet", hint));
+        }
+        if self.private.as_ref().is_some_and(|ca| ca.root().is_none()) {
+            let (cause, hint) = match &self.problem {
+                Some(problem) => (problem.message.clone(), problem.hint.clone()),
+                None => ("its key and root are being made".to_owned(), "nothing: it goes on by itself".to_owned()),
+            };
+            let message = format!("{certificate} waits for issuer {name}, which has no root yet");
+            return Some(Problem::new("PRIVATE_CA_NO_ROOT", message, cause, hint));
         }
         self.halt?;
         let (cause, hint) = match &self.problem {

@@ -9,6 +9,8 @@
 //!                      waiting (retry_at, or an agent returns) ──▶ starting
 //!                      failed  (only an operator's act helps)  ──▶ starting
 //! ```
+//!
+//! A private CA wants no proof: its road is starting, finalizing, completed.
 
 use std::time::Duration;
 
@@ -111,6 +113,7 @@ impl Order {
             identifiers: wanted.identifiers.clone(),
             issuer_id: issuer_id.to_owned(),
             rehearsal: false,
+            private: false,
             account_url: at_same_ca.and_then(|order| order.account_url.clone()),
             key_epoch: same.map_or(0, |order| order.key_epoch),
             issuers: candidates(wanted),
@@ -324,6 +327,9 @@ pub struct Order {
     /// This attempt is made at the issuer's staging directory first.
     #[serde(default)]
     pub rehearsal: bool,
+    /// Our own CA signs: nothing is proven, looked up or limited.
+    #[serde(default)]
+    pub private: bool,
     /// The account that `order_url` belongs to.
     #[serde(default)]
     pub account_url: Option<String>,
@@ -432,6 +438,8 @@ pub enum Step {
     Answer(String),
     /// Ask the CA for the order once.
     Poll,
+    /// Sign the recorded CSR with our own CA.
+    Sign,
     /// Send the recorded CSR.
     Finalize,
     /// Download the chain.
@@ -550,15 +558,16 @@ fn waiting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
 fn agents_ready(facts: Facts<'_>) -> bool {
     let makes_key =
         facts.certificate.specification.custody == Custody::Agent && facts.slot.is_none_or(|slot| slot.csr.is_none());
-    facts.responders.iter().any(|responder| responder.connected)
-        && (!makes_key || facts.key_agent.is_some_and(|agent| agent.connected))
+    let answers =
+        facts.order.is_some_and(|order| order.private) || facts.responders.iter().any(|responder| responder.connected);
+    answers && (!makes_key || facts.key_agent.is_some_and(|agent| agent.connected))
 }
 
 fn starting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
-    if facts.responders.is_empty() {
+    if !order.private && facts.responders.is_empty() {
         return Step::Hold(no_responder(facts.certificate));
     }
-    if !facts.responders.iter().any(|responder| responder.connected) {
+    if !order.private && !facts.responders.iter().any(|responder| responder.connected) {
         return Step::Hold(offline(facts, "answers its HTTP-01 challenges"));
     }
     if facts.certificate.specification.custody == Custody::Agent && facts.key_agent.is_none() {
@@ -566,7 +575,7 @@ fn starting(facts: Facts<'_>, order: &Order, now: Timestamp) -> Step {
     }
     let Some(slot) = facts.slot.filter(|slot| fits(facts, slot)) else { return Step::MakeKey };
     if slot.csr.is_some() {
-        return Step::CheckNames;
+        return if order.private { Step::Sign } else { Step::CheckNames };
     }
     if let Some(problem) = &slot.problem {
         return Step::Fail(problem.clone());
@@ -638,7 +647,9 @@ fn poll(order: &Order, now: Timestamp) -> Step {
 }
 
 fn offline(facts: Facts<'_>, duty: &str) -> Problem {
-    let away = || facts.responders.iter().chain(facts.key_agent).filter(|agent| !agent.connected);
+    // Nobody answers for a private CA.
+    let responders = if facts.order.is_some_and(|order| order.private) { &[] } else { facts.responders };
+    let away = || responders.iter().chain(facts.key_agent).filter(|agent| !agent.connected);
     let mut names: Vec<&str> = away().map(|agent| agent.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();

@@ -123,7 +123,7 @@ fn is_below(path: &str, root: &str) -> bool {
 }
 
 /// `*.example.com` stands for exactly one label, and for the wildcard identifier itself.
-fn name_matches(pattern: &str, identifier: &str) -> bool {
+pub(super) fn name_matches(pattern: &str, identifier: &str) -> bool {
     let (pattern, identifier) = (pattern.to_ascii_lowercase(), identifier.to_ascii_lowercase());
     let label = |parent| identifier.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.'));
     pattern == identifier

@@ -160,6 +160,19 @@ fn target(spec: Option<&wire::TargetSpec>) -> Option<String> {
     Some(words([Some(format!("target={}:{}", spec.agent, spec.dir)), part("reload", commands)]))
 }
 
+fn private_ca(spec: Option<&wire::PrivateCaSpec>) -> Option<String> {
+    let spec = spec?;
+    let seconds = |name, seconds: u64| (seconds > 0).then(|| format!("{name}={seconds}s"));
+    Some(words([
+        Some("private".to_owned()),
+        part("names", spec.names.join(",")),
+        part("common-name", &spec.common_name),
+        seconds("lifetime", spec.leaf_life_seconds),
+        seconds("root-lifetime", spec.root_life_seconds),
+        spec.list_url.as_ref().map(|url| format!("crl-url={url}")),
+    ]))
+}
+
 /// Each request by its subject and its parts.
 macro_rules! told {
     ($($request:ident($asked:ident) => $subject:expr, $detail:expr;)*) => {
@@ -223,6 +236,7 @@ told! {
         flag("accept-terms", asked.accept_terms),
         part("eab-kid", &asked.external_kid),
         part("staging", &asked.staging_directory),
+        private_ca(asked.private_ca.as_ref()),
     ]);
     SetIssuerRequest(asked) => asked.name, words([
         asked.set_contacts.then(|| format!("contacts={}", asked.contacts.join(","))),
@@ -233,6 +247,7 @@ told! {
         asked.profile.as_ref().map(|profile| format!("profile={profile}")),
         asked.preferred_chain.as_ref().map(|chain| format!("preferred-chain={chain}")),
         asked.staging_directory.as_ref().map(|url| format!("staging={url}")),
+        private_ca(asked.private_ca.as_ref()),
     ]);
     TestIssuerRequest(asked) => asked.name, String::new();
     RemoveIssuerRequest(asked) => asked.name, String::new();

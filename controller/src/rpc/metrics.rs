@@ -2,41 +2,27 @@
 //! loopback port or a Unix socket, off unless configured. It reads, and names no certificate: who may look need not be an
 //! operator. Called by `app`.
 
-use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::clock::from_wire;
 use proto::operator::v1 as wire;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Mutex, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
-use super::listener::Io;
 use super::operator::{limits, overview};
 use super::status::Refusal;
+use super::web;
 use crate::lifecycle::clock_skew::Verdict;
 use crate::tasks::hub::Hub;
 
-/// Monitors at the same time; more wait.
-const CONNECTIONS_MAX: usize = 16;
-/// One connection, from its first byte to its last.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(120);
-/// A request's head must come within this.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// What was counted is told again within this: counting reads every certificate.
 const FRESH: Duration = Duration::from_secs(10);
 /// Prometheus text exposition format.
@@ -58,56 +44,15 @@ pub enum Door {
 
 /// Answers monitors at their door until `stop`.
 pub(crate) async fn serve(hub: Hub, door: Door, stop: CancellationToken) {
+    let counted: Arc<Counted> = Arc::default();
+    let answer = move |request: Request<Incoming>| {
+        let (hub, counted) = (hub.clone(), counted.clone());
+        async move { answer(&hub, &counted, &request).await }
+    };
     match door {
         Door::Closed => {}
-        Door::Port(listener) => serve_on(hub, TcpListenerStream::new(listener), stop).await,
-        Door::Socket(listener) => serve_on(hub, UnixListenerStream::new(listener), stop).await,
-    }
-}
-
-async fn serve_on<I: Io + 'static>(
-    hub: Hub,
-    connections: impl Stream<Item = io::Result<I>> + Send,
-    stop: CancellationToken,
-) {
-    let counted: Arc<Counted> = Arc::default();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut open = JoinSet::new();
-    let mut connections = std::pin::pin!(connections.fuse());
-    loop {
-        // Every arm is cancel-safe: nothing is taken before the arm wins.
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = open.join_next(), if !open.is_empty() => {}
-            (permit, Some(accepted)) = async { (room.clone().acquire_owned().await, connections.next().await) } => {
-                if let (Ok(permit), Ok(io)) = (permit, accepted) {
-                    let (hub, counted) = (hub.clone(), counted.clone());
-                    open.spawn(async move {
-                        one(hub, counted, io).await;
-                        drop(permit);
-                    });
-                }
-            }
-            else => break,
-        }
-    }
-    open.shutdown().await;
-}
-
-async fn one(hub: Hub, counted: Arc<Counted>, io: impl Io) {
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let (hub, counted) = (hub.clone(), counted.clone());
-        async move { Ok::<_, Infallible>(answer(&hub, &counted, &request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .serve_connection(TokioIo::new(io), answer);
-    match timeout(CONNECTION_TIME_MAX, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a monitor's connection broke"),
-        Err(_elapsed) => debug!("a monitor's connection was open for too long"),
+        Door::Port(listener) => web::serve(TcpListenerStream::new(listener), answer, stop).await,
+        Door::Socket(listener) => web::serve(UnixListenerStream::new(listener), answer, stop).await,
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) mod lists;
 pub(super) mod operators;
 pub(super) mod overview;
 pub(super) mod pause;
+pub(super) mod private_ca;
 pub(super) mod revoke;
 mod selection;
 pub(super) mod targets;

@@ -17,7 +17,8 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, bulk, certificates, create, issuers, limits, lists, operators, overview, pause, revoke, targets,
+    agents, audit, bulk, certificates, create, issuers, limits, lists, operators, overview, pause, private_ca, revoke,
+    targets,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -250,6 +251,13 @@ impl OperatorService for OperatorApi {
 
     async fn get_issuer(&self, request: Request<wire::GetIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {
         answer!(issuers::one(&self.server.hub, &request.get_ref().name))
+    }
+
+    async fn get_revocation_list(
+        &self,
+        request: Request<wire::GetRevocationListRequest>,
+    ) -> Result<Response<wire::RevocationList>, Status> {
+        answer!(private_ca::list(&self.server.hub, &request.get_ref().issuer))
     }
 
     async fn add_issuer(&self, request: Request<wire::AddIssuerRequest>) -> Result<Response<wire::Issuer>, Status> {

@@ -36,6 +36,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorGetAgent
         | M::OperatorListIssuers
         | M::OperatorGetIssuer
+        | M::OperatorGetRevocationList
         | M::OperatorListLimits
         | M::OperatorListOperators
         | M::OperatorListJobs

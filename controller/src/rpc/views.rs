@@ -1,6 +1,6 @@
 //! Records as operators see them: computed when asked, never stored. Called by `rpc/operator`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use proto::clock::to_wire;
@@ -9,7 +9,7 @@ use proto::operator::v1 as wire;
 use super::convert;
 use super::status::Refusal;
 use crate::lifecycle::agent::Agent;
-use crate::lifecycle::certificate::{CurrentVersion, Status, Version};
+use crate::lifecycle::certificate::{Certificate, CurrentVersion, Status, Version};
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::filter::{Filter, Subject};
 use crate::lifecycle::issuer::Issuer;
@@ -17,6 +17,7 @@ use crate::lifecycle::job::{Job, Progress, State};
 use crate::lifecycle::lock;
 use crate::lifecycle::order::{AuthorizationState, Order, Phase};
 use crate::lifecycle::pause::{self, Held, Pause};
+use crate::lifecycle::private_ca::{PrivateCa, RevocationList};
 use crate::lifecycle::renewal;
 use crate::lifecycle::target::{Target, TargetState};
 use crate::store::certificate::Bundle;
@@ -29,15 +30,18 @@ mod phases;
 pub(super) struct Names {
     agents: HashMap<String, Agent>,
     issuers: HashMap<String, String>,
+    private_cas: HashSet<String>,
     pause: Option<Pause>,
 }
 
 impl Names {
     pub(super) async fn read(hub: &Hub) -> Result<Self, Refusal> {
         let agents = hub.store.agents().await?.into_iter().map(|agent| (agent.value.id.clone(), agent.value)).collect();
-        let issuers =
-            hub.store.issuers().await?.into_iter().map(|issuer| (issuer.value.id, issuer.value.name)).collect();
-        Ok(Self { agents, issuers, pause: hub.store.pause_all().await? })
+        let all = hub.store.issuers().await?;
+        let private_cas = all.iter().filter(|issuer| issuer.value.private.is_some());
+        let private_cas = private_cas.map(|issuer| issuer.value.id.clone()).collect();
+        let issuers = all.into_iter().map(|issuer| (issuer.value.id, issuer.value.name)).collect();
+        Ok(Self { agents, issuers, private_cas, pause: hub.store.pause_all().await? })
     }
 
     pub(super) fn agent(&self, id: &str) -> String {
@@ -46,6 +50,11 @@ impl Names {
 
     fn agent_status(&self, hub: &Hub, id: &str, now: Timestamp) -> &'static str {
         self.agents.get(id).map_or("revoked", |agent| agent.status(hub.presence.is_connected(id), now))
+    }
+
+    /// Whether our own CA is to sign a certificate.
+    fn is_private(&self, certificate: &Certificate) -> bool {
+        self.private_cas.contains(&certificate.specification.issuer_id)
     }
 
     pub(super) fn issuer(&self, id: &str) -> String {
@@ -60,11 +69,15 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
     let wanted = &record.specification;
     let order = bundle.order.as_ref().map(|order| &order.value);
     let planned = renewal::planned(record, bundle.renewal_info());
+    let is_private = names.is_private(record);
+    let kind = if is_private { wire::CertificateKind::Private } else { wire::CertificateKind::Acme };
+    // What costs nothing at a CA is not locked.
+    let lock_opens_at = lock::opens_at(record, bundle.renewal_info(), order, hub.lock_share, now);
     wire::Certificate {
         id: record.id.clone(),
         revision: bundle.certificate.revision,
         name: record.name.clone(),
-        kind: wire::CertificateKind::Acme.into(),
+        kind: kind.into(),
         identifiers: wanted.identifiers.clone(),
         issuer: names.issuer(&wanted.issuer_id),
         key_type: convert::key_type(wanted.key_type).into(),
@@ -88,7 +101,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         created_at: to_wire(Some(record.created_at)),
         auto_renew: record.auto_renew,
         deleting: record.purging,
-        lock_opens_at: to_wire(lock::opens_at(record, bundle.renewal_info(), order, hub.lock_share, now)),
+        lock_opens_at: to_wire(lock_opens_at.filter(|_| !is_private)),
         renewal_info: bundle.renewal_info().map(convert::renewal_info),
         reasons: renewal::reasons(record, bundle.renewal_info(), now).map(convert::renewal_reason).to_vec(),
         pause: pause::held(record, names.pause.as_ref()).map(pause_view),
@@ -250,7 +263,8 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
     let mut add = |kind: &str, cause: String, action: String, since: Option<Timestamp>| {
         issues.push(wire::Issue { kind: kind.to_owned(), cause, action, since_at: to_wire(since) });
     };
-    for id in bundle.responder_ids() {
+    let responders = if names.is_private(record) { Vec::new() } else { bundle.responder_ids() };
+    for id in responders {
         if !hub.presence.is_connected(&id) {
             let name = names.agent(&id);
             let since = names.agents.get(&id).and_then(|agent| agent.seen_at);
@@ -323,7 +337,12 @@ pub(super) fn job(job: &Job, progress: &Progress, order: Option<&Order>) -> wire
 }
 
 /// An issuer.
-pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64, limits: &str) -> wire::Issuer {
+pub(super) fn issuer(
+    issuer: &Versioned<Issuer>,
+    list: Option<&RevocationList>,
+    certificates: u64,
+    limits: &str,
+) -> wire::Issuer {
     let record = &issuer.value;
     let facts = record.facts.clone().unwrap_or_default();
     let profiles = facts.profiles.into_iter().map(|(name, description)| wire::IssuerProfile { name, description });
@@ -348,6 +367,30 @@ pub(super) fn issuer(issuer: &Versioned<Issuer>, certificates: u64, limits: &str
         preferred_chain: record.preferred_chain.clone().unwrap_or_default(),
         staging_directory: record.staging_directory.clone().unwrap_or_default(),
         limits: limits.to_owned(),
+        private_ca: record.private.as_ref().map(|ca| private_ca(ca, list)),
+    }
+}
+
+fn private_ca(ca: &PrivateCa, list: Option<&RevocationList>) -> wire::PrivateCa {
+    let roots = ca.roots.iter().rev().map(|root| wire::PrivateRoot {
+        pem: root.pem.clone(),
+        fingerprint_sha256: root.fingerprint_sha256.clone(),
+        not_before: to_wire(Some(root.not_before)),
+        not_after: to_wire(Some(root.not_after)),
+    });
+    wire::PrivateCa {
+        common_name: ca.common_name.clone(),
+        key_type: convert::key_type(ca.key_type).into(),
+        names: ca.names.iter().map(ToString::to_string).collect(),
+        leaf_life_seconds: ca.leaf_life_s.unsigned_abs(),
+        root_life_seconds: ca.root_life_s.unsigned_abs(),
+        list_url: ca.list_url.clone().unwrap_or_default(),
+        roots: roots.collect(),
+        next_root_at: to_wire(ca.next_root_at()),
+        list_number: list.map_or(0, |list| list.number),
+        list_made_at: to_wire(list.map(|list| list.this_update)),
+        list_next_at: to_wire(list.map(RevocationList::next_at)),
+        revoked: list.map_or(0, |list| list.count),
     }
 }
 

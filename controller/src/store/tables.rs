@@ -72,6 +72,10 @@ pub enum Table {
     BatchMembers,
     /// Index: sub-jobs of an act on many, by its job's id / state / sub-job id.
     BatchJob,
+    /// Leaves of private CAs that were revoked, by issuer id / serial.
+    RevokedLeaf,
+    /// Revocation lists of private CAs, by issuer id.
+    RevocationList,
 }
 
 impl Table {
@@ -112,6 +116,8 @@ impl Table {
             Self::Audit => "audit",
             Self::BatchMembers => "batch_members",
             Self::BatchJob => "batch_job",
+            Self::RevokedLeaf => "revoked_leaf",
+            Self::RevocationList => "revocation_list",
         }
     }
 }

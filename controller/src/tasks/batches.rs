@@ -106,6 +106,7 @@ async fn one(hub: &Hub, id: &str) -> Result<(), BatchError> {
 pub(crate) struct Surroundings {
     paused: Option<Pause>,
     issuers: HashSet<String>,
+    private_cas: HashSet<String>,
 }
 
 /// Reads it.
@@ -113,8 +114,11 @@ pub(crate) struct Surroundings {
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn surroundings(hub: &Hub) -> Result<Surroundings, StoreError> {
-    let issuers = hub.store.issuers().await?.into_iter().map(|issuer: Versioned<Issuer>| issuer.value.id).collect();
-    Ok(Surroundings { paused: hub.store.read(pause_all).await?, issuers })
+    let all: Vec<Versioned<Issuer>> = hub.store.issuers().await?;
+    let private_cas = all.iter().filter(|issuer| issuer.value.private.is_some());
+    let private_cas = private_cas.map(|issuer| issuer.value.id.clone()).collect();
+    let issuers = all.into_iter().map(|issuer| issuer.value.id).collect();
+    Ok(Surroundings { paused: hub.store.read(pause_all).await?, issuers, private_cas })
 }
 
 /// Returns why a certificate is passed over; `overridden` is the issuance lock's.
@@ -132,7 +136,9 @@ pub(crate) fn passed_over(
         order: bundle.order.as_ref().map(|order| &order.value),
         paused: held(certificate, around.paused.as_ref()).is_some(),
         issuer_known: around.issuers.contains(&certificate.specification.issuer_id),
-        lock: (!overridden).then_some(hub.lock_share),
+        // An order of our own CA costs nothing.
+        lock: (!overridden && !around.private_cas.contains(&certificate.specification.issuer_id))
+            .then_some(hub.lock_share),
     };
     skip(act, facts, hub.now())
 }

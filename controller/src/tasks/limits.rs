@@ -124,6 +124,10 @@ pub(crate) async fn close(hub: &Hub, ask: Ask<'_>, said: Refusal<'_>) -> Result<
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn lines(hub: &Hub, issuer: &Issuer) -> Result<Vec<Line>, StoreError> {
+    if issuer.private.is_some() {
+        // It counts nothing.
+        return Ok(Vec::new());
+    }
     let now = hub.now();
     with(hub, |ledger| ledger.lines(issuer, now)).await
 }
@@ -133,6 +137,9 @@ pub(crate) async fn lines(hub: &Hub, issuer: &Issuer) -> Result<Vec<Line>, Store
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn lines_of(hub: &Hub, ask: Ask<'_>) -> Result<Vec<Line>, StoreError> {
+    if ask.issuer.private.is_some() {
+        return Ok(Vec::new());
+    }
     let now = hub.now();
     with(hub, |ledger| ledger.lines_of(ask, now)).await
 }

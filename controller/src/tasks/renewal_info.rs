@@ -99,6 +99,7 @@ async fn answer(
 ) -> Result<RenewalInfo, StoreError> {
     let (hub, version) = (&context.hub, (record.id.as_str(), current.version_id.as_str()));
     let issuer = hub.store.load::<Issuer>(&current.issuer_id).await?;
+    let issuer = issuer.filter(|issuer| issuer.value.private.is_none());
     let (Some(issuer), Some(renewal_id)) = (issuer, renewal_id(context, record).await?) else {
         return Ok(RenewalInfo::not_offered(version, hub.now()));
     };

@@ -10,10 +10,12 @@ use tracing::error;
 
 use super::Context;
 use super::accounts::{self, AccountError};
+use super::private_ca;
 use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Version};
 use crate::lifecycle::event::Severity;
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::{Job, Outcome, State};
 use crate::lifecycle::problem::{Problem, chain};
 use crate::lifecycle::revocation::Revocation;
@@ -35,7 +37,8 @@ enum RevocationError {
 
 /// What came of asking the CA.
 enum Asked {
-    Done,
+    /// It is revoked, with what has to be kept of that.
+    Done(Changes),
     Refused(Problem, Retry),
 }
 
@@ -89,9 +92,13 @@ async fn one(context: &Context, mut job: Versioned<Job>) -> Result<(), Revocatio
         return close(context, job, State::Failed, Some(problem), Changes::new()).await;
     };
     match ask(context, &version.value, &revocation).await? {
-        Asked::Done => {
-            let changes = mark(context, version, &revocation, now).await?;
-            close(context, job, State::Succeeded, None, changes).await
+        Asked::Done(changes) => {
+            let issuer_id = version.value.facts.issuer_id.clone();
+            let changes = mark(context, changes, version, &revocation, now).await?;
+            close(context, job, State::Succeeded, None, changes).await?;
+            // Its list, where it is ours.
+            hub.wake.private_cas.ring(&issuer_id);
+            Ok(())
         }
         Asked::Refused(problem, Retry::Never) => {
             close(context, job, State::Failed, Some(problem), Changes::new()).await
@@ -130,6 +137,10 @@ async fn ask(context: &Context, version: &Version, revocation: &Revocation) -> R
         Ok(chain) => chain.certificates.first().map(|der| der.to_vec()).unwrap_or_default(),
         Err(error) => return Ok(unusable(error.to_string())),
     };
+    if let Some(issuer) = ours(context, issuer_id).await? {
+        let revoked = private_ca::revoke(&context.hub, &issuer, version, revocation.reason).await?;
+        return Ok(revoked.map_or_else(|problem| Asked::Refused(problem, Retry::Daily(None)), Asked::Done));
+    }
     for again in [true, false] {
         let asked = match accounts::account(context, issuer_id).await {
             Ok(account) => account.revoke(&leaf, revocation.reason).await,
@@ -139,12 +150,18 @@ async fn ask(context: &Context, version: &Version, revocation: &Revocation) -> R
             Err(other) => return Ok(unusable(chain(&other))),
         };
         match asked {
-            Ok(()) => return Ok(Asked::Done),
+            Ok(()) => return Ok(Asked::Done(Changes::new())),
             Err(error) if again && error.is_account_gone() => forget(context, issuer_id).await?,
             Err(error) => return Ok(refused(&error)),
         }
     }
     Ok(unusable("the CA does not know our account".to_owned()))
+}
+
+/// The issuer, where it is a CA of our own.
+async fn ours(context: &Context, issuer_id: &str) -> Result<Option<Issuer>, StoreError> {
+    let issuer = context.hub.store.load::<Issuer>(issuer_id).await?;
+    Ok(issuer.map(|issuer| issuer.value).filter(|issuer| issuer.private.is_some()))
 }
 
 fn refused(error: &AcmeError) -> Asked {
@@ -164,6 +181,7 @@ async fn forget(context: &Context, issuer_id: &str) -> Result<(), RevocationErro
 /// Notes on the version, and on the certificate while it is the current one, that it is revoked.
 async fn mark(
     context: &Context,
+    changes: Changes,
     mut version: Versioned<Version>,
     revocation: &Revocation,
     now: Timestamp,
@@ -171,7 +189,7 @@ async fn mark(
     let reason = revocation.reason.word().to_owned();
     version.value.facts.revoked_at = Some(now);
     version.value.facts.revoked_reason = Some(reason.clone());
-    let mut changes = Changes::new().update(&version);
+    let mut changes = changes.update(&version);
     if let Some(mut certificate) = context.hub.store.load::<Certificate>(&version.value.certificate_id).await? {
         let current = certificate.value.current.as_mut().filter(|current| current.version_id == version.value.id);
         if let Some(current) = current {

@@ -25,6 +25,8 @@ pub struct Wake {
     pub mail: Bell,
     /// Issuers for `tasks/accounts`.
     pub issuers: Bell,
+    /// Issuers for `tasks/private_ca`.
+    pub private_cas: Bell,
     /// Acts on many certificates, for `tasks/batches`.
     pub batches: Bell,
     /// Grows when everything that is due or held should be looked at.

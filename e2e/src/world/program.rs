@@ -223,6 +223,7 @@ async fn serve(
         // Processes are of the real world.
         mail: controller::config::Mail { to: String::new(), ..controller::config::Mail::default() },
         monitors: controller::rpc::Door::Closed,
+        lists: None,
         lock_share: controller::lifecycle::lock::LockShare::default(),
     };
     let agents = stream::unfold(agents, |mut listener| async move {

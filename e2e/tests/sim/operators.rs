@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 use crate::reason;
 
 /// Whoever has any role may call these: they change nothing.
-const SEE: [&str; 16] = [
+const SEE: [&str; 17] = [
     "Whoami",
     "RenewLogin",
     "GetOverview",
@@ -34,6 +34,7 @@ const SEE: [&str; 16] = [
     "GetAgent",
     "ListIssuers",
     "GetIssuer",
+    "GetRevocationList",
     "ListLimits",
     "ListOperators",
     "ListJobs",

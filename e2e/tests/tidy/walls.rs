@@ -33,16 +33,17 @@ fn controller_agent_and_tui_know_only_proto() {
 }
 
 /// Rooms of one crate, and what each may name: a room, or one item of a room. A room that is not listed may name all.
-const ROOMS: [(&str, &str, &[&str]); 16] = [
+const ROOMS: [(&str, &str, &[&str]); 17] = [
     ("controller", "lifecycle", &["lifecycle"]),
     ("controller", "config", &["lifecycle"]),
     ("controller", "store", &["store", "lifecycle"]),
     ("controller", "acme", &["acme", "lifecycle"]),
     ("controller", "ca", &["ca", "lifecycle", "store"]),
+    ("controller", "private_ca", &["private_ca", "lifecycle"]),
     ("controller", "dns", &["dns", "lifecycle"]),
     ("controller", "preflight", &["preflight", "dns", "lifecycle"]),
     ("controller", "rpc", &["rpc", "tasks", "store", "ca", "lifecycle", "config"]),
-    ("controller", "tasks", &["tasks", "store", "acme", "ca", "dns", "preflight", "lifecycle", "config"]),
+    ("controller", "tasks", &["tasks", "store", "acme", "ca", "private_ca", "dns", "preflight", "lifecycle", "config"]),
     ("agent", "plan", &["plan", "target", "policy", "problem"]),
     ("agent", "target", &["target", "policy", "problem"]),
     ("agent", "policy", &["policy", "target", "problem"]),
@@ -75,6 +76,7 @@ const FACE: &[&str] = &[
     "client::limit_subject",
     "client::limit_used",
     "client::parse_limit",
+    "client::parse_period",
     "client::period",
     "client::key_type",
     "client::reason",

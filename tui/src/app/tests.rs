@@ -16,7 +16,7 @@ use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, job, 
 use proptest::prelude::*;
 use proto::clock::Clock as _;
 use proto::operator::v1::{
-    Certificate, CertificateAccepted, EnrollAgentResponse, ListOperatorsResponse, Pause, PendingEnrollment,
+    Certificate, CertificateAccepted, EnrollAgentResponse, Issuer, ListOperatorsResponse, Pause, PendingEnrollment,
     WhoamiResponse,
 };
 use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
@@ -45,6 +45,7 @@ pub(crate) struct Desk {
     quit: bool,
     /// Operators and open invitations.
     team: ListOperatorsResponse,
+    issuers: Vec<Issuer>,
     /// The whole audit.
     audit: AuditPage,
     /// What reading the audit is answered instead.
@@ -93,8 +94,9 @@ impl Desk {
         let (certificates, team) = (many_certificates(), fixtures::team());
         let audit = audit::page();
         let (sent, copied) = (Vec::new(), Vec::new());
-        let agent = agent_with_policy();
-        Self { model, certificates, sent, refusal: None, quit: false, team, audit, reading: None, copied, agent }
+        let (agent, issuers) = (agent_with_policy(), fixtures::issuers());
+        let (refusal, quit, reading) = (None, false, None);
+        Self { model, certificates, sent, refusal, quit, team, issuers, audit, reading, copied, agent }
     }
 
     fn connected(width: u16, height: u16) -> Self {
@@ -185,9 +187,9 @@ impl Desk {
             Call::Job(_) | Call::CancelJob(_) => Reply::Job(Box::new(many::parent())),
             Call::SubJobs(_) => Reply::SubJobs(many::subs()),
             Call::Act(request) => Reply::Acted(Box::new(many::plan(request, &self.certificates))),
-            Call::Issuers => Reply::Issuers(fixtures::issuers()),
+            Call::Issuers => Reply::Issuers(self.issuers.clone()),
             Call::Issuer(name) | Call::TestIssuer(name) | Call::Rollover(name) => {
-                let found = fixtures::issuers().into_iter().find(|one| one.name == *name);
+                let found = self.issuers.iter().find(|one| one.name == *name).cloned();
                 Reply::Issuer(Box::new(found.ok_or_else(missing)?))
             }
             Call::Limits(name) => Reply::Limits(Box::new(fixtures::limits(name))),

@@ -1,6 +1,5 @@
 //! `audit`: who did what, taken away as a file, and checked against what agents kept of it.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,6 +9,7 @@ use proto::clock::to_wire;
 use proto::operator::v1::{AuditWitness, ListAuditRequest};
 use serde::Deserialize;
 
+use super::save::save;
 use super::session::{Session, invalid};
 use crate::client::{ClientError, ErrorKind, fold_audit, parse_instant};
 use crate::output::{audit, safe};
@@ -144,31 +144,11 @@ async fn export(form: Form, which: &Which, out: Option<&Path>, session: &mut Ses
         }
         None => session.console.print_bytes(&bytes),
         Some(path) => {
-            save(path, &bytes)?;
+            save(path, 0o600, &bytes)?;
             session.console.note(&format!("{count} lines written to {}", safe(&path.display().to_string())));
             Ok(())
         }
     }
-}
-
-/// Writes a file that only this user may read, whole or not at all.
-fn save(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".part");
-    let written = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    written().map_err(|error| {
-        // What is half-written is worth nothing; that it could not be written is told.
-        drop(std::fs::remove_file(&fresh));
-        let message = format!("cannot write {}", path.display());
-        let hint = "check the directory and the room on its disk, or name another file";
-        ClientError::local(ErrorKind::Failed, "OUTPUT_FAILED", &message, &error.to_string(), hint)
-    })
 }
 
 async fn verify(witness: &[PathBuf], session: &mut Session<'_>) -> Result<(), ClientError> {

@@ -1,5 +1,7 @@
 //! `issuers`: the certificate authorities that certificates are ordered from.
 
+mod private;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use proto::operator::v1::{
     RemoveIssuerRequest, RolloverAccountRequest, SetIssuerRequest, SetLimitsRequest, TestIssuerRequest,
 };
 
+use self::private::{NewPrivate, Out, Private};
 use super::session::{Session, invalid};
 use crate::client::{ClientError, ErrorKind, parse_limit, read_roots, read_secret};
 use crate::output::{issuer, limit};
@@ -24,16 +27,20 @@ pub(crate) enum Verb {
     Ls,
     /// Shows one issuer
     Get { name: String },
-    /// Adds an ACME issuer and tries it
-    Add(Add),
+    /// Adds an ACME issuer, or a private CA, and tries it
+    Add(Box<Add>),
     /// Changes an issuer and tries it; what is not named stays as it is
-    Set(Set),
+    Set(Box<Set>),
     /// Reads the directory anew and proves the account
     Test { name: String },
     /// Gives the account another key; orders wait meanwhile
     Rollover { name: String },
     /// Removes an issuer that no certificate uses
     Rm { name: String },
+    /// Prints the root of a private CA for trust stores
+    Root(Out),
+    /// Prints the revocation list of a private CA
+    Crl(Out),
     /// Shows the CA's limits: used, left, when they refill
     Limits(Limits),
 }
@@ -42,8 +49,8 @@ pub(crate) enum Verb {
 pub(crate) struct Add {
     name: String,
     /// The ACME directory; it cannot be changed later: another CA is another issuer
-    #[arg(long, value_name = "URL")]
-    directory: String,
+    #[arg(long, value_name = "URL", required_unless_present = "private", conflicts_with = "private")]
+    directory: Option<String>,
     /// PEM file with the roots to trust for this directory instead of the system's
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -64,6 +71,10 @@ pub(crate) struct Add {
     staging: String,
     #[command(flatten)]
     external: External,
+    #[command(flatten)]
+    new_private: NewPrivate,
+    #[command(flatten)]
+    private: Private,
 }
 
 #[derive(Args, Debug)]
@@ -98,6 +109,8 @@ pub(crate) struct Set {
     /// Forget the account and make another one with a new key
     #[arg(long)]
     new_account: bool,
+    #[command(flatten)]
+    private: Private,
 }
 
 /// What a CA gives its customers.
@@ -139,7 +152,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Add(add) => {
             let request = AddIssuerRequest {
                 name: add.name,
-                directory: add.directory,
+                directory: add.directory.unwrap_or_default(),
                 root_pem: add.root.as_deref().map(read_roots).transpose()?.unwrap_or_default(),
                 email: String::new(),
                 accept_terms: add.accept_terms,
@@ -149,6 +162,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
                 staging_directory: add.staging,
                 external_key: add.external.key()?,
                 external_kid: add.external.eab_kid.unwrap_or_default(),
+                private_ca: add.new_private.spec(add.private)?,
             };
             let added = session.client.add_issuer(request).await?;
             tried(added, session).await
@@ -162,6 +176,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             let asked = session.client.test_issuer(TestIssuerRequest { name }).await?;
             tried(asked, session).await
         }
+        Verb::Root(out) => private::root(out, session).await,
+        Verb::Crl(out) => private::list(out, session).await,
         Verb::Limits(Limits { name: issuer, set, reset }) => {
             let found = if set.is_empty() && !reset {
                 session.client.list_limits(ListLimitsRequest { issuer }).await?
@@ -224,6 +240,7 @@ impl Set {
             profile: self.profile,
             preferred_chain: self.preferred_chain,
             staging_directory: self.staging,
+            private_ca: self.private.spec(),
             name: self.name,
         };
         let nothing = SetIssuerRequest { name: request.name.clone(), ..Default::default() };
@@ -242,5 +259,5 @@ impl External {
 }
 
 fn show(found: &Issuer, session: &mut Session<'_>) -> Result<(), ClientError> {
-    session.record(&found.name, || issuer::json(found), |_| issuer::describe(found))
+    session.record(&found.name, || issuer::json(found), |now| issuer::describe(found, now))
 }

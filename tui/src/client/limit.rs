@@ -24,13 +24,26 @@ pub fn parse_limit(text: &str) -> Result<LimitSetting, String> {
     }
     let (count, period) = limit.split_once('/').ok_or_else(expected)?;
     let count = count.parse::<u32>().ok().filter(|count| *count > 0).ok_or_else(expected)?;
-    let unit_at = period.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(expected)?;
-    let (number, unit) = period.split_at(unit_at);
     // "requests=20/s" reads as in one second.
-    let number = if number.is_empty() { Some(1) } else { number.parse::<u32>().ok().filter(|number| *number > 0) };
-    let unit = UNITS.iter().find(|(word, _)| *word == unit).map(|(_, seconds)| *seconds);
-    let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(expected)?;
+    let period =
+        if period.starts_with(|letter: char| letter.is_ascii_digit()) { period } else { &format!("1{period}") };
+    let seconds = seconds(period).ok_or_else(expected)?;
     Ok(LimitSetting { kind: kind.to_owned(), count, period_seconds: seconds })
+}
+
+/// Reads `90d`, `12h`, `30min`.
+///
+/// # Errors
+/// What was expected instead.
+pub fn parse_period(text: &str) -> Result<u32, String> {
+    seconds(text).ok_or_else(|| "expected a number and d, h, min or s, such as 90d".to_owned())
+}
+
+fn seconds(text: &str) -> Option<u32> {
+    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit())?);
+    let number = number.parse::<u32>().ok().filter(|number| *number > 0)?;
+    let (_, seconds) = UNITS.iter().find(|(word, _)| *word == unit)?;
+    number.checked_mul(*seconds)
 }
 
 /// Returns what a limit counts and for whom: `registered domain example.com`.
@@ -79,6 +92,8 @@ mod tests {
             check(text, None);
         }
         assert!(parse_limit("orders=1/99999999d").is_err());
+        assert_eq!((parse_period("3650d"), parse_period("90min")), (Ok(315_360_000), Ok(5_400)));
+        assert!(parse_period("d").is_err() && parse_period("90").is_err() && parse_period("0d").is_err());
         assert_eq!([period(604_800), period(10_800), period(90), period(1)], ["7d", "3h", "90s", "1s"]);
     }
 }

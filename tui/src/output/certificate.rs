@@ -184,6 +184,7 @@ impl From<&Authorization> for AuthorizationView {
 fn kind(value: i32) -> &'static str {
     match CertificateKind::try_from(value) {
         Ok(CertificateKind::Acme | CertificateKind::Unspecified) => "acme",
+        Ok(CertificateKind::Private) => "private",
         Err(_) => "unknown",
     }
 }

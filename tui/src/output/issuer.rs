@@ -1,12 +1,16 @@
 //! Issuers: the list and the record.
 
-use proto::operator::v1::{Issuer, IssuerProfile};
+use jiff::Timestamp;
+use proto::clock::from_wire;
+use proto::operator::v1::{Issuer, IssuerProfile, PrivateCa, PrivateRoot};
 use serde::Serialize;
 
 use super::block::Block;
 use super::failure::ProblemView;
 use super::table::Table;
-use super::{each, safe, some};
+use super::time::both;
+use super::{each, safe, safe_lines, some};
+use crate::client::{key_type, period};
 
 /// An issuer in JSON.
 #[derive(Debug, Serialize)]
@@ -30,7 +34,34 @@ pub(crate) struct IssuerView {
     profile: Option<String>,
     preferred_chain: Option<String>,
     staging_directory: Option<String>,
+    private_ca: Option<PrivateCaView>,
     error: Option<ProblemView>,
+}
+
+/// A CA of the controller's own.
+#[derive(Debug, Serialize)]
+pub(crate) struct PrivateCaView {
+    common_name: String,
+    key_type: &'static str,
+    names: Vec<String>,
+    lifetime_seconds: u64,
+    root_lifetime_seconds: u64,
+    crl_url: Option<String>,
+    roots: Vec<RootView>,
+    next_root_at: Option<Timestamp>,
+    crl_number: u64,
+    crl_made_at: Option<Timestamp>,
+    crl_next_at: Option<Timestamp>,
+    revoked: u64,
+}
+
+/// A root certificate, the one that signs first.
+#[derive(Debug, Serialize)]
+pub(crate) struct RootView {
+    fingerprint_sha256: String,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    pem: String,
 }
 
 /// A profile that the directory lists.
@@ -62,7 +93,38 @@ impl From<&Issuer> for IssuerView {
             profile: some(&issuer.profile),
             preferred_chain: some(&issuer.preferred_chain),
             staging_directory: some(&issuer.staging_directory),
+            private_ca: issuer.private_ca.as_ref().map(PrivateCaView::from),
             error: issuer.problem.as_ref().map(ProblemView::from),
+        }
+    }
+}
+
+impl From<&PrivateCa> for PrivateCaView {
+    fn from(ca: &PrivateCa) -> Self {
+        Self {
+            common_name: safe(&ca.common_name),
+            key_type: key_type(ca.key_type),
+            names: each(&ca.names),
+            lifetime_seconds: ca.leaf_life_seconds,
+            root_lifetime_seconds: ca.root_life_seconds,
+            crl_url: some(&ca.list_url),
+            roots: ca.roots.iter().map(RootView::from).collect(),
+            next_root_at: from_wire(ca.next_root_at),
+            crl_number: ca.list_number,
+            crl_made_at: from_wire(ca.list_made_at),
+            crl_next_at: from_wire(ca.list_next_at),
+            revoked: ca.revoked,
+        }
+    }
+}
+
+impl From<&PrivateRoot> for RootView {
+    fn from(root: &PrivateRoot) -> Self {
+        Self {
+            fingerprint_sha256: safe(&root.fingerprint_sha256),
+            not_before: from_wire(root.not_before),
+            not_after: from_wire(root.not_after),
+            pem: safe_lines(&root.pem),
         }
     }
 }
@@ -95,7 +157,7 @@ pub(crate) fn table(issuers: &[Issuer], wide: bool) -> Table {
         let account = issuer.account_status.clone();
         let limits = issuer.limits.clone();
         let count = issuer.certificates.to_string();
-        let mut row = vec![issuer.name.clone(), account, limits, count, issuer.directory.clone(), error];
+        let mut row = vec![issuer.name.clone(), account, limits, count, place(issuer), error];
         if wide {
             row.extend([root(issuer).to_owned(), issuer.contacts.join(","), issuer.id.clone()]);
         }
@@ -105,7 +167,10 @@ pub(crate) fn table(issuers: &[Issuer], wide: bool) -> Table {
 }
 
 /// Returns one issuer for people.
-pub(crate) fn describe(issuer: &Issuer) -> String {
+pub(crate) fn describe(issuer: &Issuer, now: Timestamp) -> String {
+    if let Some(ca) = &issuer.private_ca {
+        return describe_private(issuer, ca, now);
+    }
     let mut block = Block::titled(&format!("{}: account {}", issuer.name, issuer.account_status));
     block.field("directory", &issuer.directory);
     block.field("roots", root(issuer));
@@ -128,6 +193,47 @@ pub(crate) fn describe(issuer: &Issuer) -> String {
     block.render()
 }
 
+/// Where it issues, for a list.
+fn place(issuer: &Issuer) -> String {
+    let names = |ca: &PrivateCa| format!("here: {}", ca.names.join(", "));
+    issuer.private_ca.as_ref().map_or_else(|| issuer.directory.clone(), names)
+}
+
+fn describe_private(issuer: &Issuer, ca: &PrivateCa, now: Timestamp) -> String {
+    let standing = if ca.roots.is_empty() { "private CA, without a root yet" } else { "private CA" };
+    let mut block = Block::titled(&format!("{}: {standing}", issuer.name));
+    block.field("certifies", &ca.names.join(", "));
+    block.field("lifetime", &period(u32::try_from(ca.leaf_life_seconds).unwrap_or(u32::MAX)));
+    block.field("common name", &ca.common_name);
+    block.field("key", key_type(ca.key_type));
+    for root in &ca.roots {
+        block.field("root", &format!("SHA-256 {}", root.fingerprint_sha256));
+        block.field("", &format!("until {}", both(now, root.not_after)));
+    }
+    block.field("next root", &both(now, ca.next_root_at));
+    if ca.list_number != 0 {
+        let revoked = ca.revoked;
+        block.field("revoked", &format!("{revoked}, on list {} of {}", ca.list_number, both(now, ca.list_made_at)));
+        block.field("next list", &both(now, ca.list_next_at));
+    }
+    block.field("list at", if ca.list_url.is_empty() { "certificates do not say where" } else { &ca.list_url });
+    block.field("certificates", &issuer.certificates.to_string());
+    block.field("id", &issuer.id);
+    block.problem(issuer.problem.as_ref());
+    block.render()
+}
+
+/// Returns a revocation list as PEM (RFC 7468 §7).
+pub(crate) fn list_pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", lines.join("\n"))
+}
+
 fn root(issuer: &Issuer) -> &'static str {
+    if issuer.private_ca.is_some() {
+        return "-";
+    }
     if issuer.own_root { "its own" } else { "the system's" }
 }

@@ -1,4 +1,4 @@
-//! One issuer: its account, what its directory offers, and what of its limits is used.
+//! One issuer: its account, what its directory offers, and what of its limits is used; or a private CA, its roots and list.
 //!
 //! ```text
 //!  Issuers > le                                              ✓ valid  limits free
@@ -6,13 +6,13 @@
 //!  the tab
 //! ```
 
-use proto::operator::v1::{Issuer, LimitLine, ListLimitsResponse};
+use proto::operator::v1::{Issuer, LimitLine, ListLimitsResponse, PrivateCa};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::Line;
 
 use crate::app::Model;
-use crate::client::{limit_subject, limit_used, period};
+use crate::client::{key_type, limit_subject, limit_used, period};
 use crate::screens::words::{account_word, badge, issuer_state, pair, problem_lines};
 use crate::theme::{State, Theme};
 use crate::view;
@@ -117,7 +117,11 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         put_all(buf, part(area, 2, u16::MAX), if screen.missing { gone } else { view::nothing_yet(model) });
         return None;
     };
-    let labels = ["Account", "Directory", "Limits"].map(str::to_owned);
+    let labels = match record.private_ca {
+        Some(_) => ["Authority", "Roots", "Limits"],
+        None => ["Account", "Directory", "Limits"],
+    };
+    let labels = labels.map(str::to_owned);
     let chosen = TABS.iter().position(|tab| *tab == screen.tab).unwrap_or(0);
     put(buf, area, 1, &view::tabs_line(labels.into_iter(), chosen, theme));
     let body = part(area, 3, u16::MAX);
@@ -132,15 +136,13 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
 }
 
 fn account_lines(record: &Issuer, theme: Theme, width: usize) -> Vec<Line<'static>> {
-    let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
-    let mut lines = Vec::new();
-    if let Some(problem) = &record.problem {
-        let text = format!("{} {}", theme.glyph(State::Bad), problem.message);
-        let text = wrap(&text, width.saturating_sub(1));
-        lines.extend(text.into_iter().map(|part| Line::styled(format!(" {part}"), theme.state(State::Bad))));
-        lines.extend(problem_lines(problem, theme, width, 3));
-        lines.push(Line::default());
+    let mut lines = trouble_lines(record, theme, width);
+    let users = users(record);
+    if let Some(ca) = &record.private_ca {
+        lines.extend(authority_lines(ca, &users, theme));
+        return lines;
     }
+    let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
     let status = format!("{}: {}", record.account_status, account_word(&record.account_status));
     let external = match (record.external_kid.as_str(), record.external_account_required) {
         ("", true) => "wanted by the CA, none given".to_owned(),
@@ -148,11 +150,6 @@ fn account_lines(record: &Issuer, theme: Theme, width: usize) -> Vec<Line<'stati
         (kid, _) => format!("{kid}  (its key is kept sealed)"),
     };
     let terms = if record.terms_accepted { "accepted" } else { "not accepted" };
-    let users = match record.certificates {
-        0 => "no certificate uses it".to_owned(),
-        1 => "1 certificate uses it".to_owned(),
-        number => format!("{} certificates use it", count(number)),
-    };
     lines.extend([
         pair(" Account", &status, theme),
         pair(" URL", &or(&record.account_url, "-"), theme),
@@ -164,7 +161,66 @@ fn account_lines(record: &Issuer, theme: Theme, width: usize) -> Vec<Line<'stati
     lines
 }
 
+/// What does not work, and what to do.
+fn trouble_lines(record: &Issuer, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let Some(problem) = &record.problem else { return Vec::new() };
+    let text = format!("{} {}", theme.glyph(State::Bad), problem.message);
+    let text = wrap(&text, width.saturating_sub(1));
+    let mut lines: Vec<Line<'static>> =
+        text.into_iter().map(|part| Line::styled(format!(" {part}"), theme.state(State::Bad))).collect();
+    lines.extend(problem_lines(problem, theme, width, 3));
+    lines.push(Line::default());
+    lines
+}
+
+fn users(record: &Issuer) -> String {
+    match record.certificates {
+        0 => "no certificate uses it".to_owned(),
+        1 => "1 certificate uses it".to_owned(),
+        number => format!("{} certificates use it", count(number)),
+    }
+}
+
+/// A private CA: what it certifies, and when root and list are made again.
+fn authority_lines(ca: &PrivateCa, users: &str, theme: Theme) -> Vec<Line<'static>> {
+    let life = period(u32::try_from(ca.leaf_life_seconds).unwrap_or(u32::MAX));
+    let list = match ca.list_number {
+        0 => "none yet".to_owned(),
+        number => format!("number {number}, {} revoked, made {}", ca.revoked, instant(ca.list_made_at)),
+    };
+    let url = if ca.list_url.is_empty() { "certificates do not say where the list is" } else { &ca.list_url };
+    let root = if ca.roots.is_empty() { "none yet".to_owned() } else { instant(ca.next_root_at) };
+    vec![
+        pair(" Certifies", &ca.names.join(", "), theme),
+        pair(" Lifetime", &life, theme),
+        pair(" Key", key_type(ca.key_type), theme),
+        pair(" Next root", &root, theme),
+        pair(" List", &list, theme),
+        pair(" Next list", &instant(ca.list_next_at), theme),
+        pair(" List at", url, theme),
+        pair(" Used by", users, theme),
+    ]
+}
+
+/// The root certificates of a private CA, and how clients get them.
+fn root_lines(record: &Issuer, ca: &PrivateCa, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let mut lines = vec![pair(" Name", &ca.common_name, theme), Line::default()];
+    for (index, root) in ca.roots.iter().enumerate() {
+        let state = if index == 0 { "signs" } else { "earlier, of the same key" };
+        let valid = format!("{} to {}", instant(root.not_before), instant(root.not_after));
+        lines.push(Line::styled(format!(" {valid}  {state}"), theme.strong()));
+        lines.push(pair("   SHA-256", &root.fingerprint_sha256, theme));
+    }
+    lines.push(Line::default());
+    let text = format!("Clients trust it once they have the root: certwright issuers root {}", safe(&record.name));
+    lines.extend(wrap(&text, width.saturating_sub(1)).into_iter().map(|part| Line::from(format!(" {part}"))));
+    lines
+}
+
 fn directory_lines(record: &Issuer, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    if let Some(ca) = &record.private_ca {
+        return root_lines(record, ca, theme, width);
+    }
     let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
     let roots = if record.own_root { "its own, given with the issuer" } else { "the system's" };
     let chain = if record.preferred_chain.is_empty() {
@@ -202,6 +258,10 @@ fn paint_limits(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position>
         put_all(buf, area, view::nothing_yet(model));
         return None;
     };
+    if limits.items.is_empty() {
+        put_all(buf, area, vec![Line::styled(" Nothing limits its orders.", theme.dim())]);
+        return None;
+    }
     let columns = [
         fixed("LIMIT", 21, 0),
         growing("FOR", 14),

@@ -47,7 +47,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
             Line::default(),
             Line::from(vec![
                 Span::styled("  n", theme.strong()),
-                Span::raw("  adds one: Let's Encrypt, or any ACME server"),
+                Span::raw("  adds one: Let's Encrypt, any ACME server, or a private CA"),
             ]),
         ];
         put_all(buf, part(body, 1, u16::MAX), if list.loaded { none } else { view::nothing_yet(model) });
@@ -64,7 +64,8 @@ fn row(model: &Model, issuer: &Issuer, compact: bool) -> Row {
     let mut cells = vec![issuer.name.clone(), account.to_owned(), issuer.limits.clone()];
     if !compact {
         let problem = issuer.problem.as_ref().map_or_else(String::new, |problem| problem.message.clone());
-        cells.extend([count(issuer.certificates), host(&issuer.directory).to_owned(), problem]);
+        let place = issuer.private_ca.as_ref().map_or_else(|| host(&issuer.directory), |_| "here");
+        cells.extend([count(issuer.certificates), place.to_owned(), problem]);
     }
     Row {
         changed: model.issuers.is_changed(issuer.id(), model.now),

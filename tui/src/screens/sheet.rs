@@ -13,6 +13,7 @@
 pub(crate) mod certificate;
 mod issuer;
 mod limits;
+mod private_ca;
 
 use proto::operator::v1::{Certificate, Issuer, ListLimitsResponse};
 use proto::types::v1::Problem;

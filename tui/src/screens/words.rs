@@ -58,7 +58,7 @@ pub(crate) fn issuer_state(issuer: &Issuer) -> State {
         _ if issuer.problem.is_some() => State::Bad,
         ("rolling", _) => State::Busy,
         (_, "closed" | "waiting") => State::Warn,
-        ("valid", _) => State::Ok,
+        ("valid" | "private", _) => State::Ok,
         _ => State::Idle,
     }
 }
@@ -67,6 +67,7 @@ pub(crate) fn issuer_state(issuer: &Issuer) -> State {
 pub(crate) fn account_word(status: &str) -> &'static str {
     match status {
         "valid" => "the CA knows the account and its key",
+        "private" => "a CA of this controller: it has no account",
         "none" => "none yet; it is made when the issuer is tried",
         "rolling" => "its key is being changed; orders wait",
         "terms" => "HALTED: the CA wants its terms agreed to",

@@ -5,7 +5,7 @@ use proto::operator::v1::{Batch, Certificate, EnrollAgentResponse, Job, Pause, S
 use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
-use crate::fixtures::{at, job};
+use crate::fixtures::{at, job, private_issuer};
 use crate::{Place, run, session, transcript, world};
 
 const CREATE: [&str; 25] = [
@@ -309,4 +309,36 @@ async fn an_option_that_cannot_be_right_is_refused_before_anything_is_asked() {
         assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
     }
     assert!(fake.requests().is_empty(), "{:?}", fake.requests());
+}
+
+#[tokio::test]
+async fn a_private_ca_is_added_shown_and_exported() {
+    let mut corp = world();
+    corp.issuers.push(private_issuer());
+    let fake = FakeController::start(corp);
+    let root = fake.folder().join("corp.crt");
+    let shown = root.to_string_lossy().into_owned();
+    let add = ["issuers", "add", "corp", "--private", "--names", "*.corp.example,10.0.0.0/8", "--lifetime", "30d"];
+    let text = session(
+        &fake,
+        &[
+            &add,
+            &["issuers", "set", "corp", "--names", "db.example", "--crl-url", "none"],
+            &["issuers", "get", "corp"],
+            &["issuers", "ls"],
+            &["issuers", "root", "corp"],
+            &["issuers", "root", "lab"],
+            &["issuers", "crl", "corp"],
+            &["issuers", "add", "x", "--directory", "https://ca.example.test", "--names", "a.example"],
+            &["issuers", "get", "corp", "-o", "json"],
+        ],
+    )
+    .await;
+    assert_snapshot!(text);
+    assert_snapshot!("a_private_ca_is_asked_for", fake.requests().concat());
+    assert_eq!(run(&fake, &["issuers", "root", "corp", "--out", &shown]).await.code, 0);
+    let written = std::fs::read_to_string(&root).unwrap();
+    assert!(written.starts_with("-----BEGIN CERTIFICATE-----\nb\n") && written.matches("BEGIN").count() == 2);
+    let both = run(&fake, &["issuers", "add", "x", "--private", "--directory", "https://ca.example.test"]).await;
+    assert_eq!(both.code, 2);
 }

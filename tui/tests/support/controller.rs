@@ -414,6 +414,11 @@ impl OperatorService for Service {
         self.serve(Method::OperatorGetIssuer, |world| world.issuer(&request.get_ref().name))
     }
 
+    async fn get_revocation_list(&self, _: Request<GetRevocationListRequest>) -> Answer<RevocationList> {
+        let list = RevocationList { der: vec![0x30, 0], number: 7, made_at: 1, next_at: 1_800_000_000_000, revoked: 2 };
+        self.serve(Method::OperatorGetRevocationList, |_| Ok(list))
+    }
+
     async fn add_issuer(&self, request: Request<AddIssuerRequest>) -> Answer<Issuer> {
         self.change(Method::OperatorAddIssuer, request, |world, request| world.issuer(&request.name))
     }

@@ -350,6 +350,40 @@ pub(crate) fn issuers() -> Vec<Issuer> {
     vec![issuer("lab"), le]
 }
 
+/// A CA of the controller's own, with its second root.
+pub(crate) fn private_issuer() -> Issuer {
+    let root = |letter: &str, from: i64| PrivateRoot {
+        pem: format!("-----BEGIN CERTIFICATE-----\n{letter}\n-----END CERTIFICATE-----\n"),
+        fingerprint_sha256: letter.repeat(64),
+        not_before: at(from),
+        not_after: at(from + 315_360_000),
+    };
+    let private_ca = PrivateCa {
+        common_name: "corp private CA".into(),
+        key_type: 1,
+        names: vec!["*.corp.example".into(), "10.0.0.0/8".into()],
+        leaf_life_seconds: 7_776_000,
+        root_life_seconds: 315_360_000,
+        list_url: "http://crl.corp.example/crl/corp.crl".into(),
+        roots: vec![root("b", -86_400), root("a", -157_680_000)],
+        next_root_at: at(157_593_600),
+        list_number: 1_800_000_007,
+        list_made_at: at(-60),
+        list_next_at: at(302_340),
+        revoked: 2,
+    };
+    Issuer {
+        id: "01jissuer00000000000000003".into(),
+        revision: 5,
+        name: "corp".into(),
+        account_status: "private".into(),
+        certificates: 12,
+        limits: "none".into(),
+        private_ca: Some(private_ca),
+        ..Default::default()
+    }
+}
+
 /// Limits of which one is full and one is closed.
 pub(crate) fn limits(issuer: &str) -> ListLimitsResponse {
     let closed = LimitLine {

@@ -6,6 +6,8 @@ use super::*;
 use crate::lifecycle::certificate::{CurrentVersion, Http01, KeyType};
 use crate::lifecycle::issuer::Halt;
 use crate::lifecycle::issuer::tests::issuer;
+use crate::lifecycle::private_ca::Root;
+use crate::lifecycle::private_ca::tests::private_ca;
 
 /// A certificate with one agent that is target, responder and key holder.
 struct Scene {
@@ -451,4 +453,36 @@ fn what_waits_for_a_limit_has_not_failed_and_goes_on_at_its_time() {
     assert_eq!(scene.next(at(500)), Step::Begin(Reason::NoVersion));
     scene.order().fail(problem("X"), Some(at(900)), at(600));
     assert!(!scene.order().waits_for_limit());
+}
+
+#[test]
+fn a_private_ca_signs_as_soon_as_there_is_a_csr_and_wants_nobody_to_answer() {
+    let mut scene = Scene::within(Phase::Starting);
+    scene.order().private = true;
+    scene.order().order_url = None;
+    scene.issuers[0].private = Some(private_ca(&["*.test"]));
+    let Step::HoldForIssuer(problem) = scene.next(at(20)) else { panic!("it has no root yet") };
+    assert_eq!(problem.reason, "PRIVATE_CA_NO_ROOT");
+    let ca = scene.issuers[0].private.as_mut().unwrap();
+    let names = ca.names.clone();
+    let (pem, fingerprint_sha256) = (String::new(), String::new());
+    ca.take_root(Root { pem, fingerprint_sha256, not_before: at(0), not_after: at(99), names }, at(0));
+    assert_eq!(scene.next(at(20)), Step::Sign);
+    scene.agents[0].connected = false;
+    assert_eq!(scene.next(at(20)), Step::Sign, "its key is made already");
+    scene.slot = None;
+    assert_eq!(scene.next(at(20)), Step::MakeKey);
+    scene.agents.push(agent("2"));
+    scene.agents[1].connected = false;
+    let mut slot = Scene::within(Phase::Starting).slot.unwrap();
+    slot.csr = None;
+    scene.slot = Some(slot);
+    let held = scene.held(at(20));
+    assert!(held.message.contains("host-1") && !held.message.contains("host-2"), "{held:?}");
+    scene.order().enter(Phase::Waiting, at(20));
+    scene.order().waits_for_agent = true;
+    scene.order().retry_at = Some(at(900));
+    assert_eq!(scene.next(at(30)), Step::Sleep(Some(at(900))));
+    scene.agents[0].connected = true;
+    assert_eq!(scene.next(at(30)), Step::Begin(Reason::NoVersion));
 }

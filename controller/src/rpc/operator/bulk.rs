@@ -264,7 +264,7 @@ async fn last_order(hub: &Hub, will: &[Bundle]) -> Result<Option<jiff::Timestamp
         .iter()
         .filter_map(|bundle| {
             let record = &bundle.certificate.value;
-            let issuer = issuers.get(&record.specification.issuer_id)?;
+            let issuer = issuers.get(&record.specification.issuer_id).filter(|issuer| issuer.private.is_none())?;
             let identifiers = record.specification.identifiers.as_slice();
             let current = record.current.as_ref().filter(|current| current.issuer_id == issuer.id);
             let same_set = current.is_some_and(|current| same_names(&current.identifiers, identifiers));

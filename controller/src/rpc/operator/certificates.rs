@@ -12,6 +12,7 @@ use super::{create, targets};
 use crate::lifecycle::agent::Agent;
 use crate::lifecycle::certificate::{Certificate, Custody, Specification};
 use crate::lifecycle::event::Severity;
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::lock;
 use crate::lifecycle::order::Phase;
@@ -108,17 +109,26 @@ async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRe
     let before = &bundle.certificate.value;
     let mut after = before.clone();
     let wanted = &mut after.specification;
-    if !request.identifiers.is_empty() {
-        wanted.identifiers = create::identifiers(&request.identifiers, &mut errors);
+    let issuer = match &request.issuer {
+        Some(issuer) => create::issuer(hub, issuer, &mut errors).await?,
+        None => hub.store.load::<Issuer>(&wanted.issuer_id).await?.map(|issuer| issuer.value),
+    };
+    if let Some(issuer) = &issuer {
+        wanted.issuer_id.clone_from(&issuer.id);
     }
-    if let Some(issuer) = &request.issuer {
-        wanted.issuer_id = create::issuer(hub, issuer, &mut errors).await?;
+    if !request.identifiers.is_empty() || request.issuer.is_some() {
+        // What one issuer certifies another may not.
+        let names =
+            if request.identifiers.is_empty() { &before.specification.identifiers } else { &request.identifiers };
+        wanted.identifiers = create::identifiers(names, issuer.as_ref(), &mut errors);
     }
     if request.set_fallbacks {
-        wanted.fallback_ids = create::fallbacks(hub, &request.fallbacks, &mut errors).await?;
+        wanted.fallback_ids = create::fallbacks(hub, issuer.as_ref(), &request.fallbacks, &mut errors).await?;
+    } else if request.issuer.is_some() && !wanted.fallback_ids.is_empty() {
+        create::kept_fallbacks(hub, issuer.as_ref(), &wanted.fallback_ids, &mut errors).await?;
     }
     if let Some(profile) = &request.profile {
-        wanted.profile = create::profile(hub, &wanted.issuer_id, profile, &mut errors).await?;
+        wanted.profile = create::profile(issuer.as_ref(), profile, &mut errors);
     }
     wanted.reuse_key = request.reuse_key.unwrap_or(wanted.reuse_key);
     wanted.key_type =
@@ -190,7 +200,7 @@ pub(crate) async fn renew(
         .as_ref()
         .is_some_and(|order| !matches!(order.value.phase, Phase::Completed | Phase::Waiting | Phase::Failed));
     let reason = one_line(request.override_lock.trim(), REASON_CHARS_MAX);
-    let locked = locked_until(hub, &bundle);
+    let locked = locked_until(hub, &bundle).await?;
     if let Some(opens_at) = locked.filter(|_| reason.is_empty()) {
         return Err(locked_refusal(&bundle, opens_at));
     }
@@ -211,9 +221,14 @@ pub(crate) async fn renew(
     wishes::commit(hub, caller, &bundle, wish, changes.event(&event), Vec::new()).await
 }
 
-fn locked_until(hub: &Hub, bundle: &Bundle) -> Option<Timestamp> {
+async fn locked_until(hub: &Hub, bundle: &Bundle) -> Result<Option<Timestamp>, Refusal> {
+    let issuer = hub.store.load::<Issuer>(&bundle.certificate.value.specification.issuer_id).await?;
+    if issuer.is_some_and(|issuer| issuer.value.private.is_some()) {
+        // An order of our own CA costs nothing.
+        return Ok(None);
+    }
     let order = bundle.order.as_ref().map(|order| &order.value);
-    lock::opens_at(&bundle.certificate.value, bundle.renewal_info(), order, hub.lock_share, hub.now())
+    Ok(lock::opens_at(&bundle.certificate.value, bundle.renewal_info(), order, hub.lock_share, hub.now()))
 }
 
 /// C11: says when it opens, and how to order all the same.

@@ -4,11 +4,12 @@ use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::types::v1 as types;
 
+use super::private_ca;
 use super::targets;
 use crate::lifecycle::certificate::{Certificate, Custody, Http01, KeyType, Specification, is_name};
 use crate::lifecycle::fallback::FALLBACKS_MAX;
 use crate::lifecycle::identifier;
-use crate::lifecycle::issuer::Issuer;
+use crate::lifecycle::issuer::{Facts, Issuer};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::refuse_http01;
 use crate::rpc::convert;
@@ -48,8 +49,9 @@ pub(crate) async fn create(
         slots: Vec::new(),
         targets: target.into_iter().map(|target| (Versioned { revision: 0, value: target }, None)).collect(),
     };
-    let mut warnings = warnings(hub, &bundle);
     let issuer = hub.store.load::<Issuer>(&bundle.certificate.value.specification.issuer_id).await?;
+    let is_private = issuer.as_ref().is_some_and(|issuer| issuer.value.private.is_some());
+    let mut warnings = warnings(hub, &bundle, is_private);
     if let Some(problem) = issuer.and_then(|issuer| issuer.value.waits(&request.name)) {
         warnings.push(format!("{}: {}; {}", problem.message, problem.cause, problem.hint));
     }
@@ -93,10 +95,12 @@ async fn parse(
             format!("choose another name, or change it: certwright certs set {}", request.name),
         ));
     }
-    let identifiers = identifiers(&request.identifiers, &mut errors);
-    let issuer_id = issuer(hub, &request.issuer, &mut errors).await?;
-    let fallback_ids = fallbacks(hub, &request.fallbacks, &mut errors).await?;
-    let profile = profile(hub, &issuer_id, &request.profile, &mut errors).await?;
+    let issuer = issuer(hub, &request.issuer, &mut errors).await?;
+    let identifiers = identifiers(&request.identifiers, issuer.as_ref(), &mut errors);
+    let fallback_ids = fallbacks(hub, issuer.as_ref(), &request.fallbacks, &mut errors).await?;
+    let profile = profile(issuer.as_ref(), &request.profile, &mut errors);
+    let is_private = issuer.as_ref().is_some_and(|issuer| issuer.private.is_some());
+    let issuer_id = issuer.map(|issuer| issuer.id).unwrap_or_default();
     let http01 = http01(request.http01.as_ref(), &mut errors).unwrap_or(Http01::Standalone(HTTP_PORT));
     let responders = responders(hub, &request.responders, &http01, &mut errors).await?;
     let default = if request.target.is_some() { Custody::Agent } else { Custody::Controller };
@@ -113,7 +117,7 @@ async fn parse(
     if let Some(spec) = &request.target {
         let context = targets::Context { certificate_id: &id, identifiers: &identifiers, custody };
         target = targets::parse(hub, spec, &context, &mut errors).await?;
-        if let Some(target) = target.as_ref().filter(|_| responders.is_empty()) {
+        if let Some(target) = target.as_ref().filter(|_| responders.is_empty() && !is_private) {
             targets::check_responder(hub, &target.agent_id, &http01, &mut errors).await?;
         }
     }
@@ -146,10 +150,19 @@ async fn parse(
     Ok((certificate, target))
 }
 
-/// Parses the names; refusals become field errors.
-pub(crate) fn identifiers(names: &[String], errors: &mut Vec<types::FieldError>) -> Vec<String> {
-    match identifier::parse_http01(names) {
-        Ok(names) => names,
+/// Parses the names; refusals become field errors, and what the issuer's own policy does not allow.
+pub(crate) fn identifiers(
+    names: &[String],
+    issuer: Option<&Issuer>,
+    errors: &mut Vec<types::FieldError>,
+) -> Vec<String> {
+    let is_private = issuer.is_some_and(|issuer| issuer.private.is_some());
+    let parsed = if is_private { identifier::parse_unproven(names) } else { identifier::parse_http01(names) };
+    match parsed {
+        Ok(names) => {
+            issuer.iter().for_each(|issuer| private_ca::check_names(issuer, &names, errors));
+            names
+        }
         Err(refusals) => {
             errors.extend(refusals.iter().map(|refusal| field_error("san", refusal.to_string(), refusal.hint())));
             Vec::new()
@@ -157,10 +170,14 @@ pub(crate) fn identifiers(names: &[String], errors: &mut Vec<types::FieldError>)
     }
 }
 
-/// Returns the id of an issuer by its name.
-pub(crate) async fn issuer(hub: &Hub, name: &str, errors: &mut Vec<types::FieldError>) -> Result<String, Refusal> {
+/// Returns an issuer by its name.
+pub(crate) async fn issuer(
+    hub: &Hub,
+    name: &str,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Option<Issuer>, Refusal> {
     match hub.store.issuer_by_name(name).await? {
-        Some(issuer) => Ok(issuer.value.id),
+        Some(issuer) => Ok(Some(issuer.value)),
         None => {
             let shown = proto::text::one_line(name, 80);
             errors.push(field_error(
@@ -168,7 +185,7 @@ pub(crate) async fn issuer(hub: &Hub, name: &str, errors: &mut Vec<types::FieldE
                 format!("there is no issuer named \"{shown}\""),
                 "certwright issuers ls shows them; certwright issuers add NAME --directory URL adds one",
             ));
-            Ok(String::new())
+            Ok(None)
         }
     }
 }
@@ -176,13 +193,17 @@ pub(crate) async fn issuer(hub: &Hub, name: &str, errors: &mut Vec<types::FieldE
 /// Returns the ids of the issuers that are asked after the first.
 pub(crate) async fn fallbacks(
     hub: &Hub,
+    first: Option<&Issuer>,
     names: &[String],
     errors: &mut Vec<types::FieldError>,
 ) -> Result<Vec<String>, Refusal> {
     let mut ids = Vec::new();
     for name in names.iter().take(FALLBACKS_MAX) {
         match hub.store.issuer_by_name(name).await? {
-            Some(issuer) => ids.push(issuer.value.id),
+            Some(issuer) => {
+                refuse_private_fallback(first, &issuer.value, errors);
+                ids.push(issuer.value.id);
+            }
             None => {
                 let message = format!("there is no issuer named \"{}\"", proto::text::one_line(name, 80));
                 errors.push(field_error("fallback", message, "certwright issuers ls shows them"));
@@ -196,17 +217,40 @@ pub(crate) async fn fallbacks(
     Ok(ids)
 }
 
-/// Checks a profile against what the issuer's directory listed last; the order checks once more.
-pub(crate) async fn profile(
+/// Checks the fallbacks that a certificate keeps under another first issuer.
+pub(crate) async fn kept_fallbacks(
     hub: &Hub,
-    issuer_id: &str,
-    name: &str,
+    first: Option<&Issuer>,
+    ids: &[String],
     errors: &mut Vec<types::FieldError>,
-) -> Result<Option<String>, Refusal> {
-    if matches!(name, "" | "default") {
-        return Ok(None);
+) -> Result<(), Refusal> {
+    for id in ids {
+        if let Some(issuer) = hub.store.load::<Issuer>(id).await? {
+            refuse_private_fallback(first, &issuer.value, errors);
+        }
     }
-    let facts = hub.store.load::<Issuer>(issuer_id).await?.and_then(|issuer| issuer.value.facts);
+    Ok(())
+}
+
+/// A private CA neither is a fallback nor has one: other clients trust its certificates, and a renewal that nobody trusts is
+/// worse than one that is late.
+fn refuse_private_fallback(first: Option<&Issuer>, fallback: &Issuer, errors: &mut Vec<types::FieldError>) {
+    let private = first.into_iter().chain([fallback]).find(|issuer| issuer.private.is_some());
+    if let Some(private) = private {
+        let message = format!("issuer {} is a private CA, which is no fallback and has none", private.name);
+        let hint = "clients that trust the one do not trust the other: leave --fallback out";
+        errors.push(field_error("fallback", message, hint));
+    }
+}
+
+/// Checks a profile against what the issuer's directory listed last; the order checks once more.
+pub(crate) fn profile(issuer: Option<&Issuer>, name: &str, errors: &mut Vec<types::FieldError>) -> Option<String> {
+    if matches!(name, "" | "default") {
+        return None;
+    }
+    // A private CA has none.
+    let none = issuer.filter(|issuer| issuer.private.is_some()).map(|_| Facts::default());
+    let facts = none.or_else(|| issuer.and_then(|issuer| issuer.facts.clone()));
     let offered = facts.as_ref().map(|facts| facts.profiles.keys().map(String::as_str).collect::<Vec<_>>());
     if let Some(offered) = offered.filter(|offered| !offered.contains(&name)) {
         let shown = proto::text::one_line(name, 80);
@@ -216,7 +260,7 @@ pub(crate) async fn profile(
         };
         errors.push(field_error("profile", format!("the issuer offers no profile \"{shown}\""), hint));
     }
-    Ok(Some(proto::text::one_line(name, PROFILE_CHARS_MAX)))
+    Some(proto::text::one_line(name, PROFILE_CHARS_MAX))
 }
 
 /// Parses how challenges are answered; `None` when the request leaves it open or is wrong.
@@ -272,9 +316,11 @@ pub(crate) async fn responders(
 }
 
 /// What will not stop the road, but the operator should know now.
-fn warnings(hub: &Hub, bundle: &Bundle) -> Vec<String> {
+fn warnings(hub: &Hub, bundle: &Bundle, is_private: bool) -> Vec<String> {
     let mut warnings = Vec::new();
-    if bundle.responder_ids().is_empty() {
+    if is_private {
+        // Nobody has to answer for it.
+    } else if bundle.responder_ids().is_empty() {
         warnings.push(
             "no agent answers HTTP-01 yet: add a target or a responder; until then nothing is ordered".to_owned(),
         );
@@ -286,6 +332,7 @@ fn warnings(hub: &Hub, bundle: &Bundle) -> Vec<String> {
     }
     if let Http01::Standalone(port) = bundle.certificate.value.specification.http01
         && port != HTTP_PORT
+        && !is_private
     {
         warnings.push(format!("CAs connect to port 80: port {port} works only if something forwards port 80 to it"));
     }

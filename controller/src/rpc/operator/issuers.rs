@@ -11,9 +11,11 @@ use secrecy::SecretString;
 use tonic::Code;
 
 use super::create::PROFILE_CHARS_MAX;
+use super::private_ca;
 use crate::lifecycle::certificate::is_name;
 use crate::lifecycle::fallback::candidates;
 use crate::lifecycle::issuer::{CONTACTS_MAX, External, Issuer};
+use crate::lifecycle::private_ca::{PrivateCa, RevocationList};
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::rate_limit::standing;
 use crate::rpc::peer::OperatorCaller;
@@ -26,6 +28,8 @@ use crate::store::tables::Table;
 use crate::tasks::hub::Hub;
 use crate::tasks::limits;
 
+/// Rows removed in one commit.
+const ROWS_AT_ONCE: usize = 50;
 /// Longest directory URL.
 const URL_BYTES_MAX: usize = 2_048;
 /// Longest key identifier of an external account; CAs use up to about 100 characters.
@@ -44,7 +48,8 @@ pub(crate) async fn add(
 ) -> Result<wire::Issuer, Refusal> {
     let email = Some(std::mem::take(&mut request.email)).filter(|email| !email.is_empty());
     request.contacts.extend(email);
-    let errors = check(hub, &request).await?;
+    let mut errors = check(hub, &request).await?;
+    let private = request.private_ca.as_ref().and_then(|spec| private_ca::parse(&request.name, spec, &mut errors));
     if !errors.is_empty() {
         return Err(Refusal::fields(errors));
     }
@@ -74,14 +79,27 @@ pub(crate) async fn add(
         staging_account_url: None,
         created_at: hub.now(),
         limits: Default::default(),
+        private,
         id,
     };
-    let event = hub.event("issuer.added", format!("{} at {}", issuer.name, issuer.directory)).by(&caller.name);
+    let event = hub.event("issuer.added", format!("{} at {}", issuer.name, place(&issuer))).by(&caller.name);
     let changes = Changes::new().insert(&issuer).claim_name(Table::IssuerName, &issuer.name, &issuer.id).event(&event);
     let revision = hub.store.commit(changes).await?;
-    hub.wake.issuers.ring(&issuer.id);
+    ring(hub, &issuer);
     let limits = standing(&limits::lines(hub, &issuer).await?);
-    Ok(views::issuer(&Versioned { revision, value: issuer }, 0, limits))
+    Ok(views::issuer(&Versioned { revision, value: issuer }, None, 0, limits))
+}
+
+/// Where it issues.
+fn place(issuer: &Issuer) -> String {
+    let names = |ca: &PrivateCa| format!("this controller, for {}", ca.names_said());
+    issuer.private.as_ref().map_or_else(|| issuer.directory.clone(), names)
+}
+
+/// Has it looked at.
+fn ring(hub: &Hub, issuer: &Issuer) {
+    let bell = if issuer.private.is_some() { &hub.wake.private_cas } else { &hub.wake.issuers };
+    bell.ring(&issuer.id);
 }
 
 async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldError>, Refusal> {
@@ -100,6 +118,17 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
             format!("choose another name, or change it: certwright issuers set {}", request.name),
         ));
     }
+    if request.private_ca.is_some() {
+        let alone = wire::AddIssuerRequest {
+            name: request.name.clone(),
+            private_ca: request.private_ca.clone(),
+            ..Default::default()
+        };
+        if *request != alone {
+            errors.push(not_of_private());
+        }
+        return Ok(errors);
+    }
     if !is_https(&request.directory) {
         errors.push(field_error(
             "directory",
@@ -112,6 +141,11 @@ async fn check(hub: &Hub, request: &wire::AddIssuerRequest) -> Result<Vec<FieldE
     check_contacts(&request.contacts, &mut errors);
     check_external(&request.external_kid, &request.external_key, &mut errors);
     Ok(errors)
+}
+
+fn not_of_private() -> FieldError {
+    let hint = "say only --names, --lifetime, --crl-url; for a new one also --common-name, --key, --root-lifetime";
+    field_error("private", "a private CA has no directory, account, profile or chain", hint)
 }
 
 /// An optional word of an operator: "default" and nothing mean that the CA chooses.
@@ -206,6 +240,9 @@ pub(crate) async fn set(
         return Err(Refusal::fields(errors));
     }
     let mut issuer = named(hub, &request.name).await?;
+    if issuer.value.private.is_some() || request.private_ca.is_some() {
+        return set_private(hub, caller, issuer, request).await;
+    }
     let record = &mut issuer.value;
     let mut said = Vec::new();
     if request.set_contacts {
@@ -254,6 +291,35 @@ pub(crate) async fn set(
     try_now(hub, issuer, Changes::new().event(&event)).await
 }
 
+/// Changes a private CA.
+async fn set_private(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    mut issuer: Versioned<Issuer>,
+    request: wire::SetIssuerRequest,
+) -> Result<wire::Issuer, Refusal> {
+    let spec = request.private_ca.clone().unwrap_or_default();
+    let alone = wire::SetIssuerRequest {
+        name: request.name.clone(),
+        private_ca: request.private_ca.clone(),
+        ..Default::default()
+    };
+    let mut errors = Vec::new();
+    if request != alone {
+        errors.push(not_of_private());
+    }
+    let Some(ca) = issuer.value.private.as_mut() else {
+        let hint = "certwright issuers add OTHER --private --names … makes a private CA";
+        return Err(Refusal::field("names", format!("issuer {} is no private CA", request.name), hint));
+    };
+    let said = private_ca::change(ca, &spec, &mut errors);
+    if !errors.is_empty() {
+        return Err(Refusal::fields(errors));
+    }
+    let event = hub.event("issuer.changed", format!("{}: {}", request.name, said.join(", "))).by(&caller.name);
+    try_now(hub, issuer, Changes::new().event(&event)).await
+}
+
 /// Tries an issuer now.
 pub(crate) async fn test(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
     let issuer = named(hub, name).await?;
@@ -264,6 +330,11 @@ pub(crate) async fn test(hub: &Hub, caller: &OperatorCaller, name: &str) -> Resu
 /// Gives the account another key.
 pub(crate) async fn roll_over(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Issuer, Refusal> {
     let mut issuer = named(hub, name).await?;
+    if issuer.value.private.is_some() {
+        let message = format!("issuer {name} is a private CA: it has no account");
+        let hint = "for another key of the CA add another private CA: certwright issuers add OTHER --private --names …";
+        return Err(Refusal::new(Code::FailedPrecondition, Problem::new("PRIVATE_CA", message, "", hint)));
+    }
     if issuer.value.account_url.is_none() || issuer.value.halt.is_some() {
         let cause = match issuer.value.account_url {
             Some(_) => format!("the account is {}", issuer.value.account_status()),
@@ -281,7 +352,7 @@ pub(crate) async fn roll_over(hub: &Hub, caller: &OperatorCaller, name: &str) ->
 async fn try_now(hub: &Hub, mut issuer: Versioned<Issuer>, changes: Changes) -> Result<wire::Issuer, Refusal> {
     issuer.value.checking = true;
     hub.store.commit(changes.update(&issuer)).await?;
-    hub.wake.issuers.ring(&issuer.value.id);
+    ring(hub, &issuer.value);
     one(hub, &issuer.value.name).await
 }
 
@@ -302,7 +373,11 @@ pub(crate) async fn list(hub: &Hub) -> Result<wire::ListIssuersResponse, Refusal
     for issuer in &items {
         let limits = standing(&limits::lines(hub, &issuer.value).await?);
         let used: u64 = uses.get(&issuer.value.id).copied().unwrap_or_default();
-        shown.push(views::issuer(issuer, used, limits));
+        let list = match &issuer.value.private {
+            Some(_) => hub.store.load::<RevocationList>(&issuer.value.id).await?.map(|list| list.value),
+            None => None,
+        };
+        shown.push(views::issuer(issuer, list.as_ref(), used, limits));
     }
     Ok(wire::ListIssuersResponse { items: shown })
 }
@@ -330,7 +405,12 @@ pub(crate) async fn remove(
         );
         return Err(Refusal::new(Code::FailedPrecondition, problem));
     }
-    let event = hub.event("issuer.removed", format!("{name} at {}", issuer.value.directory)).by(&caller.name);
-    hub.store.commit(Changes::new().remove(&issuer).delete_raw(Table::IssuerName, name).event(&event)).await?;
+    let event = hub.event("issuer.removed", format!("{name} at {}", place(&issuer.value))).by(&caller.name);
+    let changes = Changes::new().remove(&issuer).delete_raw(Table::IssuerName, name).event(&event);
+    hub.store.commit(changes.delete_raw(Table::RevocationList, &issuer.value.id)).await?;
+    // Rows that a crash leaves here do no harm: ids are never used again.
+    for rows in hub.store.revoked_leaves(&issuer.value.id).await?.chunks(ROWS_AT_ONCE) {
+        hub.store.commit(rows.iter().fold(Changes::new(), Changes::remove)).await?;
+    }
     Ok(wire::RemoveIssuerResponse {})
 }

@@ -34,6 +34,10 @@ pub(crate) async fn set(
     request: wire::SetLimitsRequest,
 ) -> Result<wire::ListLimitsResponse, Refusal> {
     let mut issuer = find(hub, &request.issuer).await?;
+    if issuer.value.private.is_some() {
+        let message = format!("issuer {} is a private CA: it limits nothing", issuer.value.name);
+        return Err(Refusal::field("set", message, "nothing is needed"));
+    }
     let wanted = parse(&request.set).map_err(Refusal::fields)?;
     let mut said = Vec::new();
     if request.reset {

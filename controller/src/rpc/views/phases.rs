@@ -18,10 +18,16 @@ const ORDER_STEPS: [(&str, &[Phase]); 5] = [
     ("finalizing", &[Phase::Finalizing]),
 ];
 
+/// The phases of an order that our own CA signs.
+const PRIVATE: [Phase; 2] = [Phase::Starting, Phase::Finalizing];
+
 /// Returns every phase of the latest attempt with its state.
 pub(super) fn steps(hub: &Hub, bundle: &Bundle, order: &Order) -> Vec<PhaseStep> {
     let mut steps = vec![step("pending", "done", Some(order.started_at), Some(order.started_at), String::new())];
-    steps.extend(ORDER_STEPS.iter().map(|(name, phases)| order_step(order, name, phases)));
+    // A private CA asks for no proof: those phases are not on its road.
+    let is_on_road = |phases: &[Phase]| !order.private || phases.iter().any(|phase| PRIVATE.contains(phase));
+    let on_road = ORDER_STEPS.iter().filter(|(_, phases)| is_on_road(phases));
+    steps.extend(on_road.map(|(name, phases)| order_step(order, name, phases)));
     steps.extend(deployment_steps(hub, bundle, order));
     steps
 }

@@ -140,6 +140,7 @@ pub(super) async fn step(
         Step::ReadAuthorizations => attempt.read_authorizations(handle).await,
         Step::Answer(identifier) => attempt.answer(handle, &identifier).await,
         Step::Poll => attempt.poll(handle).await,
+        Step::Sign => attempt.sign().await,
         Step::Finalize => attempt.finalize(handle).await,
         Step::Download => attempt.download(handle).await,
     };
@@ -216,6 +217,7 @@ impl Attempt<'_> {
         let mut order = Order::begin(self.certificate(), &issuer_id, reason, earlier, self.now);
         if let Some(issuer) = self.gathered.issuers.iter().find(|issuer| issuer.id == issuer_id) {
             order.adopt(issuer);
+            order.private = issuer.private.is_some();
             order.rehearsal = rehearses(self.certificate(), same_wish, issuer, self.now);
             if order.rehearsal {
                 order.order_url = None;

@@ -1,7 +1,8 @@
 //! What is changed from the dashboard: versions revoked, issuers, limits and settings; and what cannot be changed, with why.
 
-use proto::operator::v1::{Denied, SetIssuerRequest, WhoamiResponse};
+use proto::operator::v1::{Denied, PrivateCaSpec, SetIssuerRequest, WhoamiResponse};
 
+use super::fixtures::private_issuer;
 use super::{Desk, TOOK};
 use crate::app::Msg;
 use crate::app::call::Call;
@@ -188,4 +189,40 @@ fn a_key_that_cannot_work_says_why_everywhere() {
     desk.shows("revoke: not now, there is no version yet");
     desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
     desk.keys("q:revoke a v").shows("(there is no version yet)");
+}
+
+#[test]
+fn a_private_ca_is_made_with_the_names_that_it_may_certify() {
+    let mut desk = Desk::connected(140, 40);
+    desk.keys("0n").key(Key::Left).key(Key::Left).shows("May certify").shows("Called        corp ");
+    assert!(!desk.picture().contains("Terms") && !desk.picture().contains("Directory"));
+    desk.keys(&"\n".repeat(7)).shows("it certifies nothing unless you say what");
+    desk.text("*.corp.example 10.0.0.0/8").shows("Clients trust it once they have the root");
+    desk.shows("certwright issuers add corp --private --names '*.corp.example' --names 10.0.0.0/8");
+    desk.keys("\n").key(Key::Ctrl('u')).text("soon").keys(&"\n".repeat(4)).shows("not a lifetime");
+    desk.key(Key::Ctrl('u')).text("30d").shows("--lifetime 30d");
+    desk.keys(&"\n".repeat(4));
+    let Some(Call::AddIssuer(wish)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    let ca = wish.request.private_ca.unwrap();
+    assert_eq!((ca.names, ca.leaf_life_seconds), (vec!["*.corp.example".into(), "10.0.0.0/8".into()], 2_592_000));
+    assert!(wish.request.directory.is_empty() && !wish.request.accept_terms);
+}
+
+#[test]
+fn a_private_ca_shows_its_roots_and_list_and_is_changed_where_it_can_be() {
+    let mut desk = Desk::connected(80, 24);
+    desk.issuers = vec![private_issuer()];
+    desk.keys("r0").shows("private").shows("here");
+    desk.keys("\n").shows("[Authority]").shows("*.corp.example, 10.0.0.0/8").shows("2 revoked").shows("90d");
+    desk.keys("l").shows("[Roots]").shows("earlier, of the same key").shows("certwright issuers root corp");
+    desk.keys("he").shows("Nothing is changed so far");
+    desk.text(" db.example").shows("A new root certificate of the same key").shows("--names db.example");
+    desk.keys(&"\n".repeat(4));
+    let Some(Call::SetIssuer(wish)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    let private_ca = PrivateCaSpec {
+        names: ["*.corp.example", "10.0.0.0/8", "db.example"].map(str::to_owned).into(),
+        ..Default::default()
+    };
+    let expected = SetIssuerRequest { name: "corp".into(), private_ca: Some(private_ca), ..Default::default() };
+    assert_eq!(wish.request, expected);
 }

@@ -95,7 +95,7 @@ pub(in crate::cli) fn spec(agent: String, dir: String, options: &TargetOptions) 
     Ok(TargetSpec { agent, dir, files, reload: options.reload.clone(), verify: options.verify.clone() })
 }
 
-pub(super) fn key_type(text: &str) -> Result<KeyType, String> {
+pub(in crate::cli) fn key_type(text: &str) -> Result<KeyType, String> {
     Ok(match text {
         "p256" => KeyType::P256,
         "p384" => KeyType::P384,

@@ -2,7 +2,7 @@
 
 use proto::operator::v1::{AddIssuerRequest, Issuer, SetIssuerRequest};
 
-use super::{Wish, words};
+use super::{Wish, private_ca, words};
 use crate::app::call::{Call, IssuerWish};
 use crate::screens::issuers::host;
 use crate::widgets::form::{Field, Form};
@@ -25,6 +25,8 @@ const KNOWN: [(&str, &str, &str, &str, &str); 2] = [
     ),
 ];
 const OTHER: &str = "another CA";
+/// Fields that only an ACME issuer has, whichever it is.
+const OF_ACCOUNTS: [&str; 7] = ["contacts", "terms", "profile", "chain", "root", "eab_kid", "eab_key"];
 const AGREE: &str = "agreed";
 const NOT_YET: &str = "not yet";
 const KEEP: &str = "keep it";
@@ -32,21 +34,30 @@ const NEW_ACCOUNT: &str = "a new one with a new key";
 
 /// Returns the form of a new issuer.
 pub(super) fn new_form() -> Form {
-    let cas = KNOWN.iter().map(|known| known.0.to_owned()).chain([OTHER.to_owned()]).collect();
+    let cas = KNOWN.iter().map(|known| known.0.to_owned()).chain([private_ca::OWN, OTHER].map(str::to_owned)).collect();
     let mut fields = vec![
-        Field::choice("ca", "CA", cas, "Its directory is known for the first two; for another CA you write it."),
+        Field::choice(
+            "ca",
+            "CA",
+            cas,
+            "Its directory is known for the first two; for another CA you write it. A private CA is made here.",
+        ),
         Field::text("name", "Called", "", "What you call the issuer."),
         Field::text("directory", "Directory", "", "The CA's ACME directory, https://. It cannot be changed later."),
         Field::text("contacts", "Contacts", "", "Mail addresses for the CA, separated by spaces; may stay empty."),
         Field::choice("terms", "Terms", vec![NOT_YET.to_owned(), AGREE.to_owned()], ""),
     ];
     fields.extend(more_fields(None));
+    fields.extend(private_ca::new_fields());
     fields.push(Field::button("save", "Add"));
     Form::new(fields)
 }
 
 /// Returns the form with what holds now.
 pub(super) fn form(record: &Issuer) -> Form {
+    if let Some(ca) = &record.private_ca {
+        return private_ca::form(ca);
+    }
     let contacts: Vec<&str> = record.contacts.iter().map(|one| plain(one)).collect();
     let mut terms =
         Field::choice("terms", "Terms", vec![NOT_YET.to_owned(), AGREE.to_owned()], &terms_help(&record.terms_url));
@@ -110,10 +121,17 @@ fn more_fields(record: Option<&Issuer>) -> Vec<Field> {
 /// Makes the fields follow the chosen CA. `proposed` is the name that was proposed last; one that was written stays.
 pub(super) fn follow_new(form: &mut Form, proposed: &mut String) {
     let known = KNOWN.iter().find(|known| known.0 == form.chosen("ca"));
+    let private = form.chosen("ca") == private_ca::OWN;
     for id in ["directory", "staging"] {
-        form.show(id, known.is_none());
+        form.show(id, known.is_none() && !private);
     }
-    let name = known.map_or("", |known| known.1);
+    for id in OF_ACCOUNTS {
+        form.show(id, !private);
+    }
+    for id in private_ca::FIELDS {
+        form.show(id, private);
+    }
+    let name = known.map_or(if private { private_ca::PROPOSED } else { "" }, |known| known.1);
     if form.value("name") == proposed.as_str() {
         form.set("name", name);
         name.clone_into(proposed);
@@ -140,7 +158,7 @@ pub(super) fn place_of(field: &str) -> &'static str {
         "eab-key" | "external_key" => "eab_key",
         "profile" => "profile",
         "preferred_chain" => "chain",
-        _ => "",
+        other => private_ca::place_of(other),
     }
 }
 
@@ -172,6 +190,9 @@ fn check_external(wish: &mut Wish, form: &Form) {
 
 /// Returns what the form of a new issuer asks for.
 pub(super) fn new_wish(form: &Form) -> Wish {
+    if form.chosen("ca") == private_ca::OWN {
+        return private_ca::new_wish(form);
+    }
     let mut wish = Wish::default();
     let known = KNOWN.iter().find(|known| known.0 == form.chosen("ca"));
     let (directory, staging) =
@@ -220,6 +241,9 @@ pub(super) fn new_wish(form: &Form) -> Wish {
 
 /// Returns what the form of an issuer that is there asks for.
 pub(super) fn wish(record: &Issuer, form: &Form) -> Wish {
+    if let Some(ca) = &record.private_ca {
+        return private_ca::wish(record, ca, form);
+    }
     let mut wish = Wish::default();
     let mut request = SetIssuerRequest { name: record.name.clone(), ..Default::default() };
     let mut said: Vec<String> = Vec::new();

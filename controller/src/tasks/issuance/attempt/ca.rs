@@ -144,8 +144,13 @@ impl Attempt<'_> {
 
     /// The issuer of an order.
     async fn issuer(&self, order: &Order) -> Result<Issuer, StepError> {
+        Ok(self.issuer_record(order).await?.value)
+    }
+
+    /// The same, with its revision.
+    pub(super) async fn issuer_record(&self, order: &Order) -> Result<Versioned<Issuer>, StepError> {
         let issuer = self.context.hub.store.load::<Issuer>(&order.issuer_id).await?;
-        Ok(issuer.ok_or(AccountError::NoIssuer)?.value)
+        Ok(issuer.ok_or(AccountError::NoIssuer)?)
     }
 
     /// What the CA's limits need to know of an order.
@@ -327,7 +332,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn csr(&self) -> Result<Vec<u8>, StepError> {
+    pub(super) fn csr(&self) -> Result<Vec<u8>, StepError> {
         use base64::Engine as _;
         let csr = self.gathered.bundle.order_slot().and_then(|slot| slot.value.csr.as_deref());
         let der = csr.and_then(|csr| base64::engine::general_purpose::STANDARD.decode(csr).ok());

@@ -17,7 +17,7 @@ use crate::lifecycle::problem::Problem;
 use crate::store::engine::Order as ScanOrder;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
-use crate::tasks::outcome;
+use crate::tasks::{outcome, private_ca};
 
 /// A leaf may begin this much in our future: clocks differ.
 const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
@@ -37,14 +37,41 @@ impl Attempt<'_> {
             let resumed = self.resume_order(handle).await?;
             resumed.certificate(preferred.as_deref()).await?
         };
+        let mut changes = Changes::new();
+        if let Some(offered) = missed {
+            let message = format!(
+                "no chain under {}; the CA's own choice is used; offered: {offered}",
+                preferred.unwrap_or_default()
+            );
+            let mut event = self.event("version.chain", message);
+            event.severity = Severity::Warn;
+            changes = changes.event(&event);
+        }
+        *handle = None;
+        self.finish(&pem, changes).await
+    }
+
+    /// Our own CA signs. What it signed is committed with the version that holds it, or was never issued.
+    pub(super) async fn sign(&self) -> Result<(), StepError> {
+        let order = self.order()?.value;
+        let issuer = self.issuer_record(&order).await?;
+        let (csr, names) = (self.csr()?, &self.certificate().specification.identifiers);
+        let pem = private_ca::sign(&self.context.hub, &issuer.value, &csr, names).map_err(StepError::Refused)?;
+        // Not for a policy that changes at this moment.
+        self.finish(&pem, Changes::new().expect(Table::Issuer, &issuer.value.id, issuer.revision)).await
+    }
+
+    /// Makes a chain the current version, together with these changes.
+    async fn finish(&self, pem: &str, changes: Changes) -> Result<(), StepError> {
         let slot = self.gathered.bundle.order_slot().map(|slot| slot.value.clone());
         let slot = slot.ok_or_else(|| StepError::Refused(wrong(&self.certificate().name, "its key slot is gone")))?;
         let now = self.context.hub.now();
         let chain =
-            check(&pem, &slot, now).map_err(|cause| StepError::Refused(wrong(&self.certificate().name, &cause)))?;
-        *handle = None;
+            check(pem, &slot, now).map_err(|cause| StepError::Refused(wrong(&self.certificate().name, &cause)))?;
         let version = self.version(&chain, &slot, now)?;
         let mut order = self.order()?;
+        // An ACME order is there already.
+        order.value.enter(Phase::Finalizing, now);
         order.value.enter(Phase::Completed, now);
         order.value.failures = 0;
         order.value.replaces_refused = false;
@@ -52,7 +79,7 @@ impl Attempt<'_> {
         order.value.retry_at = None;
         let mut certificate = self.gathered.bundle.certificate.clone();
         certificate.value.current = Some(version.facts.clone());
-        let mut changes = Changes::new().insert(&version).update(&certificate);
+        let mut changes = changes.insert(&version).update(&certificate);
         let (outlived, kept) = self.outlived(&version).await?;
         for old in outlived {
             let slot = format!("{}/{}", old.value.certificate_id, old.value.facts.key_slot_id);
@@ -70,16 +97,7 @@ impl Attempt<'_> {
             let known = format!("{}/{}", version.certificate_id, before.version_id);
             changes = changes.delete_raw(Table::RenewalInfo, &known);
         }
-        let mut changes = changes.event(&self.event("version.issued", message));
-        if let Some(offered) = missed {
-            let message = format!(
-                "no chain under {}; the CA's own choice is used; offered: {offered}",
-                preferred.unwrap_or_default()
-            );
-            let mut event = self.event("version.chain", message);
-            event.severity = Severity::Warn;
-            changes = changes.event(&event);
-        }
+        changes = changes.event(&self.event("version.issued", message));
         let (hub, bundle) = (&self.context.hub, &self.gathered.bundle);
         // With targets the attempt ends when they have answered.
         let ended = bundle.targets.is_empty().then(|| outcome::issued(hub, bundle, &version.facts.serial));

@@ -1,0 +1,349 @@
+//! A private CA as an issuer (features.md C1): the whole road without anything to prove, for dozens of lives; revoked leaves are on its
+//! list and replaced; names outside its policy are refused; nothing is made twice, whatever dies.
+
+use std::time::Duration;
+
+use e2e::power::{KillPoint, Step};
+use e2e::world::World;
+use e2e::world::operator::{Operator, Wish};
+use prost::Message as _;
+use proto::operator::v1 as api;
+use proto::types::v1::{Custody, ErrorDetail};
+use proto::x509::{Chain, LeafFacts, parse_certificates};
+use tonic::{Code, Status};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
+
+use crate::{SOON, served};
+
+const CORP: &str = "corp";
+const DAY: Duration = Duration::from_secs(86_400);
+/// A killed controller comes back after seconds.
+const RECOVERY: Duration = Duration::from_secs(20 * 60);
+
+fn spec(names: &[&str]) -> api::PrivateCaSpec {
+    api::PrivateCaSpec {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        leaf_life_seconds: 2 * 86_400,
+        root_life_seconds: 8 * 86_400,
+        ..Default::default()
+    }
+}
+
+fn adding(names: &[&str]) -> api::AddIssuerRequest {
+    api::AddIssuerRequest { name: CORP.to_owned(), private_ca: Some(spec(names)), ..Default::default() }
+}
+
+async fn issuer(operator: &Operator) -> Option<api::Issuer> {
+    let request = api::GetIssuerRequest { name: CORP.to_owned() };
+    operator.client().get_issuer(request).await.ok().map(tonic::Response::into_inner)
+}
+
+async fn authority(world: &World) -> api::PrivateCa {
+    issuer(&world.operator).await.and_then(|issuer| issuer.private_ca).expect("a private CA")
+}
+
+/// Waits until it has a root and a list.
+async fn ready(world: &mut World) -> api::PrivateCa {
+    let made = async |world: &World| {
+        let found = issuer(&world.operator).await;
+        found.is_some_and(|found| {
+            !found.checking && found.private_ca.is_some_and(|ca| !ca.roots.is_empty() && ca.list_number > 0)
+        })
+    };
+    world.settle("the private CA is ready", RECOVERY, made).await;
+    authority(world).await
+}
+
+async fn world(agents: usize) -> World {
+    let mut world = World::new(agents).await;
+    world.operator.client().add_issuer(adding(&["*.example.test", "10.0.0.0/8"])).await.unwrap();
+    ready(&mut world).await;
+    world
+}
+
+/// A wish for a certificate of the private CA, with its first target. Nothing is in DNS.
+fn wish(world: &World, name: &str, custody: Custody) -> api::CreateCertificateRequest {
+    let mut wish = Wish::new(name, custody);
+    wish.target = Some(world.agents[0].target(name, &wish.identifiers[0]));
+    api::CreateCertificateRequest { issuer: CORP.to_owned(), ..wish.request() }
+}
+
+async fn create(world: &World, request: api::CreateCertificateRequest) -> Result<api::CertificateAccepted, Status> {
+    world.operator.client().create_certificate(request).await.map(tonic::Response::into_inner)
+}
+
+fn fields(status: &Status) -> Vec<(String, String, String)> {
+    let detail = ErrorDetail::decode(status.details()).unwrap();
+    detail.fields.into_iter().map(|one| (one.field, one.message, one.hint)).collect()
+}
+
+/// Serials on the list that the controller gives now.
+async fn listed(world: &World) -> (u64, Vec<String>) {
+    let request = api::GetRevocationListRequest { issuer: CORP.to_owned() };
+    let list = world.operator.client().get_revocation_list(request).await.unwrap().into_inner();
+    let (_, parsed) = CertificateRevocationList::from_der(&list.der).unwrap();
+    assert_eq!(parsed.crl_number().unwrap().to_string(), list.number.to_string());
+    let next = parsed.next_update().unwrap().timestamp();
+    assert!(next * 1_000 > world.now_ms(), "it never runs out");
+    let serials = parsed.iter_revoked_certificates();
+    (list.number, serials.map(|one| format!("{:032x}", one.user_certificate)).collect())
+}
+
+/// What a target's files hold is signed by each of these roots.
+fn verifies(world: &World, agent: usize, name: &str, roots: &[api::PrivateRoot]) {
+    let pem = std::fs::read(world.agents[agent].dir(name).join("fullchain.pem")).unwrap();
+    let leaf = Chain::parse_pem(&pem).unwrap().certificates.remove(0);
+    for root in roots {
+        let chain = format!("{}{}", proto::x509::to_pem(&leaf), root.pem);
+        Chain::parse_pem(chain.as_bytes()).expect("signed by it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_takes_the_whole_road_to_two_agents_and_goes_on_for_many_lives() {
+    let mut world = world(2).await;
+    create(&world, wish(&world, "web", Custody::Controller)).await.unwrap();
+    world.settle_live("web", SOON).await;
+    let second = world.agents[1].target("web", "web.example.test");
+    let request = api::AddTargetRequest { certificate: "web".to_owned(), target: Some(second), ..Default::default() };
+    world.operator.client().add_target(request).await.unwrap();
+    create(&world, wish(&world, "own", Custody::Agent)).await.unwrap();
+    for name in ["web", "own"] {
+        let live = world.settle_live(name, SOON).await;
+        assert_eq!(live.kind(), api::CertificateKind::Private);
+        assert!(live.issues.is_empty() && live.lock_opens_at == 0, "{live:#?}");
+        let order = live.order.unwrap();
+        let phases: Vec<_> = order.phases.iter().map(|step| (step.name.as_str(), step.state.as_str())).collect();
+        let road = ["pending", "starting", "finalizing", "deploying", "verifying", "completed"];
+        assert_eq!(phases, road.map(|name| (name, "done")));
+    }
+    let mut roots = std::collections::BTreeSet::new();
+    let (mut serials, mut number) = (std::collections::BTreeSet::new(), 0);
+    for _day in 0..14 {
+        tokio::time::sleep(DAY).await;
+        let ca = authority(&world).await;
+        for (agent, name) in [(0, "web"), (1, "web"), (0, "own")] {
+            verifies(&world, agent, name, &ca.roots);
+            let current = world.operator.certificate(name).await.unwrap().current.unwrap();
+            assert!(current.not_after > world.now_ms(), "{name} is served and valid");
+            assert_eq!(served(&world, agent, &format!("{name}.example.test")), Some(current.fingerprint_sha256));
+            serials.insert(current.serial);
+        }
+        roots.extend(ca.roots.iter().map(|root| root.fingerprint_sha256.clone()));
+        let (now, revoked) = listed(&world).await;
+        assert!(now >= number && revoked.is_empty());
+        number = now;
+    }
+    // A root every four days, with the one before beside it; a leaf of two days every day.
+    assert!((4..=5).contains(&roots.len()), "{}", roots.len());
+    assert!((26..=36).contains(&serials.len()), "{}", serials.len());
+    assert!(world.ca.orders().is_empty(), "no ACME server is asked for anything");
+    let limits = api::ListLimitsRequest { issuer: CORP.to_owned() };
+    assert!(world.operator.client().list_limits(limits).await.unwrap().into_inner().items.is_empty());
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_is_on_the_list_at_once_and_replaced() {
+    for custody in [Custody::Agent, Custody::Controller] {
+        let mut world = world(1).await;
+        create(&world, wish(&world, "web", custody)).await.unwrap();
+        let first = world.settle_live("web", SOON).await.current.unwrap();
+        let (before, none) = listed(&world).await;
+        assert!(none.is_empty());
+        let request = api::RevokeCertificateRequest {
+            name: "web".to_owned(),
+            reason: "keyCompromise".to_owned(),
+            ..Default::default()
+        };
+        world.operator.client().revoke_certificate(request).await.unwrap();
+        let replaced = async |world: &World| {
+            assert!(served(world, 0, "web.example.test").is_some(), "something is served at every instant");
+            let current = world.operator.certificate("web").await.and_then(|certificate| certificate.current);
+            current.is_some_and(|current| current.id != first.id) && world.is_live("web").await
+        };
+        world.settle("it is replaced", SOON, replaced).await;
+        let (number, revoked) = listed(&world).await;
+        assert!(number > before && revoked.len() == 1 && revoked[0] == first.serial, "{revoked:?}");
+        assert_eq!(authority(&world).await.revoked, 1);
+        // It leaves the list a week after it expired.
+        world.agents[0].kill().await;
+        tokio::time::sleep(DAY * 14).await;
+        assert!(listed(&world).await.1.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_outside_the_policy_are_refused_with_the_field_and_what_to_do() {
+    let mut world = world(1).await;
+    let asking = |names: &[&str]| api::CreateCertificateRequest {
+        identifiers: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..wish(&world, "web", Custody::Agent)
+    };
+    let refused = create(&world, asking(&["web.example.test", "bank.example", "192.0.2.1"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let said = fields(&refused);
+    assert_eq!(said.len(), 2, "{said:?}");
+    for ((field, message, hint), name) in said.iter().zip(["bank.example", "192.0.2.1"]) {
+        assert_eq!(field, "san");
+        assert!(message.contains(name) && message.contains("*.example.test, 10.0.0.0/8"), "{message}");
+        assert!(hint.contains("certwright issuers set corp --names"), "{hint}");
+    }
+    let profiled = api::CreateCertificateRequest { profile: "short".to_owned(), ..asking(&["web.example.test"]) };
+    assert_eq!(fields(&create(&world, profiled).await.unwrap_err())[0].0, "profile");
+    let falls = api::CreateCertificateRequest { fallbacks: vec!["lab".to_owned()], ..asking(&["web.example.test"]) };
+    assert_eq!(fields(&create(&world, falls).await.unwrap_err())[0].0, "fallback");
+    let accepted = create(&world, asking(&["web.example.test", "*.example.test", "10.1.2.3"])).await.unwrap();
+    assert_eq!(accepted.warnings, [""; 0], "nobody has to answer");
+    let first = world.settle_live("web", SOON).await.current.unwrap();
+    let before = authority(&world).await;
+
+    let set = |names: &[&str]| api::SetIssuerRequest {
+        name: CORP.to_owned(),
+        private_ca: Some(api::PrivateCaSpec {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    world.operator.client().set_issuer(set(&["other.example"])).await.unwrap();
+    let after = ready(&mut world).await;
+    assert_eq!((after.roots.len(), &after.roots[1]), (2, &before.roots[0]), "a new root with the constraints");
+    // A renewal may not carry the old names any more: it says so and goes on once they are allowed.
+    let renew = api::RenewCertificateRequest { name: "web".to_owned(), ..Default::default() };
+    world.operator.client().renew_certificate(renew).await.expect("nothing is locked");
+    let failing = async |world: &World| {
+        let order = world.operator.certificate("web").await.and_then(|certificate| certificate.order);
+        order.and_then(|order| order.error).is_some_and(|error| error.reason == "NAME_NOT_ALLOWED")
+    };
+    world.settle("it says why", SOON, failing).await;
+    world.operator.client().set_issuer(set(&["*.example.test", "10.0.0.0/8"])).await.unwrap();
+    let renewed = async |world: &World| {
+        let current = world.operator.certificate("web").await.and_then(|certificate| certificate.current);
+        current.is_some_and(|current| current.id != first.id) && world.is_live("web").await
+    };
+    world.settle("it goes on", DAY, renewed).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_private_ca_is_said_field_by_field() {
+    let world = World::new(0).await;
+    let add = async |request: api::AddIssuerRequest| {
+        world.operator.client().add_issuer(request).await.map(|_| ()).map_err(|status| fields(&status))
+    };
+    let with = |change: fn(&mut api::PrivateCaSpec)| {
+        let mut request = adding(&["*.example.test"]);
+        change(request.private_ca.as_mut().unwrap());
+        request
+    };
+    for (field, request) in [
+        ("names", adding(&[])),
+        ("names", adding(&["*"])),
+        ("names", adding(&["10.0.0.0/40"])),
+        ("lifetime", with(|ca| ca.leaf_life_seconds = 60)),
+        ("lifetime", with(|ca| ca.leaf_life_seconds = 3 * 86_400)),
+        ("root-lifetime", with(|ca| ca.root_life_seconds = u64::MAX)),
+        ("common-name", with(|ca| ca.common_name = "x\u{1b}[2J".to_owned())),
+        ("key", with(|ca| ca.key_type = proto::types::v1::KeyType::Rsa2048.into())),
+        ("crl-url", with(|ca| ca.list_url = Some("ldap://x".to_owned()))),
+        ("private", api::AddIssuerRequest { directory: "https://ca.test".to_owned(), ..adding(&["*.example.test"]) }),
+    ] {
+        let said = add(request).await.unwrap_err();
+        assert!(
+            said.iter().any(|(name, message, hint)| name == field && !message.is_empty() && !hint.is_empty()),
+            "{field}: {said:?}"
+        );
+    }
+    let rollover = api::RolloverAccountRequest { name: CORP.to_owned() };
+    add(adding(&["*.example.test"])).await.unwrap();
+    let refused = world.operator.client().rollover_account(rollover).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let foreign = api::GetRevocationListRequest { issuer: "lab".to_owned() };
+    let refused = world.operator.client().get_revocation_list(foreign).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let mixed = api::SetIssuerRequest { name: CORP.to_owned(), new_account: true, ..Default::default() };
+    let refused = world.operator.client().set_issuer(mixed).await.unwrap_err();
+    assert_eq!(fields(&refused)[0].0, "private");
+}
+
+/// Adds the CA, issues, and revokes, with one kill; returns whether the kill struck.
+async fn survive(step: Step, nth: u64) -> bool {
+    let mut world = World::new(1).await;
+    let count = world.controller.switch().count(step);
+    world.controller.plan(Some(KillPoint { step, nth: count + nth }));
+    let added = async |world: &World| {
+        // A name that is taken was ours.
+        drop(world.operator.client().add_issuer(adding(&["*.example.test"])).await);
+        issuer(&world.operator).await.is_some()
+    };
+    world.settle("the issuer is added", RECOVERY, added).await;
+    let request = wish(&world, "web", Custody::Agent);
+    let accepted = async |world: &World| create(world, request.clone()).await.is_ok();
+    world.settle("the wish is accepted, once", RECOVERY, accepted).await;
+    let first = world.settle_live("web", RECOVERY).await.current.unwrap();
+    let revoke = api::RevokeCertificateRequest {
+        name: "web".to_owned(),
+        request_id: "once".to_owned(),
+        serial: first.serial.clone(),
+        reason: "superseded".to_owned(),
+    };
+    let asked = async |world: &World| world.operator.client().revoke_certificate(revoke.clone()).await.is_ok();
+    world.settle("the revocation is accepted, once", RECOVERY, asked).await;
+    let replaced = async |world: &World| {
+        let current = world.operator.certificate("web").await.and_then(|certificate| certificate.current);
+        current.is_some_and(|current| current.id != first.id) && world.is_live("web").await
+    };
+    world.settle("it is replaced", RECOVERY, replaced).await;
+    let on_list =
+        async |world: &World| issuer(&world.operator).await.is_some_and(|one| one.private_ca.unwrap().revoked == 1);
+    world.settle("it is on the list", RECOVERY, on_list).await;
+    world.revive().await;
+    world.controller.plan(None);
+    let on_list = listed(&world).await.1;
+    assert!(on_list.len() == 1 && on_list[0] == first.serial, "{on_list:?}");
+    let ca = authority(&world).await;
+    assert_eq!(ca.roots.len(), 1, "one key, one root");
+    let request = api::ListVersionsRequest { certificate: "web".to_owned() };
+    let versions = world.operator.client().list_versions(request).await.unwrap().into_inner().items;
+    assert_eq!(versions.len(), 2, "{step:?} {nth}: {versions:#?}");
+    verifies(&world, 0, "web", &ca.roots);
+    world.check().await;
+    world.controller.deaths() > 0
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_made_twice_whatever_commit_the_controller_dies_at() {
+    for (step, stride) in [(Step::BeforeSync, 3), (Step::AfterSync, 4)] {
+        let mut nth = 1;
+        while survive(step, nth).await {
+            nth += stride;
+            assert!(nth < 400, "{step:?} has no end");
+        }
+        assert!(nth > 1, "{step:?} never struck");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_makes_the_key_is_waited_for_and_the_controllers_own_needs_nobody() {
+    let mut world = world(1).await;
+    world.agents[0].kill().await;
+    create(&world, wish(&world, "own", Custody::Agent)).await.unwrap();
+    create(&world, wish(&world, "web", Custody::Controller)).await.unwrap();
+    let issued = async |world: &World| {
+        world.operator.certificate("web").await.is_some_and(|certificate| certificate.current.is_some())
+    };
+    world.settle("it is issued without anyone", SOON, issued).await;
+    let own = world.operator.certificate("own").await.unwrap();
+    let error = own.order.unwrap().error.unwrap();
+    assert!(error.reason == "AGENT_OFFLINE" && error.message.contains("makes and keeps its key"), "{error:?}");
+    world.agents[0].start();
+    for name in ["own", "web"] {
+        world.settle_live(name, SOON).await;
+    }
+    let facts = LeafFacts::parse(
+        &parse_certificates(&std::fs::read(world.agents[0].dir("web").join("chain.pem")).unwrap()).unwrap()[0],
+    );
+    assert!(facts.unwrap().is_ca, "the chain file holds the root");
+    world.check().await;
+}
