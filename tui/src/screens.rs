@@ -196,6 +196,11 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
 /// Prepares a place that was just entered: nothing of another record may show.
 pub(crate) fn entered(model: &mut Model) {
     // What is shown once is forgotten wherever one goes, and `-` does not bring it back.
+    if model.place != Place::Enroll {
+        model.enroll = None;
+    } else if model.enroll.is_none() {
+        model.place = Place::Agents;
+    }
     if model.place != Place::Invite {
         model.invite = None;
     } else if model.invite.is_none() {

@@ -20,7 +20,7 @@ use portable_pty::{Child, CommandBuilder, ExitStatus, MasterPty, PtySize, native
 
 use controller::{FakeController, World};
 use proto::audit::{BEGINNING, Line};
-use proto::operator::v1::ListAuditResponse;
+use proto::operator::v1::{Denied, ListAuditResponse};
 
 /// Nothing on this machine takes longer, however busy it is.
 const WAIT_MAX: Duration = Duration::from_secs(15);
@@ -249,6 +249,24 @@ fn it_follows_the_controller_and_survives_its_absence() {
     desk.type_keys("ry");
     desk.wait_text("started");
     assert_eq!(fake.requests().len(), 1, "{:?}", fake.requests());
+    desk.press("Q");
+}
+
+#[test]
+fn another_role_reaches_an_open_dashboard() {
+    let fake = FakeController::start(world());
+    let mut desk = Desk::start(dashboard(&fake.socket()));
+    desk.wait_text("live");
+    desk.press("2");
+    desk.wait_text("shop");
+    fake.change(|world| {
+        world.whoami.role = "viewer".into();
+        world.whoami.denied = vec![Denied { rpc: "RenewCertificate".into(), needs: "maintainer".into() }];
+    });
+    desk.wait_text("(viewer)");
+    desk.press("r");
+    desk.wait_text("role viewer may only read");
+    assert!(fake.requests().is_empty());
     desk.press("Q");
 }
 

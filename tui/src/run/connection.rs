@@ -48,12 +48,13 @@ pub(crate) async fn keep(line: Line, to_loop: mpsc::Sender<Msg>, retry: Arc<Noti
 async fn follow(line: &Line, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32) -> Result<(), ClientError> {
     let client = &line.client;
     let started = Instant::now();
-    let who = client.whoami(WhoamiRequest {}).await?;
+    let mut who = client.whoami(WhoamiRequest {}).await?;
     let mut watch = client.watch().await?;
-    let connected = Msg::Connected { who: Box::new(who), took: started.elapsed() };
+    let connected = Msg::Connected { who: Box::new(who.clone()), took: started.elapsed() };
     if to_loop.send(connected).await.is_err() {
         return Ok(());
     }
+    let mut revision = None;
     loop {
         let event = watch.next().await?;
         // A renewed login brings another connection: what is left of this one ends with its last answer.
@@ -63,6 +64,18 @@ async fn follow(line: &Line, to_loop: &mpsc::Sender<Msg>, attempt: &mut u32) -> 
             watch = client.watch().await?;
         }
         *attempt = 0;
+        // A change may be one of the own role: what it does not allow is dim from now on.
+        if revision.replace(event.revision) != Some(event.revision) {
+            let asked = Instant::now();
+            let now = client.whoami(WhoamiRequest {}).await?;
+            if now.role != who.role || now.denied != who.denied {
+                who = now;
+                let again = Msg::Connected { who: Box::new(who.clone()), took: asked.elapsed() };
+                if to_loop.send(again).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
         if to_loop.send(Msg::Paused(event.pause)).await.is_err()
             || to_loop.send(Msg::Watched(event.revision)).await.is_err()
         {

@@ -226,3 +226,14 @@ fn a_private_ca_shows_its_roots_and_list_and_is_changed_where_it_can_be() {
     let expected = SetIssuerRequest { name: "corp".into(), private_ca: Some(private_ca), ..Default::default() };
     assert_eq!(wish.request, expected);
 }
+
+#[test]
+fn a_join_token_is_forgotten_wherever_one_goes() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("3n").text("h9").keys("\n\n\n");
+    assert!(desk.model.enroll.as_ref().is_some_and(|enroll| enroll.awaits().is_some()));
+    desk.keys("2");
+    assert!(desk.model.place == Place::Certificates && desk.model.enroll.is_none());
+    desk.keys("-");
+    assert_eq!(desk.model.place, Place::Agents, "it is not brought back");
+}
