@@ -112,6 +112,7 @@ where
     let ca = Arc::new(IdentityCa::open_or_create(&parts.store, parts.clock.clone()).await?);
     let mut hub = Hub::open(parts.store, parts.clock.clone()).await?;
     hub.lock_share = parts.lock_share;
+    hub.rotation.send_replace(ca.rotation());
     let context = Context {
         hub: hub.clone(),
         acme: Arc::new(Acme::new(parts.transport, parts.clock)),

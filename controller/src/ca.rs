@@ -7,6 +7,7 @@ mod slots;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use proto::clock::Clock;
 use proto::id::Identity;
@@ -18,10 +19,12 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use self::profile::Profile;
 pub use self::profile::renew_at;
 use self::slots::{Slot, Slots};
+use crate::lifecycle::event::Event;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rotation::{Made, Phase, Rotation, Step};
 use crate::store::batch::CommitError;
-use crate::store::records::Changes;
-use crate::store::seal::{Keyring, SealError};
+use crate::store::records::{Changes, Versioned};
+use crate::store::seal::{Keyring, Place, SealError};
 use crate::store::{Store, StoreError};
 
 /// Why the identity CA could not start or issue.
@@ -45,6 +48,14 @@ pub enum CaError {
     /// The CSR's key is of another kind.
     #[error("the CSR for a new identity has a key that is not ECDSA P-256")]
     CsrKey,
+    /// A rotation has no such step now.
+    #[error("the identity CA is {phase}: it cannot {step} now")]
+    Step {
+        /// What was asked for.
+        step: &'static str,
+        /// How far the rotation is.
+        phase: &'static str,
+    },
     /// Not an id.
     #[error("not an id that an identity can carry")]
     Id,
@@ -61,6 +72,9 @@ impl CaError {
             Self::Read(error) => return error.problem(),
             Self::Csr(_) | Self::CsrKey => {
                 ("CSR_REFUSED", "the agent makes this request itself: upgrade it, or enroll it again")
+            }
+            Self::Step { .. } => {
+                ("ROTATION_STEP", "certwright identity-ca ls says how far the rotation is, and what comes next")
             }
             Self::Id => ("IDENTITY_REFUSED", "enroll the peer again"),
             Self::Write(error) => return error.problem(),
@@ -84,14 +98,60 @@ pub struct IssuedIdentity {
     pub not_after: Timestamp,
     /// The peer's SubjectPublicKeyInfo.
     pub spki_der: Vec<u8>,
+    /// Who signed it, and the CAs to trust with it.
+    pub made: Made,
+}
+
+/// One CA of the two slots, as people see it.
+#[derive(Clone, Debug)]
+pub struct SlotView {
+    /// Hex SHA-256 of its certificate.
+    pub fingerprint: String,
+    /// Start of its validity.
+    pub not_before: Timestamp,
+    /// End of its validity.
+    pub not_after: Timestamp,
+    /// It signs new leaves.
+    pub signs: bool,
+    /// It signed the controller's own leaf, and join tokens pin it.
+    pub is_anchor: bool,
 }
 
 /// The CA with its key in memory.
 pub struct IdentityCa {
     controller_id: String,
-    active: Signer,
-    next: Option<CertificateDer<'static>>,
+    signers: ArcSwap<Signers>,
     clock: Arc<dyn Clock>,
+}
+
+/// What the slots hold, opened.
+struct Signers {
+    /// Of the record it was opened from.
+    revision: u64,
+    active: Signer,
+    next: Option<Signer>,
+    phase: Phase,
+}
+
+impl Signers {
+    fn open(stored: &Versioned<Slots>, keyring: &Keyring) -> Result<Self, CaError> {
+        let (slots, revision) = (&stored.value, stored.revision);
+        let active = Signer::open(&slots.active, Slots::active_key(), keyring)?;
+        let next = slots.next.as_ref().map(|slot| Signer::open(slot, Slots::next_key(), keyring)).transpose()?;
+        Ok(Self { revision, active, next, phase: slots.phase() })
+    }
+
+    fn signing(&self) -> &Signer {
+        self.next.as_ref().filter(|_| self.phase == Phase::Activated).unwrap_or(&self.active)
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation {
+            phase: self.phase,
+            anchor: self.active.fingerprint.clone(),
+            next: self.next.as_ref().map(|next| next.fingerprint.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for IdentityCa {
@@ -106,28 +166,74 @@ impl IdentityCa {
     /// # Errors
     /// When the store fails, or what it holds is damaged.
     pub async fn open_or_create(store: &Store, clock: Arc<dyn Clock>) -> Result<Self, CaError> {
-        let stored = store.load::<Slots>(Slots::KEY).await?;
-        let slots = match stored {
-            Some(stored) => stored.value,
-            None => {
-                let slots = Slots::create(&store.keyring, clock.now())?;
-                store.commit(Changes::new().insert(&slots)).await?;
-                slots
-            }
-        };
-        Self::open(&slots, &store.keyring, clock)
+        if store.load::<Slots>(Slots::KEY).await?.is_none() {
+            let slots = Slots::create(&store.keyring, clock.now())?;
+            store.commit(Changes::new().insert(&slots)).await?;
+        }
+        let stored = Self::stored(store).await?;
+        let signers = ArcSwap::from_pointee(Signers::open(&stored, &store.keyring)?);
+        Ok(Self { controller_id: stored.value.controller_id, signers, clock })
+    }
+
+    async fn stored(store: &Store) -> Result<Versioned<Slots>, CaError> {
+        store.load::<Slots>(Slots::KEY).await?.ok_or(CaError::Damaged("it is missing"))
+    }
+
+    /// Puts in force what the store holds. Whoever took a step may have gone before it was.
+    ///
+    /// # Errors
+    /// When the store fails, or what it holds is damaged.
+    pub async fn refresh(&self, store: &Store) -> Result<(), CaError> {
+        let stored = Self::stored(store).await?;
+        if stored.revision != self.signers.load().revision {
+            self.signers.store(Arc::new(Signers::open(&stored, &store.keyring)?));
+        }
+        Ok(())
     }
 
     /// Returns the certificates that peers must trust: the active one, and during a rotation the next one.
     #[must_use]
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
-        std::iter::once(&self.active.certificate).chain(&self.next).cloned().collect()
+        let signers = self.signers.load();
+        std::iter::once(&signers.active).chain(&signers.next).map(|signer| signer.certificate.clone()).collect()
     }
 
     /// Returns the SHA-256 of the active CA's SPKI, as join tokens carry it.
     #[must_use]
     pub fn pin(&self) -> [u8; 32] {
-        self.active.pin
+        self.signers.load().active.pin
+    }
+
+    /// Returns how far a rotation is.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        self.signers.load().rotation()
+    }
+
+    /// Returns the CAs as people see them.
+    #[must_use]
+    pub fn slots(&self) -> Vec<SlotView> {
+        let signers = self.signers.load();
+        let signing = &signers.signing().fingerprint;
+        let view = |signer: &Signer| SlotView {
+            fingerprint: signer.fingerprint.clone(),
+            not_before: signer.not_before,
+            not_after: signer.not_after,
+            signs: signer.fingerprint == *signing,
+            is_anchor: signer.fingerprint == signers.active.fingerprint,
+        };
+        std::iter::once(&signers.active).chain(&signers.next).map(view).collect()
+    }
+
+    /// Takes a step of a rotation: durable first, with its event, then in force.
+    ///
+    /// # Errors
+    /// When the phase does not allow it, or the store fails.
+    pub async fn rotate(&self, store: &Store, step: Step, event: &Event) -> Result<(), CaError> {
+        let mut stored = Self::stored(store).await?;
+        stored.value.take(step, &store.keyring, self.clock.now())?;
+        store.commit(Changes::new().update(&stored).event(event)).await?;
+        self.refresh(store).await
     }
 
     /// Returns the id in the controller's own leaf.
@@ -158,7 +264,8 @@ impl IdentityCa {
         if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(CaError::CsrKey);
         }
-        let leaf = self.issue(profile, id, &key)?;
+        let signers = self.signers.load();
+        let leaf = self.issue(signers.signing(), profile, id, &key)?;
         let facts = LeafFacts::parse(&leaf).or(Err(CaError::Damaged("its new leaf does not parse")))?;
         Ok(IssuedIdentity {
             leaf_der: leaf.to_vec(),
@@ -166,6 +273,7 @@ impl IdentityCa {
             not_before: facts.not_before,
             not_after: facts.not_after,
             spki_der: facts.spki_der,
+            made: signers.rotation().made(),
         })
     }
 
@@ -176,26 +284,28 @@ impl IdentityCa {
     /// When the certificate cannot be made.
     pub fn issue_controller(&self) -> Result<Credentials, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let leaf = self.issue(&profile::CONTROLLER, &self.controller_id, &key)?;
+        let signers = self.signers.load();
+        // Of the CA that everyone trusts, also who was away since before the rotation.
+        let leaf = self.issue(&signers.active, &profile::CONTROLLER, &self.controller_id, &key)?;
         Ok(Credentials {
-            chain: vec![leaf, self.active.certificate.clone()],
+            chain: vec![leaf, signers.active.certificate.clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
     }
 
-    fn open(slots: &Slots, keyring: &Keyring, clock: Arc<dyn Clock>) -> Result<Self, CaError> {
-        let active = Signer::open(&slots.active, keyring)?;
-        let next = slots.next.as_ref().map(Slot::certificate).transpose()?;
-        Ok(Self { controller_id: slots.controller_id.clone(), active, next, clock })
-    }
-
-    fn issue(&self, profile: &Profile, id: &str, key: &impl PublicKeyData) -> Result<CertificateDer<'static>, CaError> {
+    fn issue(
+        &self,
+        signer: &Signer,
+        profile: &Profile,
+        id: &str,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, CaError> {
         if !proto::id::is_id(id) {
             return Err(CaError::Id);
         }
         let identity = Identity { role: profile.role, id: id.to_owned() };
-        let params = profile.leaf(&identity, self.clock.now(), self.active.not_after)?;
-        Ok(params.signed_by(key, &self.active.issuer)?.into())
+        let params = profile.leaf(&identity, self.clock.now(), signer.not_after)?;
+        Ok(params.signed_by(key, &signer.issuer)?.into())
     }
 }
 
@@ -204,21 +314,25 @@ struct Signer {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     pin: [u8; 32],
+    /// Hex SHA-256 of the certificate.
+    fingerprint: String,
+    not_before: Timestamp,
     not_after: Timestamp,
 }
 
 impl Signer {
-    fn open(slot: &Slot, keyring: &Keyring) -> Result<Self, CaError> {
+    fn open(slot: &Slot, place: Place<'_>, keyring: &Keyring) -> Result<Self, CaError> {
         let certificate = slot.certificate()?;
         let facts = LeafFacts::parse(&certificate).or(Err(CaError::Damaged("its certificate does not parse")))?;
-        let key = keyring.open(Slots::active_key(), &slot.key)?;
+        let key = keyring.open(place, &slot.key)?;
         let spki = x509::spki_of_key(&key).or(Err(CaError::Damaged("its key does not parse")))?;
         if spki != facts.spki_der {
             return Err(CaError::Damaged("its certificate has another key"));
         }
         let pin = x509::spki_pin(&certificate).or(Err(CaError::Damaged("its certificate does not parse")))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, slots::key_pair(&key)?)?;
-        Ok(Self { certificate, issuer, pin, not_after: facts.not_after })
+        let fingerprint = x509::hex(&facts.fingerprint_sha256);
+        Ok(Self { certificate, issuer, pin, fingerprint, not_before: facts.not_before, not_after: facts.not_after })
     }
 }
 

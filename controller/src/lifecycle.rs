@@ -31,5 +31,6 @@ pub mod rate_limit;
 pub mod renewal;
 pub mod renewal_info;
 pub mod revocation;
+pub mod rotation;
 pub mod sealed;
 pub mod target;

@@ -50,6 +50,8 @@ mod renewal;
 mod revocation;
 #[path = "sim/road.rs"]
 mod road;
+#[path = "sim/rotation.rs"]
+mod rotation;
 #[path = "sim/soak.rs"]
 mod soak;
 

@@ -8,6 +8,7 @@ mod confirm;
 mod console;
 mod context;
 mod doctor;
+mod identity_ca;
 mod issuers;
 mod jobs;
 mod local;
@@ -94,6 +95,9 @@ enum Verb {
     /// People and what they may do
     #[command(subcommand, visible_alias = "operator")]
     Operators(operators::Verb),
+    /// The CA of agents' and operators' identities, and its rotation
+    #[command(subcommand)]
+    IdentityCa(identity_ca::Verb),
     /// Who did what, when, and what came of it
     #[command(subcommand)]
     Audit(audit::Verb),
@@ -160,6 +164,7 @@ async fn dispatch(verb: Verb, contexts: Option<&Contexts>, session: &mut Session
         Verb::Man { out } => local::man(out.as_deref(), session),
         Verb::Login(login) => Box::pin(login::run(login, contexts, session)).await,
         Verb::Context(verb) => context::run(verb, contexts, session),
+        Verb::IdentityCa(verb) => identity_ca::run(verb, session).await,
         Verb::Operators(verb) => Box::pin(operators::run(verb, session)).await,
         Verb::Audit(verb) => Box::pin(audit::run(verb, session)).await,
         Verb::Pause(all) => pause::pause_all(all, session).await,

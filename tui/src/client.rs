@@ -27,16 +27,17 @@ use proto::operator::v1::{
     AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted, ConsentAgentRequest,
     CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest,
     EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest,
-    GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse,
-    GetRevocationListRequest, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest,
-    ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse,
-    ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse,
-    ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest,
-    ListVersionsResponse, LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse,
-    RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest,
-    RevocationList, RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, SetIssuerRequest,
-    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
-    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
+    GetOverviewResponse, GetRevocationListRequest, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer,
+    Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest,
+    ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse,
+    ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest, LoginResponse, Operator,
+    RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest,
+    RenewCertificateRequest, RenewLoginRequest, RevocationList, RevokeAgentRequest, RevokeCertificateRequest,
+    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
+    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -128,6 +129,10 @@ unary! {
     get_agent(GetAgentRequest) -> Agent;
     /// Makes a join token.
     enroll_agent(EnrollAgentRequest) -> EnrollAgentResponse;
+    /// Returns the identity CA and how far its rotation is.
+    get_identity_ca(GetIdentityCaRequest) -> IdentityCa;
+    /// Takes a step of its rotation.
+    rotate_identity_ca(RotateIdentityCaRequest) -> IdentityCa;
     /// Lets an agent back that was away for too long.
     consent_agent(ConsentAgentRequest) -> Agent;
     /// Cuts an agent off at once.
@@ -220,7 +225,7 @@ impl Client {
         Self::open(contexts.keep(context, stored)?)
     }
 
-    /// Asks for the next leaf once half of the present one's life is over, keeps it, and connects with it from now on. Says
+    /// Asks for the next leaf once a part of the present one's life is over, keeps it, and connects with it from now on. Says
     /// whether it did.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub(crate) mod block;
 pub(crate) mod certificate;
 pub(crate) mod event;
 pub(crate) mod failure;
+pub(crate) mod identity_ca;
 pub(crate) mod issuer;
 pub(crate) mod job;
 pub(crate) mod limit;

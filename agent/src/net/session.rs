@@ -35,6 +35,8 @@ const RENEW_LOOK_MAX: Duration = Duration::from_secs(3_600);
 const RENEW_LOOK_MIN: Duration = Duration::from_secs(1);
 /// Rest between two attempts at a new leaf, also when this server's clock is wrong by days.
 const RENEW_REST: Duration = Duration::from_secs(600);
+/// When the controller asks all agents for it, each waits up to this, so that they do not come at once.
+const RENEW_SPREAD: Duration = Duration::from_secs(60);
 /// Hello and heartbeats that wait for the wire.
 const OUTBOUND_MAX: usize = 8;
 
@@ -101,7 +103,13 @@ impl Session {
             match end {
                 End::Stopped => return,
                 End::Changed => continue,
-                End::Lost(problem) => holder.trouble.met(problem, self.clock.now()).await,
+                End::Lost(problem) => {
+                    // A host that slept for long right after a renewal need not rest: the controller says so.
+                    if problem.reason == "IDENTITY_EXPIRED" {
+                        holder.renew_not_before = Instant::now();
+                    }
+                    holder.trouble.met(problem, self.clock.now()).await;
+                }
             }
             let pause = reconnect_ceiling(attempt) * u32::from(jitter()) / 255;
             attempt += 1;
@@ -172,12 +180,20 @@ impl Session {
         });
         let mut beat_at = Instant::now() + HEARTBEAT;
         let mut look_at = Instant::now() + self.renew_after(holder);
+        let mut is_asked = false;
         loop {
             // Cancel-safe: `message` keeps its buffer in the stream, timers lose nothing.
             tokio::select! {
                 biased;
                 hint = hints.message() => match hint {
-                    Ok(Some(hint)) => self.announce(hint),
+                    Ok(Some(hint)) => {
+                        if hint.renew_identity && !is_asked {
+                            is_asked = true;
+                            let soon = Instant::now() + RENEW_SPREAD * u32::from(jitter()) / 255;
+                            look_at = look_at.min(soon.max(holder.renew_not_before));
+                        }
+                        self.announce(hint);
+                    }
                     Ok(None) => return End::Lost(lost("the controller ended the stream")),
                     Err(status) => return End::Lost(client::refusal(&status)),
                 },
@@ -192,13 +208,19 @@ impl Session {
                     }
                 }
                 () = tokio::time::sleep_until(look_at) => {
-                    if self.renew_after(holder).is_zero() {
+                    let may = holder.renew_not_before <= Instant::now();
+                    if self.renew_after(holder).is_zero() || (is_asked && may) {
                         match self.renew(holder, &mut client).await {
                             Ok(()) => return End::Changed,
                             Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
                         }
                     }
-                    look_at = Instant::now() + self.renew_after(holder).max(RENEW_LOOK_MIN);
+                    let rest = if is_asked {
+                        holder.renew_not_before.saturating_duration_since(Instant::now())
+                    } else {
+                        self.renew_after(holder)
+                    };
+                    look_at = Instant::now() + rest.max(RENEW_LOOK_MIN);
                 }
             }
         }

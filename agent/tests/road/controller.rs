@@ -268,7 +268,7 @@ impl AgentService for Controller {
         tasks.spawn(async move {
             loop {
                 let name = desired.borrow_and_update().name.clone();
-                if hints.send(Ok(wire::AttachResponse { desired: name })).await.is_err()
+                if hints.send(Ok(wire::AttachResponse { desired: name, ..Default::default() })).await.is_err()
                     || desired.changed().await.is_err()
                 {
                     return;

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{CaError, profile};
+use crate::lifecycle::rotation::{Phase, Step};
 use crate::lifecycle::sealed::Sealed;
 use crate::store::records::Record;
 use crate::store::seal::{Keyring, Place};
@@ -22,8 +23,11 @@ pub(super) struct Slots {
     pub(super) controller_id: String,
     /// Signs.
     pub(super) active: Slot,
-    /// Trusted, and does not sign yet.
+    /// Trusted, in a rotation.
     pub(super) next: Option<Slot>,
+    /// The next one signs already.
+    #[serde(default)]
+    pub(super) next_signs: bool,
 }
 
 /// One CA.
@@ -46,6 +50,11 @@ impl Record for Slots {
 impl Slots {
     pub(super) const KEY: &'static str = "slots";
 
+    /// Where the next key is sealed.
+    pub(super) const fn next_key() -> Place<'static> {
+        Place { table: Self::TABLE, key: Self::KEY, field: "next.key" }
+    }
+
     /// Where the active key is sealed.
     pub(super) const fn active_key() -> Place<'static> {
         Place { table: Self::TABLE, key: Self::KEY, field: "active.key" }
@@ -54,17 +63,51 @@ impl Slots {
     /// Makes a new CA in the active slot.
     pub(super) fn create(keyring: &Keyring, now: Timestamp) -> Result<Self, CaError> {
         let controller_id = proto::id::random_id();
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = profile::ca(&controller_id, now)?.self_signed(&key)?;
-        let active = Slot {
-            certificate: STANDARD.encode(certificate.der()),
-            key: keyring.seal(Self::active_key(), &key.serialize_pem().into()),
-        };
-        Ok(Self { controller_id, active, next: None })
+        let active = Slot::create(&controller_id, keyring, Self::active_key(), now)?;
+        Ok(Self { controller_id, active, next: None, next_signs: false })
+    }
+
+    /// How far a rotation is.
+    pub(super) fn phase(&self) -> Phase {
+        match (&self.next, self.next_signs) {
+            (None, _) => Phase::Steady,
+            (Some(_), false) => Phase::Prepared,
+            (Some(_), true) => Phase::Activated,
+        }
+    }
+
+    /// Takes a step of a rotation, which the phase must allow.
+    pub(super) fn take(&mut self, step: Step, keyring: &Keyring, now: Timestamp) -> Result<(), CaError> {
+        match (step, self.phase()) {
+            (Step::Prepare, Phase::Steady) => {
+                self.next = Some(Slot::create(&self.controller_id, keyring, Self::next_key(), now)?);
+                self.next_signs = false;
+            }
+            (Step::Activate, Phase::Prepared) => self.next_signs = true,
+            (Step::Retire, Phase::Activated) => {
+                let Some(next) = self.next.take() else { return Err(CaError::Damaged("its next slot is empty")) };
+                let key = keyring.open(Self::next_key(), &next.key)?;
+                self.active = Slot { key: keyring.seal(Self::active_key(), &key), ..next };
+                self.next_signs = false;
+            }
+            (Step::Abort, Phase::Activated) => self.next_signs = false,
+            (Step::Abort, Phase::Prepared) => self.next = None,
+            (step, phase) => return Err(CaError::Step { step: step.word(), phase: phase.word() }),
+        }
+        Ok(())
     }
 }
 
 impl Slot {
+    fn create(controller_id: &str, keyring: &Keyring, place: Place<'_>, now: Timestamp) -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = profile::ca(controller_id, now)?.self_signed(&key)?;
+        Ok(Self {
+            certificate: STANDARD.encode(certificate.der()),
+            key: keyring.seal(place, &key.serialize_pem().into()),
+        })
+    }
+
     pub(super) fn certificate(&self) -> Result<CertificateDer<'static>, CaError> {
         let der = STANDARD.decode(&self.certificate).or(Err(CaError::Damaged("its certificate is not base64")))?;
         Ok(der.into())

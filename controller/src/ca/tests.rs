@@ -286,3 +286,52 @@ fn renewal_is_due_at_half_the_life() {
     assert_eq!(renew_at(start, start + DAY * 90), start + DAY * 45);
     assert_eq!(renew_at(start, start + SignedDuration::from_secs(10)), start + SignedDuration::from_secs(5));
 }
+
+#[tokio::test]
+async fn a_rotation_keeps_old_and_new_peers_and_is_read_back_in_every_phase() {
+    use crate::lifecycle::rotation::Step;
+    let clock = FakeClock::new();
+    let store = store().await;
+    let hub = crate::tasks::hub::Hub::open(store.clone(), clock.clone()).await.unwrap();
+    let ca = IdentityCa::open_or_create(&store, clock.clone()).await.unwrap();
+    let (old_roots, old_pin, veteran) = (ca.roots(), ca.pin(), agent(&ca));
+    let connects = async |ca: &IdentityCa, trust: Trust, with: &Credentials| {
+        let again = Credentials { chain: with.chain.clone(), key: with.key.clone_key() };
+        let server = (ca.roots(), ca.issue_controller().unwrap());
+        handshake(&clock, server, (trust, Some(again))).await.is_ok()
+    };
+    // As when whoever took the step hung up before it was in force.
+    let behind = IdentityCa::open_or_create(&store, clock.clone()).await.unwrap();
+    let mut newcomer = None;
+    for (step, phase, roots) in [
+        (Step::Prepare, Phase::Prepared, 2),
+        (Step::Activate, Phase::Activated, 2),
+        (Step::Abort, Phase::Prepared, 2),
+        (Step::Abort, Phase::Steady, 1),
+        (Step::Prepare, Phase::Prepared, 2),
+        (Step::Activate, Phase::Activated, 2),
+    ] {
+        ca.rotate(&store, step, &hub.event("identity_ca.step", step.word())).await.unwrap();
+        assert_ne!(behind.rotation(), ca.rotation());
+        behind.refresh(&store).await.unwrap();
+        assert_eq!(behind.rotation(), ca.rotation());
+        let read = IdentityCa::open_or_create(&store, clock.clone()).await.unwrap();
+        assert_eq!((read.rotation(), read.roots(), read.pin()), (ca.rotation(), ca.roots(), old_pin));
+        assert_eq!((ca.rotation().phase, ca.roots().len()), (phase, roots), "{step:?}");
+        assert!(connects(&read, Trust::Roots(old_roots.clone()), &veteran).await, "{step:?}: who was away comes back");
+        assert!(connects(&read, Trust::Pin(old_pin), &veteran).await, "{step:?}: tokens pin what is shown");
+        let fresh = agent(&ca);
+        assert!(connects(&read, Trust::Roots(read.roots()), &fresh).await, "{step:?}");
+        newcomer = Some((read.roots(), fresh));
+    }
+    let refused = ca.rotate(&store, Step::Prepare, &hub.event("identity_ca.step", "twice")).await.unwrap_err();
+    assert_eq!(refused.problem().reason, "ROTATION_STEP");
+    ca.rotate(&store, Step::Retire, &hub.event("identity_ca.step", "retire")).await.unwrap();
+    let read = IdentityCa::open_or_create(&store, clock.clone()).await.unwrap();
+    assert_eq!((read.rotation(), read.roots().len()), (ca.rotation(), 1));
+    assert_ne!(read.pin(), old_pin);
+    let (roots, fresh) = newcomer.unwrap();
+    assert!(connects(&read, Trust::Roots(roots.clone()), &fresh).await, "has a leaf of the new one");
+    assert!(!connects(&read, Trust::Roots(old_roots), &fresh).await, "trusts the old one only");
+    assert!(!connects(&read, Trust::Roots(roots), &veteran).await, "has a leaf of the old one");
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::holder::Holder;
 use super::problem::Problem;
+use super::rotation::{PeerCa, Rotation};
 use super::target::Content;
 
 /// A leaf expired for less than this may ask for a new one; later an operator has to consent (design §5).
@@ -55,6 +56,9 @@ pub struct Agent {
     /// Which programs hold its identity.
     #[serde(default)]
     pub holder: Holder,
+    /// Which identity CAs it knows.
+    #[serde(default)]
+    pub ca: PeerCa,
 }
 
 /// An operator's consent to the return of an agent that was away for too long. It ends with the return.
@@ -226,11 +230,12 @@ impl Agent {
 
     /// Returns what is wrong with its identity, the most urgent first.
     #[must_use]
-    pub fn problems(&self, now: Timestamp) -> Vec<Problem> {
+    pub fn problems(&self, now: Timestamp, rotation: &Rotation) -> Vec<Problem> {
         if self.standing == Standing::Revoked {
             return Vec::new();
         }
-        self.held_twice(now).into_iter().chain(self.needs_consent(now)).collect()
+        let lost = self.ca.problem(&self.name, rotation);
+        lost.into_iter().chain(self.held_twice(now)).chain(self.needs_consent(now)).collect()
     }
 
     fn needs_consent(&self, now: Timestamp) -> Option<Problem> {
@@ -291,6 +296,7 @@ mod tests {
             hello: Hello::default(),
             consent: None,
             holder: Holder::default(),
+            ca: PeerCa::default(),
         }
     }
 
@@ -311,20 +317,20 @@ mod tests {
         let mut agent = agent();
         let (early, late) = (at(1_000 + 89 * 86_400), at(1_000 + 91 * 86_400));
         assert_eq!(agent.consented("local:root", at(999)), None, "valid");
-        assert!(agent.problems(early).is_empty());
-        let problem = agent.problems(late).remove(0);
+        assert!(agent.problems(early, &Rotation::default()).is_empty());
+        let problem = agent.problems(late, &Rotation::default()).remove(0);
         assert_eq!(problem.reason, NEEDS_CONSENT);
         assert!(problem.hint.contains("agents consent h1"), "{problem:?}");
         agent.consent = agent.consented("local:root", late);
-        assert!(agent.problems(late).is_empty());
+        assert!(agent.problems(late, &Rotation::default()).is_empty());
         assert_eq!(agent.permission("key", at(1_000), late), Permission::RenewOnly);
         assert_eq!(agent.permission("other", at(1_000), late), Permission::Refused);
         assert_eq!(agent.permission("key", at(1_000), late + CONSENT_LIFE), Permission::NeedsConsent);
-        assert_eq!(agent.problems(late + CONSENT_LIFE).len(), 1);
+        assert_eq!(agent.problems(late + CONSENT_LIFE, &Rotation::default()).len(), 1);
         agent.standing = Standing::Revoked;
         assert_eq!(agent.permission("key", at(1_000), late), Permission::Refused);
         assert_eq!(agent.consented("local:root", late), None);
-        assert!(agent.problems(late + CONSENT_LIFE).is_empty());
+        assert!(agent.problems(late + CONSENT_LIFE, &Rotation::default()).is_empty());
     }
 
     #[test]

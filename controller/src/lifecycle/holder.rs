@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use super::problem::Problem;
+use super::rotation::Made;
 
 /// Reason of an identity that two programs hold.
 pub const HELD_TWICE: &str = "HELD_TWICE";
@@ -60,6 +61,17 @@ pub struct Shown<'a> {
     pub instance: &'a str,
     /// Where it connects from.
     pub address: &'a str,
+}
+
+/// A leaf that was made.
+#[derive(Clone, Debug)]
+pub struct Leafed {
+    /// Its serial.
+    pub serial: String,
+    /// Its end.
+    pub not_after: Timestamp,
+    /// Who signed it, and the roots that go with it.
+    pub made: Made,
 }
 
 /// Another program with an open stream.
@@ -124,7 +136,7 @@ impl Agent {
 
     /// Notes that a new leaf was made for whoever shows this one.
     #[must_use]
-    pub fn renewed(&mut self, shown: &Shown<'_>, serial: String, not_after: Timestamp, now: Timestamp) -> Verdict {
+    pub fn renewed(&mut self, shown: &Shown<'_>, new: Leafed, now: Timestamp) -> Verdict {
         let leaf = self.leaf(shown);
         let verdict = match leaf {
             Leaf::Latest | Leaf::Before | Leaf::Newer => Verdict::Welcome,
@@ -137,8 +149,9 @@ impl Agent {
         self.follow(shown, leaf);
         self.holder.before = Some(shown.serial.to_owned());
         self.holder.confirmed = false;
-        self.serial = serial;
-        self.identity_not_after = not_after;
+        self.serial = new.serial;
+        self.identity_not_after = new.not_after;
+        self.ca.issued(new.made);
         verdict
     }
 
@@ -171,13 +184,17 @@ impl Agent {
     /// The leaf that is shown is the one to go on from.
     fn follow(&mut self, shown: &Shown<'_>, leaf: Leaf) {
         match leaf {
-            Leaf::Latest => self.holder.confirmed = true,
+            Leaf::Latest => {
+                self.holder.confirmed = true;
+                self.ca.shown();
+            }
             Leaf::Before => {}
             Leaf::Newer | Leaf::Older | Leaf::Left => {
                 let latest = std::mem::replace(&mut self.serial, shown.serial.to_owned());
                 let was_shown = std::mem::replace(&mut self.holder.confirmed, true);
                 self.identity_not_after = shown.not_after;
                 self.holder.before = None;
+                self.ca.forget();
                 self.holder.left.retain(|known| known != shown.serial);
                 if was_shown && leaf != Leaf::Newer {
                     push(&mut self.holder.left, latest, LEFT_MAX);
@@ -240,6 +257,7 @@ fn push(list: &mut Vec<String>, item: String, max: usize) {
 #[cfg(test)]
 mod tests {
     use super::super::agent::{Hello, Standing};
+    use super::super::rotation::PeerCa;
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -267,6 +285,7 @@ mod tests {
                 hello: Hello::default(),
                 consent: None,
                 holder: Holder::default(),
+                ca: PeerCa::default(),
             };
             Self { agent, now: at(0), stream: None }
         }
@@ -289,7 +308,8 @@ mod tests {
 
         fn renew(&mut self, with: &'static str, new: &'static str) -> Verdict {
             let (shown, made) = (self.shown("", with), self.shown("", new));
-            self.agent.renewed(&shown, new.to_owned(), made.not_after, self.now)
+            let new = Leafed { serial: new.to_owned(), not_after: made.not_after, made: Made::default() };
+            self.agent.renewed(&shown, new, self.now)
         }
 
         fn end(&mut self) {

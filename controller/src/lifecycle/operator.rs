@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::rotation::PeerCa;
+
 /// How long an invitation may be redeemed.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// In front of the name of a user of the controller's host.
@@ -133,6 +135,9 @@ pub enum Proof {
         serial: String,
         /// End of that leaf.
         not_after: Timestamp,
+        /// Which identity CAs they know.
+        #[serde(default)]
+        ca: PeerCa,
     },
 }
 
@@ -253,7 +258,12 @@ mod tests {
             id: "o1".into(),
             name: "alice".into(),
             role: Role::Viewer,
-            proof: Proof::Remote { spki_sha256: spki.into(), serial: "01".into(), not_after: at(1_000) },
+            proof: Proof::Remote {
+                spki_sha256: spki.into(),
+                serial: "01".into(),
+                not_after: at(1_000),
+                ca: PeerCa::default(),
+            },
             created_at: at(0),
             created_by: "local:root".into(),
         };

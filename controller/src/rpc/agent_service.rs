@@ -12,6 +12,7 @@ use proto::agent::v1::attach_request::Message;
 use proto::clock::from_wire;
 use proto::types::v1::AuditHead;
 use proto::x509::CsrFacts;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -21,9 +22,11 @@ use super::peer::{self, AgentCaller, agent_caller};
 use super::serve::Server;
 use super::status::Refusal;
 use super::{enrollment, greeting, report};
+use crate::lifecycle::agent::Agent;
 use crate::lifecycle::certificate::{Custody, KeySlot, Version};
 use crate::lifecycle::csr;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rotation::Rotation;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
@@ -79,7 +82,9 @@ impl AgentService for AgentApi {
         for bundle in hub.store.bundles_of_agent(&caller.id).await.map_err(Refusal::from)? {
             hub.wake.certificates.ring(&bundle.certificate.value.id);
         }
-        let line = Line { guard, inbound, session, stop: self.server.stop.clone() };
+        let mut rotation = hub.rotation.subscribe();
+        rotation.mark_changed();
+        let line = Line { guard, inbound, session, rotation, stop: self.server.stop.clone() };
         Ok(Response::new(Box::pin(unfold(line, next_hint))))
     }
 
@@ -127,6 +132,7 @@ struct Line {
     guard: Present,
     inbound: Streaming<wire::AttachRequest>,
     session: Session,
+    rotation: watch::Receiver<Rotation>,
     stop: CancellationToken,
 }
 
@@ -157,8 +163,15 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
                 changed.ok()?;
                 let name = line.session.hints.borrow_and_update().clone();
                 let Some(name) = name else { continue };
-                let answer = wire::AttachResponse { desired: Some(convert::state_name(&name)) };
+                let answer = wire::AttachResponse { desired: Some(convert::state_name(&name)), ..Default::default() };
                 return Some((Ok(answer), line));
+            }
+            changed = line.rotation.changed() => {
+                changed.ok()?;
+                if should_renew(&mut line).await {
+                    let answer = wire::AttachResponse { renew_identity: true, ..Default::default() };
+                    return Some((Ok(answer), line));
+                }
             }
             message = tokio::time::timeout(SILENCE_MAX, line.inbound.message()) => match message {
                 Ok(Ok(Some(message))) => {
@@ -172,6 +185,15 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
             },
         }
     }
+}
+
+/// Whether the agent's identity should be made anew, because the CAs are not those that came with it.
+async fn should_renew(line: &mut Line) -> bool {
+    let rotation = line.rotation.borrow_and_update().clone();
+    let Present { hub, caller, .. } = &line.guard;
+    // What cannot be read now is looked at with the next stream.
+    let agent = hub.store.load::<Agent>(&caller.id).await.ok().flatten();
+    agent.is_some_and(|agent| agent.value.ca.wants_renewal(&rotation))
 }
 
 async fn heard(line: &Line, message: wire::AttachRequest) -> Result<(), Refusal> {

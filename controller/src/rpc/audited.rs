@@ -226,6 +226,10 @@ told! {
     AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run)]);
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
+    RotateIdentityCaRequest(asked) => "identity-ca", words([
+        part("step", &asked.step),
+        (asked.anyway > 0).then(|| format!("anyway={}", asked.anyway)),
+    ]);
     ConsentAgentRequest(asked) => asked.name, String::new();
     RevokeAgentRequest(asked) => asked.name, String::new();
     ForgetAgentRequest(asked) => asked.name, String::new();

@@ -18,8 +18,9 @@ use super::status::Refusal;
 use crate::ca::{CaError, IssuedIdentity};
 use crate::lifecycle::agent::{Agent, Hello, JoinToken, Redemption, Standing, TokenRefusal, TokenUse};
 use crate::lifecycle::event::Severity;
-use crate::lifecycle::holder::Holder;
+use crate::lifecycle::holder::{Holder, Leafed};
 use crate::lifecycle::problem::{Problem, chain};
+use crate::lifecycle::rotation::PeerCa;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 
@@ -70,10 +71,11 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         hello,
         consent: None,
         holder: Holder::default(),
+        ca: PeerCa { issued: Some(issued.made.clone()), held: None },
     };
     let agent = match (redemption, record) {
         (Redemption::Again, Some(agent)) => {
-            Agent { serial: fresh.serial, identity_not_after: fresh.identity_not_after, ..agent.clone() }
+            Agent { serial: fresh.serial, identity_not_after: fresh.identity_not_after, ca: fresh.ca, ..agent.clone() }
         }
         (Redemption::First | Redemption::Again, _) => fresh,
     };
@@ -136,7 +138,8 @@ pub(crate) async fn renew_identity(
     };
     let (hub, known) = (&server.hub, agent.value.holder.clone());
     let address = caller.origin().words();
-    let verdict = agent.value.renewed(&shown(caller, "", &address), issued.serial, issued.not_after, hub.now());
+    let new = Leafed { serial: issued.serial, not_after: issued.not_after, made: issued.made };
+    let verdict = agent.value.renewed(&shown(caller, "", &address), new, hub.now());
     let event = greeting::event(hub, &agent.value, &known, verdict);
     let changes = Changes::new().update(&agent);
     hub.store.commit(event.iter().fold(changes, Changes::event)).await?;

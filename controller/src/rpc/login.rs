@@ -18,6 +18,7 @@ use crate::ca::{CaError, IssuedIdentity};
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::operator::{Invitation, InvitationRefusal, Operator, Proof, Redeemed};
 use crate::lifecycle::problem::{Problem, chain};
+use crate::lifecycle::rotation::PeerCa;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
 
@@ -50,6 +51,7 @@ pub(crate) async fn login(server: &Server, request: wire::LoginRequest) -> Resul
                 spki_sha256: spki_sha256.clone(),
                 serial: issued.serial.clone(),
                 not_after: issued.not_after,
+                ca: PeerCa { issued: Some(issued.made.clone()), held: None },
             },
             created_at: hub.now(),
             created_by: invitation.value.actor.clone(),
@@ -102,9 +104,10 @@ pub(crate) async fn renew(
         return Err(Refusal::not_found("operator", ""));
     };
     let issued = server.ca.issue_operator(&operator.value.id, &request.csr_der).map_err(|error| csr_refused(&error))?;
-    if let Proof::Remote { serial, not_after, .. } = &mut operator.value.proof {
+    if let Proof::Remote { serial, not_after, ca, .. } = &mut operator.value.proof {
         issued.serial.clone_into(serial);
         *not_after = issued.not_after;
+        ca.issued(issued.made.clone());
     }
     server.hub.store.commit(Changes::new().update(&operator)).await?;
     Ok(answer(server, operator.value, issued))

@@ -17,8 +17,8 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, bulk, certificates, create, issuers, limits, lists, operators, overview, pause, private_ca, revoke,
-    targets,
+    agents, audit, bulk, certificates, create, identity_ca, issuers, limits, lists, operators, overview, pause,
+    private_ca, revoke, targets,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -216,6 +216,22 @@ impl OperatorService for OperatorApi {
         request: Request<wire::EnrollAgentRequest>,
     ) -> Result<Response<wire::EnrollAgentResponse>, Status> {
         act!(self, request, OperatorEnrollAgent, |caller, asked| { agents::enroll(&self.server, caller, asked) })
+    }
+
+    async fn get_identity_ca(
+        &self,
+        _request: Request<wire::GetIdentityCaRequest>,
+    ) -> Result<Response<wire::IdentityCa>, Status> {
+        Ok(Response::new(identity_ca::view(&self.server).await?))
+    }
+
+    async fn rotate_identity_ca(
+        &self,
+        request: Request<wire::RotateIdentityCaRequest>,
+    ) -> Result<Response<wire::IdentityCa>, Status> {
+        act!(self, request, OperatorRotateIdentityCa, |caller, asked| {
+            identity_ca::rotate(&self.server, caller, asked)
+        })
     }
 
     async fn consent_agent(

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::audited;
 use super::listener::PeerUser;
@@ -22,9 +22,9 @@ use super::roles::{Access, access};
 use super::status::Refusal;
 use crate::lifecycle::agent::{Agent, Permission};
 use crate::lifecycle::event::Severity;
-use crate::lifecycle::operator::{Act, LOCAL, Operator, Role as OperatorRole};
+use crate::lifecycle::operator::{Act, LOCAL, Operator, Proof, Role as OperatorRole};
 use crate::lifecycle::problem::{Problem, chain};
-use crate::store::records::Changes;
+use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
 
 /// Who is at the other end of a connection, as its transport proved it.
@@ -205,7 +205,8 @@ async fn remote_operator(hub: &Hub, leaf: &tls::Peer) -> Result<(String, Operato
     if leaf.identity.role != Role::Operator {
         return Err(operator_refused());
     }
-    let found = hub.store.load::<Operator>(&leaf.identity.id).await?.ok_or_else(operator_refused)?.value;
+    let stored = hub.store.load::<Operator>(&leaf.identity.id).await?.ok_or_else(operator_refused)?;
+    let found = &stored.value;
     if !found.has_key(&proto::x509::hex(&Sha256::digest(&leaf.spki_der))) {
         return Err(operator_refused());
     }
@@ -216,7 +217,22 @@ async fn remote_operator(hub: &Hub, leaf: &tls::Peer) -> Result<(String, Operato
             &format!("ask an owner: certwright operators rm {0}, then certwright operators invite {0}", found.name),
         ));
     }
-    Ok((found.name, found.role))
+    let (name, role) = (found.name.clone(), found.role);
+    acknowledge(hub, stored, leaf).await;
+    Ok((name, role))
+}
+
+/// Notes, once for each leaf, that its holder has it.
+async fn acknowledge(hub: &Hub, mut stored: Versioned<Operator>, leaf: &tls::Peer) {
+    let Proof::Remote { serial, ca, .. } = &mut stored.value.proof else { return };
+    if *serial != leaf.serial || ca.held == ca.issued {
+        return;
+    }
+    ca.shown();
+    // Whoever was faster noted it; the next call tries again otherwise.
+    if let Err(error) = hub.store.commit(Changes::new().update(&stored)).await {
+        debug!(error = %chain(&error), "cannot note that a login was renewed");
+    }
 }
 
 /// One text for unknown, removed and foreign: a refused peer learns nothing.

@@ -41,6 +41,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorListOperators
         | M::OperatorListJobs
         | M::OperatorGetJob
+        | M::OperatorGetIdentityCa
         | M::OperatorListEvents => Access::Operator(Act::See),
         M::OperatorListAudit => Access::Operator(Act::Audit),
         M::OperatorCreateCertificate
@@ -64,6 +65,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorRemoveIssuer
         | M::OperatorSetIssuer
         | M::OperatorRolloverAccount
+        | M::OperatorRotateIdentityCa
         | M::OperatorAddOperator
         | M::OperatorInviteOperator
         | M::OperatorSetOperatorRole
@@ -109,7 +111,10 @@ mod tests {
         assert!(may(Role::Auditor).iter().all(reads), "{:?}", may(Role::Auditor));
         assert_eq!(denied(Role::Owner).count(), 0);
         for method in denied(Role::Maintainer).filter(|(_, needs)| *needs == Role::Owner).map(|(method, _)| method) {
-            assert!(["Issuer", "Account", "Operator"].iter().any(|what| method.name().contains(what)), "{method:?}");
+            assert!(
+                ["Issuer", "Account", "Operator", "IdentityCa"].iter().any(|what| method.name().contains(what)),
+                "{method:?}"
+            );
         }
         assert!(may(Role::Maintainer).contains(&Method::OperatorRenewCertificate));
     }

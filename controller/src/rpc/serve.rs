@@ -19,6 +19,7 @@ use tracing::{error, info};
 
 use super::agent_service::AgentApi;
 use super::listener::{self, Io, PeerUser};
+use super::operator::identity_ca;
 use super::operator_service::OperatorApi;
 use super::peer::Guard;
 use crate::ca::{CaError, IdentityCa};
@@ -124,15 +125,25 @@ fn tls(server: &Server) -> Result<(ServerConfig, Timestamp), ServeError> {
     Ok((proto::tls::server_config(&server.ca.roots(), credentials, server.hub.clock.clone())?, renew_at))
 }
 
-/// Replaces the controller's own certificate at half its life; new handshakes use the new one. Never ends.
+/// Replaces the controller's own certificate at half its life, and with every step of a rotation; new handshakes use the
+/// new one. Never ends.
 async fn renew(server: &Server, config: &ArcSwap<ServerConfig>, mut renew_at: Timestamp) {
     let life = renew_at.duration_since(server.hub.now());
+    let mut rotation = server.hub.rotation.subscribe();
     loop {
-        tokio::time::sleep(CLOCK_LOOK_EVERY).await;
+        // Both are cancel-safe.
+        let rotated = tokio::select! {
+            changed = rotation.changed() => changed.is_ok(),
+            () = tokio::time::sleep(CLOCK_LOOK_EVERY) => false,
+        };
+        if let Err(error) = identity_ca::refresh(server).await {
+            error!(error = %chain(&error), "cannot read the identity CA");
+        }
         let now = server.hub.now();
         // One that was dated by a clock far ahead is not valid for anyone yet.
         let is_of_the_future = renew_at.duration_since(now) > life;
-        if (renew_at > now && !is_of_the_future) || server.hub.clock_watch.verdict() != Verdict::Right {
+        let is_due = renew_at <= now || is_of_the_future;
+        if !rotated && (!is_due || server.hub.clock_watch.verdict() != Verdict::Right) {
             continue;
         }
         match tls(server) {

@@ -394,6 +394,16 @@ fn private_ca(ca: &PrivateCa, list: Option<&RevocationList>) -> wire::PrivateCa 
     }
 }
 
+/// Whether an agent is ready for the next step of a rotation; nothing in between rotations.
+fn identity_ca(hub: &Hub, agent: &Agent) -> &'static str {
+    let rotation = hub.rotation.borrow();
+    match rotation.forward() {
+        Some(step) if agent.ca.lacks(step, &rotation).is_some() => "waits",
+        Some(_) => "ready",
+        None => "",
+    }
+}
+
 /// An agent. `bundles` are the certificates it has to do with.
 pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], generation: u64) -> wire::Agent {
     let record = &agent.value;
@@ -425,8 +435,9 @@ pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], gen
         targets: targets.collect(),
         generation,
         generation_reported: connected.map_or(0, |connected| connected.generation_reported),
-        problems: record.problems(hub.now()).iter().map(convert::problem).collect(),
+        problems: record.problems(hub.now(), &hub.rotation.borrow()).iter().map(convert::problem).collect(),
         address: record.holder.address.clone(),
+        identity_ca: identity_ca(hub, record).to_owned(),
         consent_until: to_wire(record.consent.as_ref().map(|consent| consent.until).filter(|until| *until > hub.now())),
     }
 }

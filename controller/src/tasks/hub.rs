@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use proto::clock::Clock;
 use proto::text::one_line;
+use tokio::sync::watch;
 
 use super::audit::Auditor;
 use super::clock::ClockWatch;
@@ -15,6 +16,7 @@ use super::wake::Wake;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rotation::Rotation;
 use crate::store::{Store, StoreError};
 
 /// Actor of what the controller does by itself.
@@ -43,6 +45,8 @@ pub struct Hub {
     pub operators_seen: Arc<OperatorsSeen>,
     /// When an operator's new order is locked.
     pub lock_share: LockShare,
+    /// How far the identity CA's rotation is; set by `app` and by whoever takes a step.
+    pub(crate) rotation: Arc<watch::Sender<Rotation>>,
     event_seq: Arc<AtomicU64>,
 }
 
@@ -63,6 +67,7 @@ impl Hub {
             audit: Arc::default(),
             operators_seen: Arc::default(),
             lock_share: LockShare::default(),
+            rotation: Arc::new(watch::Sender::new(Rotation::default())),
             event_seq,
         })
     }

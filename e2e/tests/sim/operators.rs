@@ -22,7 +22,8 @@ use tonic::{Code, Status};
 use crate::reason;
 
 /// Whoever has any role may call these: they change nothing.
-const SEE: [&str; 17] = [
+const SEE: [&str; 18] = [
+    "GetIdentityCa",
     "Whoami",
     "RenewLogin",
     "GetOverview",
@@ -42,7 +43,8 @@ const SEE: [&str; 17] = [
     "ListEvents",
 ];
 /// Only an owner may call these.
-const TRUST: [&str; 8] = [
+const TRUST: [&str; 9] = [
+    "RotateIdentityCa",
     "AddIssuer",
     "RemoveIssuer",
     "SetIssuer",

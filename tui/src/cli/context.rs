@@ -38,7 +38,7 @@ struct ContextView {
 }
 
 /// Returns the connection that a command is for: `--socket`, `--context`, CERTWRIGHT_CONTEXT, the context in use, or the
-/// socket of this host, the first that is given. A login is renewed on the way once half of its life is over.
+/// socket of this host, the first that is given. A login is renewed on the way, once a day.
 pub(super) async fn client(
     socket: Option<PathBuf>,
     context: Option<String>,

@@ -18,8 +18,8 @@ use super::error::{ClientError, ErrorKind};
 
 /// Most identity CA certificates: two slots during a rotation, and room.
 const ROOTS_MAX: usize = 8;
-/// A leaf is renewed when this part of its life is over: one half.
-const RENEW_AT_PART: i32 = 2;
+/// A leaf of 14 days is renewed once a day of use: after this part of its life. What it is renewed with may be of another CA.
+const RENEW_AT_PART: i32 = 14;
 
 /// A login as a context holds it.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl Login {
         &self.key
     }
 
-    /// Whether the leaf's life is half over.
+    /// Whether the leaf is old enough to be renewed.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         now >= self.not_before + self.not_before.duration_until(self.not_after) / RENEW_AT_PART

@@ -35,6 +35,7 @@ pub(crate) struct AgentView {
     problems: Vec<ProblemView>,
     consent_until: Option<Timestamp>,
     address: Option<String>,
+    identity_ca: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,6 +113,7 @@ impl From<&Agent> for AgentView {
             problems: agent.problems.iter().map(ProblemView::from).collect(),
             consent_until: from_wire(agent.consent_until),
             address: some(&agent.address),
+            identity_ca: some(&agent.identity_ca),
         }
     }
 }
@@ -202,6 +204,7 @@ pub(crate) fn describe(agent: &Agent, now: Timestamp) -> String {
     block.field("enrolled", &time::both(now, agent.enrolled_at));
     block.field("identity", &format!("expires {}", time::both(now, agent.identity_not_after)));
     block.field("serial", &agent.identity_serial);
+    block.field("next CA", &agent.identity_ca);
     block.field("clock skew", &format!("{} ms", agent.clock_skew_ms));
     block.field("generation", &format!("{} of {} reported", agent.generation_reported, agent.generation));
     block.field("features", &agent.features.join(", "));

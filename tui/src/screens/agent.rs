@@ -180,6 +180,11 @@ fn identity(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) {
         pair("behind", &behind(record), theme),
     ];
     let width = usize::from(inner.width);
+    if !record.identity_ca.is_empty() {
+        let word =
+            if record.identity_ca == "ready" { "ready for the next one" } else { "does not have the next one yet" };
+        lines.push(pair("CA", word, theme));
+    }
     if record.consent_until > 0 {
         lines.push(pair("consent", &format!("may return until {}", instant(record.consent_until)), theme));
     }

@@ -80,7 +80,7 @@ fn row(model: &Model, agent: &Agent) -> Row {
         ago(model.now, agent.last_seen_at),
         agent.version.clone(),
         agent.os.clone(),
-        until(model.now, agent.identity_not_after),
+        format!("{} {}", agent.identity_ca, until(model.now, agent.identity_not_after)).trim().to_owned(),
     ];
     Row {
         changed: model.agents.is_changed(agent.id(), model.now),

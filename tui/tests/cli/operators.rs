@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
-use proto::operator::v1::EnrollAgentResponse;
+use proto::operator::v1::{EnrollAgentResponse, IdentityCa, IdentityCaPeer, IdentityCaSlot};
 use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
@@ -47,6 +47,45 @@ async fn an_agent_that_was_away_too_long_says_so_and_is_let_back() {
     let commands: &[&[&str]] =
         &[&["agents", "ls"], &["agents", "get", "h1"], &["agents", "consent", "h1"], &["agents", "consent", "h9"]];
     assert_snapshot!(session(&fake, commands).await);
+}
+
+#[tokio::test]
+async fn a_rotation_of_the_identity_ca_says_who_is_not_ready_and_asks_before_its_last_step() {
+    let slot = |fingerprint: &str, shown: bool| IdentityCaSlot {
+        fingerprint_sha256: fingerprint.repeat(8),
+        not_before: at(-86_400),
+        not_after: at(3_650 * 86_400),
+        signs: !shown,
+        shown,
+    };
+    let waiting = IdentityCaPeer {
+        kind: "agent".into(),
+        name: "h2".into(),
+        lacks: "still has a leaf of the old CA".into(),
+        last_seen_at: at(-3_600),
+    };
+    let identity_ca = IdentityCa {
+        phase: "activated".into(),
+        slots: vec![slot("0a1b2c3d", true), slot("4e5f6a7b", false)],
+        ready: 4,
+        waiting_total: 1,
+        waiting: vec![waiting],
+        next: "those listed become ready by themselves once they connect".into(),
+    };
+    let fake = FakeController::start(World { identity_ca, ..world() });
+    let commands: &[&[&str]] = &[
+        &["identity-ca", "ls"],
+        &["identity-ca", "ls", "-o", "json"],
+        &["identity-ca", "prepare", "-o", "name"],
+        &["identity-ca", "activate", "--anyway=1", "-o", "name"],
+        &["identity-ca", "retire"],
+        &["identity-ca", "retire", "--confirm=4e5f6a7b"],
+        &["identity-ca", "retire", "--anyway=1", "--confirm=0a1b2c3d", "-o", "name"],
+        &["identity-ca", "abort", "-o", "name"],
+    ];
+    let text = session(&fake, commands).await;
+    assert_eq!(fake.requests().len(), 4, "{:?}", fake.requests());
+    assert_snapshot!(text);
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) versions: Vec<Version>,
     pub(crate) agents: Vec<Agent>,
+    pub(crate) identity_ca: IdentityCa,
     pub(crate) pending: Vec<PendingEnrollment>,
     pub(crate) enrollment: EnrollAgentResponse,
     pub(crate) issuers: Vec<Issuer>,
@@ -330,6 +331,14 @@ impl OperatorService for Service {
 
     async fn enroll_agent(&self, request: Request<EnrollAgentRequest>) -> Answer<EnrollAgentResponse> {
         self.change(Method::OperatorEnrollAgent, request, |world, _| Ok(world.enrollment.clone()))
+    }
+
+    async fn get_identity_ca(&self, _: Request<GetIdentityCaRequest>) -> Answer<IdentityCa> {
+        self.serve(Method::OperatorGetIdentityCa, |world| Ok(world.identity_ca.clone()))
+    }
+
+    async fn rotate_identity_ca(&self, request: Request<RotateIdentityCaRequest>) -> Answer<IdentityCa> {
+        self.change(Method::OperatorRotateIdentityCa, request, |world, _| Ok(world.identity_ca.clone()))
     }
 
     async fn consent_agent(&self, request: Request<ConsentAgentRequest>) -> Answer<Agent> {

@@ -290,6 +290,7 @@ pub(crate) fn agent(name: &str) -> Agent {
         problems: Vec::new(),
         consent_until: 0,
         address: "192.0.2.11".into(),
+        identity_ca: String::new(),
         targets: vec![AgentTarget {
             certificate: "web".into(),
             dir: "/etc/nginx/ssl/h1.example.test".into(),

@@ -14,6 +14,7 @@ use crate::lifecycle::holder::HELD_TWICE;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
+use crate::lifecycle::rotation::CA_UNKNOWN;
 use crate::rpc::convert;
 use crate::rpc::status::Refusal;
 use crate::rpc::views;
@@ -234,6 +235,7 @@ fn agent_word(reason: &str) -> &'static str {
     match reason {
         NEEDS_CONSENT => "NEEDS CONSENT",
         HELD_TWICE => "HELD TWICE",
+        CA_UNKNOWN => "CA UNKNOWN",
         _ => "LOOK AT IT",
     }
 }
@@ -241,7 +243,7 @@ fn agent_word(reason: &str) -> &'static str {
 /// An agent with a problem, or one that certificates need and that is away.
 fn agent_attention(hub: &Hub, agent: &Versioned<Agent>, now: Timestamp) -> Option<wire::Attention> {
     let record = &agent.value;
-    if let Some(problem) = record.problems(now).first() {
+    if let Some(problem) = record.problems(now, &hub.rotation.borrow()).first() {
         let what = agent_word(&problem.reason);
         return Some(line("agent", &record.name, what, &problem.message, &problem.hint, record.seen_at));
     }

@@ -13,6 +13,7 @@ use crate::lifecycle::holder::Holder;
 use crate::lifecycle::order::Order;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::Reason;
+use crate::lifecycle::rotation::PeerCa;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::Refusal;
 use crate::store::Store;
@@ -69,6 +70,7 @@ impl Scene {
             hello: Hello { policy, ..Hello::default() },
             consent: None,
             holder: Holder::default(),
+            ca: PeerCa::default(),
         };
         let changes = Changes::new().insert(&agent).claim_name(Table::AgentName, &agent.name, &agent.id);
         self.hub.store.commit(changes).await.unwrap();

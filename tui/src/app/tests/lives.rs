@@ -13,6 +13,17 @@ fn problem(reason: &str, message: &str, hint: &str) -> Problem {
 }
 
 #[test]
+fn in_a_rotation_each_agent_says_whether_it_is_ready() {
+    let mut desk = Desk::connected(140, 40);
+    desk.agent.identity_ca = "waits".into();
+    desk.keys("3").shows("waits 29d");
+    desk.keys("\n").shows("does not have the next one yet");
+    desk.agent.identity_ca = "ready".into();
+    desk.send(Msg::Watched(7));
+    desk.shows("ready for the next one");
+}
+
+#[test]
 fn an_agent_that_waits_for_consent_is_shown_and_let_back_by_one_key() {
     let mut desk = Desk::connected(140, 40);
     desk.keys("3A");
