@@ -85,7 +85,7 @@ async fn all(hub: &Hub) -> BTreeSet<String> {
 async fn look(context: &Context, issuer_id: &str) -> Result<(), PrivateCaError> {
     let hub = &context.hub;
     if !clock::is_right(context) {
-        // By a wrong clock a root would be made too early, or a list that nobody believes. `tasks/clock` wakes all.
+        // By a wrong clock a root would be made too early, or a list that nobody believes. It is looked at again by itself.
         return Ok(());
     }
     loop {

@@ -256,8 +256,10 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     let kept = if certificate.reuse_key { ", kept in later versions" } else { "" };
     let key = format!("{}, custody {}{kept}", key_type(certificate.key_type), custody(certificate.custody));
     block.field("key", &key);
-    block.field("http-01", &certificate.http01.as_ref().and_then(http01_word).unwrap_or_default());
-    block.field("responders", &certificate.responders.join(", "));
+    if certificate.kind() != CertificateKind::Private {
+        block.field("http-01", &certificate.http01.as_ref().and_then(http01_word).unwrap_or_default());
+        block.field("responders", &certificate.responders.join(", "));
+    }
     if let Some(version) = &certificate.current {
         block.field("expires", &time::both(now, version.not_after));
         block.field("serial", &version.serial);

@@ -154,6 +154,12 @@ impl Wizard {
         self.form(step).map_or("", |form| form.chosen(id))
     }
 
+    /// Whether our own CA is to sign: nobody has to answer for the names.
+    pub(super) fn is_private(&self) -> bool {
+        let name = self.chosen(2, "issuer");
+        self.issuers.iter().any(|issuer| issuer.name == name && issuer.private_ca.is_some())
+    }
+
     /// Returns the agent chosen as target.
     pub(super) fn target_agent(&self) -> Option<&Agent> {
         let name = self.chosen(3, "agent");
@@ -165,6 +171,10 @@ impl Wizard {
         let issuers = std::mem::take(&mut self.issuers);
         sheet::offer_profiles(self.form_of(2), &issuers);
         self.issuers = issuers;
+        let help = if self.is_private() { PRIVATE_ISSUER } else { ISSUER };
+        if let Some(field) = self.form_of(2).field_mut("issuer") {
+            help.clone_into(&mut field.help);
+        }
         let webroot = self.chosen(1, "http01") == WEBROOT;
         self.form_of(1).show("http01_port", !webroot);
         self.form_of(1).show("http01_webroot", webroot);
@@ -251,6 +261,9 @@ impl Wizard {
     }
 }
 
+const ISSUER: &str = "Who signs. More are added under 0, with n.";
+const PRIVATE_ISSUER: &str = "A private CA of this controller signs at once: nothing is proven by HTTP-01.";
+
 fn names_form() -> Form {
     Form::new(vec![
         Field::text(
@@ -300,7 +313,7 @@ fn key_form() -> Form {
     let places = [AUTOMATIC, "agent", "controller"].map(str::to_owned).to_vec();
     let [profile, profile_text] = sheet::profile_fields("");
     Form::new(vec![
-        Field::choice("issuer", "Issuer", Vec::new(), "Who signs. More are added under 0, with n."),
+        Field::choice("issuer", "Issuer", Vec::new(), ISSUER),
         profile,
         profile_text,
         Field::choice("key_type", "Key", keys, "ECDSA P-256 is right unless something old must connect."),

@@ -237,3 +237,15 @@ fn a_join_token_is_forgotten_wherever_one_goes() {
     desk.keys("-");
     assert_eq!(desk.model.place, Place::Agents, "it is not brought back");
 }
+
+#[test]
+fn a_certificate_of_a_private_ca_needs_nobody_to_answer() {
+    let mut desk = Desk::new(140, 40);
+    desk.issuers = vec![private_issuer()];
+    desk.connect();
+    desk.keys("2n").text("a.corp.example").keys(&"\n".repeat(7));
+    desk.shows("A private CA of this controller signs at once");
+    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(9)).shows("HTTP-01    not needed");
+    let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert!(request.issuer == "corp" && request.http01.is_none() && request.responders.is_empty(), "{request:?}");
+}

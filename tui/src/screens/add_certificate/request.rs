@@ -231,8 +231,8 @@ pub(super) fn request(wizard: &Wizard, request_id: String, dry_run: bool) -> Cre
         issuer: wizard.chosen(2, "issuer").to_owned(),
         key_type: key_type.into(),
         custody: custody.into(),
-        http01: Some(Http01 { mode: Some(mode) }),
-        responders: responders(wizard),
+        http01: (!wizard.is_private()).then_some(Http01 { mode: Some(mode) }),
+        responders: if wizard.is_private() { Vec::new() } else { responders(wizard) },
         target: target(wizard),
         dry_run,
         fallbacks: fallbacks(wizard),
@@ -258,7 +258,7 @@ pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
     let mut lines = vec![
         format!("Name       {}", or(&wizard.name(), "?")),
         format!("Names      {}", or(&names, "?")),
-        format!("HTTP-01    {who} {way}"),
+        if wizard.is_private() { "HTTP-01    not needed".to_owned() } else { format!("HTTP-01    {who} {way}") },
         format!("Issuer     {}", signers(wizard)),
         format!("Key        {}, {}, {custody}", wizard.chosen(2, "key_type"), wizard.chosen(2, "reuse_key")),
     ];
