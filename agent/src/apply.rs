@@ -115,6 +115,10 @@ impl Room {
                 let policy = self.policy.current()?;
                 files::leaves(&target, policy.permit(&target)?, &names).map(ApplyReply::Leaves)
             }
+            ApplyRequest::ReadHeld(target) => {
+                let policy = self.policy.current()?;
+                files::held(&target, policy.permit(&target)?).map(ApplyReply::Held)
+            }
             ApplyRequest::Install(install) => self.install(*install).map(|changed| ApplyReply::Installed { changed }),
             ApplyRequest::Purge { target, names } => {
                 let _writing = self.turn();

@@ -152,7 +152,7 @@ pub(crate) enum Offer {
     Same,
     /// Take it.
     Newer,
-    /// A lower generation in the same epoch: ignore it and say so.
+    /// A lower generation in the same epoch, or a lower epoch: ignore it and say so.
     Older,
 }
 
@@ -160,7 +160,9 @@ pub(crate) enum Offer {
 pub(crate) fn judge(held: Option<&StateName>, offered: &StateName) -> Offer {
     match held {
         Some(held) if held == offered => Offer::Same,
-        Some(held) if held.epoch == offered.epoch && offered.generation < held.generation => Offer::Older,
+        // A restored controller has a higher epoch, and tells nothing before an operator accepted it; whoever has a lower one is
+        // the machine that it took the place of.
+        Some(held) if (offered.epoch, offered.generation) < (held.epoch, held.generation) => Offer::Older,
         Some(_) | None => Offer::Newer,
     }
 }
@@ -327,6 +329,7 @@ pub(crate) mod tests {
             (name(7, 6, 1), Offer::Newer),
             (name(7, 4, 1), Offer::Older),
             (name(8, 1, 1), Offer::Newer),
+            (name(6, 9, 1), Offer::Older),
         ] {
             assert_eq!(judge(Some(&held), &offered), expected, "{offered:?}");
         }

@@ -20,6 +20,7 @@ use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
 use crate::preflight::probe::Probe;
 use crate::rpc::{self, Door, Installation, PeerUser, ServeError, Server};
+use crate::store::removals::Removals;
 use crate::store::{Store, StoreError};
 use crate::tasks::hub::Hub;
 use crate::tasks::{self, Context};
@@ -49,6 +50,8 @@ pub struct Parts {
     pub lists: Option<TcpListener>,
     /// When an operator's new order is locked.
     pub lock_share: LockShare,
+    /// What must stay refused whatever is restored.
+    pub removals: Removals,
 }
 
 /// Why a controller ended.
@@ -113,6 +116,7 @@ where
     let mut hub = Hub::open(parts.store, parts.clock.clone()).await?;
     hub.lock_share = parts.lock_share;
     hub.rotation.send_replace(ca.rotation());
+    hub.removals = parts.removals;
     let context = Context {
         hub: hub.clone(),
         acme: Arc::new(Acme::new(parts.transport, parts.clock)),

@@ -31,6 +31,57 @@ pub enum Command {
     Serve(Serve),
     /// Wrap the keyring by another master key; the controller must not run
     RotateMasterKey(Rotate),
+    /// Check a backup, or make a database from it; needs no controller
+    #[command(subcommand)]
+    Backup(Backup),
+}
+
+/// What is done with a backup.
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Read a backup to its end and say of what it is
+    Verify(Sealed),
+    /// Make the database of a new controller from a backup; it waits for `certwright restore accept`
+    Restore(Restore),
+}
+
+/// A backup, and what opens it.
+#[derive(Debug, Args)]
+pub struct Sealed {
+    /// The file that `certwright backup create` wrote
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// It opens with the passphrase that is there: - for standard input, or @FILE
+    #[arg(long, value_name = "-|@FILE", required_unless_present = "key_file", conflicts_with = "key_file")]
+    pub passphrase: Option<String>,
+    /// It opens with this recovery key
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Where a backup becomes a database.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Directory of the new database: empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// The backup.
+    #[command(flatten)]
+    pub sealed: Sealed,
+    /// File of the master key, made when it does not exist; a sibling of the state directory when absent (DIR.key/master.key)
+    #[arg(long, value_name = "FILE")]
+    pub master_key: Option<PathBuf>,
+    /// What was revoked and removed since the backup: removals.jsonl of the old state directory [default: the one in DIR]
+    #[arg(long, value_name = "FILE")]
+    pub removals: Option<PathBuf>,
+}
+
+impl Restore {
+    /// Returns the file of the new master key.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        master_key_path(&self.state, self.master_key.as_deref())
+    }
 }
 
 /// Which key takes the place of which.
@@ -277,7 +328,7 @@ mod tests {
         let base = ["certwright-controller", "serve", "--state", "/var/lib/certwright", "--socket", "/run/s"];
         match Cli::try_parse_from(base.iter().chain(args)).unwrap().command {
             Command::Serve(serve) => serve,
-            Command::RotateMasterKey(rotate) => panic!("{rotate:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod ca;
 pub mod config;
 pub mod dns;
 pub mod lifecycle;
+pub mod offline;
 pub mod preflight;
 pub mod private_ca;
 pub mod rpc;

@@ -30,6 +30,7 @@ pub mod problem;
 pub mod rate_limit;
 pub mod renewal;
 pub mod renewal_info;
+pub mod restore;
 pub mod revocation;
 pub mod rotation;
 pub mod sealed;

@@ -11,15 +11,18 @@ use clap::Parser as _;
 use controller::acme::transport::HyperTransport;
 use controller::app::{self, Parts};
 use controller::ca::IdentityCa;
-use controller::config::{Cli, Command, Config, Metrics, Rotate, Serve};
+use controller::config::{Backup, Cli, Command, Config, Metrics, Restore, Rotate, Sealed, Serve};
 use controller::dns::lookup::Resolver;
 use controller::lifecycle::problem::Problem;
+use controller::offline;
 use controller::preflight::probe::TcpProbe;
 use controller::rpc::{ADMIN_GROUP, Door, PeerUser};
 use controller::store::Store;
+use controller::store::backup::{About, Summary};
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
-use proto::clock::SystemClock;
+use controller::store::removals::{REMOVALS_FILE, Removals};
+use proto::clock::{Clock as _, SystemClock};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt as _;
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Serve(serve) => runtime.block_on(start(serve)),
         Command::RotateMasterKey(rotate) => runtime.block_on(rotate_master_key(&rotate)),
+        Command::Backup(Backup::Verify(sealed)) => verify_backup(&sealed),
+        Command::Backup(Backup::Restore(asked)) => restore_backup(&asked),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +127,7 @@ async fn start(serve: Serve) -> Result<(), Problem> {
         monitors: door(&config.metrics).await?,
         lists: list_door(config.crl.listen).await?,
         lock_share: config.renewal.lock_share,
+        removals: Removals::at(serve.state.join(REMOVALS_FILE)),
     };
     let agents = TcpListenerStream::new(agents)
         .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)))
@@ -157,6 +163,35 @@ async fn rotate_master_key(rotate: &Rotate) -> Result<(), Problem> {
     info!(
         new = %rotate.new.display(),
         "the new master key opens this database: start with serve --master-key and this file, back it up, then destroy the old one"
+    );
+    Ok(())
+}
+
+/// Says of what a backup is, once it was read to its end.
+fn verify_backup(sealed: &Sealed) -> Result<(), Problem> {
+    let Summary { about, rows, bytes } = offline::verify(sealed)?;
+    let About { made_at, controller, version, .. } = about;
+    info!(%made_at, controller, version, rows, bytes, "the backup is whole, and opens");
+    Ok(())
+}
+
+/// Makes a database from a backup, and says what comes next.
+fn restore_backup(asked: &Restore) -> Result<(), Problem> {
+    let uid = nix::unistd::Uid::effective();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let now = SystemClock.now();
+    let made = offline::restore(asked, DATABASE, now, format!("local:{user}"), format!("uid {uid}"))?;
+    let (Summary { about, rows, .. }, restored) = made;
+    info!(made_at = %about.made_at, controller = about.controller, rows, "restored");
+    info!(master_key = %asked.master_key_path().display(), "the master key of the new database: back it up, apart from the state");
+    match restored.removals {
+        Some(count) => info!(count, "revocations and removals since the backup still hold"),
+        None => info!(
+            "no removals.jsonl: who was revoked or removed since the backup is known to nobody; look at certwright agents ls"
+        ),
+    }
+    info!(
+        "start the controller: it orders and publishes nothing until certwright restore accept; certwright restore status says what agents hold"
     );
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod batch;
 pub mod certificate;
 pub mod due;
@@ -17,6 +18,8 @@ pub mod operator;
 pub mod pause;
 pub mod private_ca;
 pub mod records;
+pub mod removals;
+pub mod restore;
 pub mod seal;
 pub mod tables;
 
@@ -29,7 +32,8 @@ use tokio::sync::watch;
 use self::batch::CommitError;
 use self::engine::{Backend, Engine, EngineError, Order, Snapshot};
 use self::master_key::{MasterKey, MasterKeyError};
-use self::migrate::{SCHEMA_VERSION, Schema};
+pub use self::migrate::SCHEMA_VERSION;
+use self::migrate::Schema;
 use self::records::{Changes, Record, Versioned};
 use self::seal::{Keyring, KeyringRecord, SealError};
 use crate::lifecycle::problem::{Problem, causes};

@@ -21,6 +21,7 @@ pub(crate) mod private_ca;
 pub(crate) mod proof;
 pub(crate) mod publish;
 pub(crate) mod renewal_info;
+pub mod restore;
 pub(crate) mod retention;
 pub(crate) mod revocation;
 
@@ -104,10 +105,38 @@ impl Name {
     ];
 }
 
+impl Name {
+    /// Whether it stands still while a restored controller is not accepted. The others change nothing outside.
+    fn is_held(self) -> bool {
+        match self {
+            Self::Clock | Self::Departures | Self::Mail => false,
+            Self::Accounts
+            | Self::Issuance
+            | Self::Jobs
+            | Self::Publish
+            | Self::Deletion
+            | Self::Retention
+            | Self::RenewalInfo
+            | Self::Revocation
+            | Self::Proof
+            | Self::Batches
+            | Self::PrivateCa => true,
+        }
+    }
+}
+
 async fn supervise(name: Name, context: Context, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut one = JoinSet::new();
-        let (context, child) = (context.clone(), stop.clone());
+        let gate = Arc::clone(&context.hub.gate);
+        if name.is_held() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = gate.opened() => {}
+            }
+        }
+        let ended = stop.child_token();
+        let (context, child) = (context.clone(), ended.clone());
         match name {
             Name::Clock => one.spawn(clock::run(context, child)),
             Name::Accounts => one.spawn(accounts::run(context, child)),
@@ -124,7 +153,16 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::PrivateCa => one.spawn(private_ca::run(context, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
-        if let Some(Err(panic)) = one.join_next().await {
+        let mut joined = tokio::select! {
+            joined = one.join_next() => Some(joined),
+            () = gate.closed(), if name.is_held() => None,
+        };
+        if joined.is_none() {
+            // The step that it is in is done and written down; then it waits until the restore is accepted.
+            ended.cancel();
+            joined = Some(one.join_next().await);
+        }
+        if let Some(Some(Err(panic))) = joined {
             error!(task = ?name, %panic, "task ended by a bug; it starts again");
             tokio::select! {
                 () = stop.cancelled() => {}

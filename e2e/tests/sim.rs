@@ -46,6 +46,8 @@ mod pause;
 mod private_ca;
 #[path = "sim/renewal.rs"]
 mod renewal;
+#[path = "sim/restore.rs"]
+mod restore;
 #[path = "sim/revocation.rs"]
 mod revocation;
 #[path = "sim/road.rs"]

@@ -11,10 +11,14 @@ use rustls::crypto::aws_lc_rs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::types::v1::AuditHead;
 use crate::x509::hex;
 
 /// What the first line of all names as the one before it.
 pub const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The act of a line that a restore added: the lines before it are the backup's, and those that followed them once are lost.
+pub const RESTORE: &str = "RestoreBackup";
 
 /// One line. Its JSON has the fields in this order and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,12 +50,27 @@ pub struct Line {
 /// The end of the chain, signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
+    /// Of the controller that wrote it: a restored one begins another epoch. 0 and 1 are the first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub epoch: u64,
     /// The last line.
     pub seq: u64,
     /// Its SHA-256, lower-case hex.
     pub hash: String,
     /// ECDSA P-256 with SHA-256 over [`Head::signed_bytes`], DER, lower-case hex.
     pub signature: String,
+}
+
+impl From<AuditHead> for Head {
+    fn from(head: AuditHead) -> Self {
+        Self { epoch: head.epoch, seq: head.seq, hash: head.hash, signature: head.signature }
+    }
+}
+
+impl From<Head> for AuditHead {
+    fn from(head: Head) -> Self {
+        Self { seq: head.seq, hash: head.hash, signature: head.signature, epoch: head.epoch }
+    }
 }
 
 /// What a chain is broken by.
@@ -79,6 +98,12 @@ pub enum Broken {
     },
 }
 
+/// Whether this is the epoch of a database that was never restored.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_first(epoch: &u64) -> bool {
+    *epoch <= 1
+}
+
 /// Returns the SHA-256 of a line as it is written, lower-case hex.
 #[must_use]
 pub fn hash(line: &str) -> String {
@@ -88,17 +113,19 @@ pub fn hash(line: &str) -> String {
 impl Head {
     /// Returns what is signed.
     #[must_use]
-    pub fn signed_bytes(seq: u64, hash: &str) -> Vec<u8> {
-        format!("certwright audit head\n{seq}\n{hash}\n").into_bytes()
+    pub fn signed_bytes(epoch: u64, seq: u64, hash: &str) -> Vec<u8> {
+        // As it was before there were epochs.
+        let epoch = if is_first(&epoch) { String::new() } else { format!("epoch {epoch}\n") };
+        format!("certwright audit head\n{epoch}{seq}\n{hash}\n").into_bytes()
     }
 
     /// Signs the end of a chain.
     ///
     /// # Errors
     /// When the key does not sign.
-    pub fn sign(seq: u64, hash: &str, key: &impl SigningKey) -> Result<Self, rcgen::Error> {
-        let signature = key.sign(&Self::signed_bytes(seq, hash))?;
-        Ok(Self { seq, hash: hash.to_owned(), signature: hex(&signature) })
+    pub fn sign(epoch: u64, seq: u64, hash: &str, key: &impl SigningKey) -> Result<Self, rcgen::Error> {
+        let signature = key.sign(&Self::signed_bytes(epoch, seq, hash))?;
+        Ok(Self { epoch, seq, hash: hash.to_owned(), signature: hex(&signature) })
     }
 
     /// Whether it was signed by the key whose public part this is: the uncompressed point.
@@ -107,7 +134,7 @@ impl Head {
         let Some(signature) = unhex(&self.signature) else { return false };
         let known = aws_lc_rs::default_provider().signature_verification_algorithms.mapping;
         let p256 = known.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
-        let message = Self::signed_bytes(self.seq, &self.hash);
+        let message = Self::signed_bytes(self.epoch, self.seq, &self.hash);
         p256.is_some_and(|(_, algorithms)| {
             algorithms.iter().any(|one| one.verify_signature(public_key, &message, &signature).is_ok())
         })
@@ -214,9 +241,10 @@ mod tests {
     fn a_head_is_of_one_key_and_one_end() {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let head = Head::sign(7, &"ab".repeat(32), &key).unwrap();
+        let head = Head::sign(1, 7, &"ab".repeat(32), &key).unwrap();
         assert!(head.is_signed_by(key.der_bytes()));
         assert!(!head.is_signed_by(other.der_bytes()));
+        assert!(!Head { epoch: 2, ..head.clone() }.is_signed_by(key.der_bytes()));
         assert!(!Head { seq: 8, ..head.clone() }.is_signed_by(key.der_bytes()));
         assert!(!Head { hash: "cd".repeat(32), ..head.clone() }.is_signed_by(key.der_bytes()));
         assert!(!Head { signature: "zz".into(), ..head }.is_signed_by(key.der_bytes()));

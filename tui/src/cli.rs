@@ -3,6 +3,7 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod certs;
 mod confirm;
 mod console;
@@ -15,6 +16,7 @@ mod local;
 mod login;
 mod operators;
 mod pause;
+mod restore;
 mod save;
 mod session;
 mod target_options;
@@ -101,6 +103,12 @@ enum Verb {
     /// Who did what, when, and what came of it
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Backups of the controller
+    #[command(subcommand)]
+    Backup(backup::Verb),
+    /// A controller that was restored from a backup
+    #[command(subcommand)]
+    Restore(restore::Verb),
     /// Jobs: what was asked for and how it went
     #[command(subcommand, visible_alias = "job")]
     Jobs(jobs::Verb),
@@ -167,6 +175,8 @@ async fn dispatch(verb: Verb, contexts: Option<&Contexts>, session: &mut Session
         Verb::IdentityCa(verb) => identity_ca::run(verb, session).await,
         Verb::Operators(verb) => Box::pin(operators::run(verb, session)).await,
         Verb::Audit(verb) => Box::pin(audit::run(verb, session)).await,
+        Verb::Backup(verb) => Box::pin(backup::run(verb, session)).await,
+        Verb::Restore(verb) => Box::pin(restore::run(verb, session)).await,
         Verb::Pause(all) => pause::pause_all(all, session).await,
         Verb::Resume(all) => pause::resume_all(all, session).await,
         Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,

@@ -4,6 +4,7 @@
 //! can read. Connecting happens with the first call, and again by itself after the controller was away.
 
 mod acts;
+mod backup;
 mod contexts;
 mod error;
 mod files;
@@ -23,27 +24,28 @@ use jiff::Timestamp;
 use proto::id::JoinToken;
 use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{
-    ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
-    AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted, ConsentAgentRequest,
-    CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest,
-    EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest,
-    GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
-    GetOverviewResponse, GetRevocationListRequest, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer,
-    Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest,
-    ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse,
-    ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest,
-    ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest, LoginResponse, Operator,
-    RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest,
-    RenewCertificateRequest, RenewLoginRequest, RevocationList, RevokeAgentRequest, RevokeCertificateRequest,
-    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
-    SetPauseRequest, SetPauseResponse, TestIssuerRequest, UpdateCertificateRequest, WatchRequest, WatchResponse,
-    WhoamiRequest, WhoamiResponse,
+    AcceptRestoreRequest, ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest,
+    AddOperatorResponse, AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted,
+    ConsentAgentRequest, CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse,
+    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse,
+    GetAgentRequest, GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
+    GetOverviewResponse, GetRestoreRequest, GetRestoreResponse, GetRevocationListRequest, IdentityCa,
+    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
+    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
+    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
+    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
+    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
+    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevocationList,
+    RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest,
+    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
+    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
+pub use backup::{Backup, make_recovery_key};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name};
@@ -171,6 +173,10 @@ unary! {
     remove_operator(RemoveOperatorRequest) -> RemoveOperatorResponse;
     /// Returns lines of the audit.
     list_audit(ListAuditRequest) -> ListAuditResponse;
+    /// Returns whether the controller was restored, and what agents showed since.
+    get_restore(GetRestoreRequest) -> GetRestoreResponse;
+    /// Takes over what agents hold, and lets a restored controller work.
+    accept_restore(AcceptRestoreRequest) -> GetRestoreResponse;
     /// Returns one page of jobs, newest first.
     list_jobs(ListJobsRequest) -> ListJobsResponse;
     /// Returns one job by id.

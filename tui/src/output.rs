@@ -18,6 +18,7 @@ pub(crate) mod overview;
 pub(crate) mod pause;
 mod pdf;
 mod renewal;
+pub(crate) mod restore;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;

@@ -4,6 +4,9 @@
 use nix::unistd::{Group, User};
 use rustix::fs::Stat;
 
+use proto::x509::{Chain, to_pem};
+
+use super::request::HeldPem;
 use crate::policy::Dir;
 use crate::problem::Problem;
 use crate::target::{Content, Owner, Target};
@@ -55,6 +58,36 @@ pub(super) fn leaves(target: &Target, root: &Dir, names: &[String]) -> Result<Ve
         leaves.extend(found.map(|leaf| leaf.fingerprint_sha256));
     }
     Ok(leaves)
+}
+
+/// Returns the leaf in the target's files, with the chain beside it.
+pub(super) fn held(target: &Target, root: &Dir) -> Result<Option<HeldPem>, Problem> {
+    let Some(tree) = open_if_there(target, root)? else { return Ok(None) };
+    let Some(leaf) = current_leaf(target, &tree)? else { return Ok(None) };
+    let mut held =
+        HeldPem { fingerprint_sha256: leaf.fingerprint_sha256, leaf_pem: String::new(), chain_pem: String::new() };
+    for file in &target.files {
+        let Some((bytes, _)) = tree.read(&file.name).map_err(|error| error.problem())? else { continue };
+        match file.content {
+            Content::Leaf | Content::Fullchain => {
+                let chain = Chain::parse_pem(&bytes).ok();
+                let Some(chain) = chain.filter(|chain| chain.leaf.fingerprint_sha256 == leaf.fingerprint_sha256) else {
+                    continue;
+                };
+                let mut certificates = chain.certificates.iter().map(|der| to_pem(der));
+                held.leaf_pem = certificates.next().unwrap_or_default();
+                let rest: String = certificates.collect();
+                if !rest.is_empty() {
+                    held.chain_pem = rest;
+                }
+            }
+            Content::Chain if held.chain_pem.is_empty() => {
+                held.chain_pem = String::from_utf8(bytes).unwrap_or_default()
+            }
+            Content::Chain | Content::Key => {}
+        }
+    }
+    Ok(Some(held).filter(|held| !held.leaf_pem.is_empty()))
 }
 
 /// Removes the target's links and then its files from every generation. May be cut and repeated at any step.

@@ -37,6 +37,8 @@ pub(crate) enum ApplyRequest {
         target: Box<Target>,
         names: Vec<String>,
     },
+    /// The leaf and chain in the target's files.
+    ReadHeld(Box<Target>),
     Install(Box<Install>),
     Run(Vec<String>),
     Purge {
@@ -65,6 +67,14 @@ pub(crate) struct Install {
     pub(crate) dropped: Vec<String>,
 }
 
+/// A leaf with its chain, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldPem {
+    pub(crate) fingerprint_sha256: [u8; 32],
+    pub(crate) leaf_pem: String,
+    pub(crate) chain_pem: String,
+}
+
 /// Answers, by the kind of the request.
 #[derive(Debug)]
 pub(crate) enum ApplyReply {
@@ -75,6 +85,7 @@ pub(crate) enum ApplyReply {
     Csr(Vec<u8>),
     InPlace(bool),
     Leaves(Vec<[u8; 32]>),
+    Held(Option<HeldPem>),
     Installed { changed: bool },
     Ran(CommandOutcome),
 }
@@ -131,6 +142,14 @@ impl Handle {
     pub(crate) async fn leaves(&self, target: &Target, names: Vec<String>) -> Result<Vec<[u8; 32]>, Problem> {
         match self.call(ApplyRequest::Leaves { target: Box::new(target.clone()), names }).await? {
             ApplyReply::Leaves(leaves) => Ok(leaves),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns the leaf and chain that are in the target's files; `None` when there is none.
+    pub(crate) async fn read_held(&self, target: &Target) -> Result<Option<HeldPem>, Problem> {
+        match self.call(ApplyRequest::ReadHeld(Box::new(target.clone()))).await? {
+            ApplyReply::Held(held) => Ok(held),
             other => Err(unexpected(&other)),
         }
     }

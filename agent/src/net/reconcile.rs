@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::client::{Client, call, is_transient, refusal};
 use super::deployment::{Change, Deployer, Job, Progress};
+use super::held::show;
 use super::http01::Listeners;
 use super::jitter;
 use super::report::{Observed, is_too_large, report};
@@ -43,6 +44,9 @@ const PASSES_AT_ONCE: usize = 8;
 const PROGRESS_MAX: usize = 256;
 /// How long running deployments may go on when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Reasons of refusals by a restored controller, which may not know yet what this agent holds.
+const RESTORED: [&str; 2] = ["RESTORE_WAITING", "SHOW_FIRST"];
 
 /// Work that at most one task does at a time.
 #[derive(Debug, Default)]
@@ -87,10 +91,21 @@ impl Duty {
 /// What a task came back with.
 enum Done {
     Pulled(Result<wire::GetDesiredResponse, CallStatus>),
-    Reported(Result<(), CallStatus>),
-    Made { id: String, csr_der: Result<Vec<u8>, Problem> },
-    Sent { id: String, taken: Result<(), tonic::Status> },
-    Served { serving: BTreeSet<String>, problems: BTreeMap<String, Problem> },
+    /// With what the controller asks for.
+    Reported(Result<wire::ReportResponse, CallStatus>),
+    Shown(Result<(), CallStatus>),
+    Made {
+        id: String,
+        csr_der: Result<Vec<u8>, Problem>,
+    },
+    Sent {
+        id: String,
+        taken: Result<(), tonic::Status>,
+    },
+    Served {
+        serving: BTreeSet<String>,
+        problems: BTreeMap<String, Problem>,
+    },
     Passed,
 }
 
@@ -141,6 +156,8 @@ pub(crate) struct Reconciler {
     pull: Duty,
     pull_at: Instant,
     report: Duty,
+    /// Showing a restored controller what is held.
+    show: Duty,
     challenges: Duty,
 }
 
@@ -202,6 +219,7 @@ impl Reconciler {
             pull: Duty::default(),
             pull_at: Instant::now() + PULL,
             report: Duty::default(),
+            show: Duty::default(),
             challenges: Duty::default(),
         })
     }
@@ -265,7 +283,14 @@ impl Reconciler {
         if self.report.is_due(now) {
             self.report.begin();
             self.keys_told.clone_from(&self.keys_held);
-            self.work.spawn(send_report(client, self.picture()));
+            self.work.spawn(send_report(client.clone(), self.picture()));
+        }
+        // Not while files are written: what is shown must be what stays.
+        if self.show.is_due(now) && self.doing.is_empty() {
+            self.show.begin();
+            let targets = self.desired.as_ref().map(|desired| desired.targets.clone()).unwrap_or_default();
+            let apply = self.apply.clone();
+            self.work.spawn(async move { Done::Shown(show(client, apply, targets).await) });
         }
     }
 
@@ -396,7 +421,18 @@ impl Reconciler {
     async fn see_done(&mut self, done: Done) {
         match done {
             Done::Passed => self.passes = self.passes.saturating_sub(1),
-            Done::Reported(Ok(())) => self.report.succeed(),
+            Done::Reported(Ok(response)) => {
+                self.report.succeed();
+                self.show.wanted |= response.show_held && !self.show.busy;
+            }
+            Done::Shown(Ok(())) => {
+                info!("showed the restored controller what is held");
+                self.show.succeed();
+            }
+            Done::Shown(Err(status)) => {
+                warn!(reason = refusal(&status).reason, "what is held was not shown to the end");
+                self.show.back_off();
+            }
             Done::Reported(Err(status)) => {
                 warn!(code = ?status.code(), "report not taken");
                 self.report.back_off();
@@ -413,8 +449,13 @@ impl Reconciler {
                 }
             }
             Done::Pulled(Err(status)) => {
-                warn!(reason = refusal(&status).reason, "desired state not pulled");
+                let reason = refusal(&status).reason;
+                warn!(reason, "desired state not pulled");
                 self.pull.back_off();
+                // A restored controller wants to see what is held, before it tells anything.
+                if RESTORED.contains(&reason.as_str()) && !self.show.wanted && !self.show.busy {
+                    self.want_report();
+                }
             }
             Done::Made { id, csr_der } => self.see_key(id, csr_der).await,
             Done::Sent { id, taken } => {
@@ -629,7 +670,7 @@ impl Reconciler {
         let retry_at = self.retry_at.map(|at| Instant::now() + wait(at));
         // Without a link there is nobody to pull from or report to: the link itself wakes the loop.
         let linked = self.link.borrow().client.is_some();
-        let calls = [&self.pull, &self.report].into_iter().filter(|_| linked);
+        let calls = [&self.pull, &self.report, &self.show].into_iter().filter(|_| linked);
         let duties = calls.chain([&self.challenges, &self.save]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
@@ -655,7 +696,7 @@ async fn pull(mut client: Client, witness: Arc<Witness>) -> Done {
 }
 
 async fn send_report(mut client: Client, report: wire::ReportRequest) -> Done {
-    Done::Reported(call(client.report(report)).await.map(|_| ()))
+    Done::Reported(call(client.report(report)).await)
 }
 
 async fn make_key(apply: Handle, slot: KeySlot) -> Done {

@@ -55,13 +55,17 @@ impl Kept {
             return false;
         }
         let signed = self.key == hex(key) && head.is_signed_by(key);
-        let follows = last.is_none_or(|last| head.seq > last.seq || (head.seq == last.seq && head.hash == last.hash));
+        // A restored controller has lost lines, and says so by its epoch.
+        let follows = last.is_none_or(|last| {
+            let same = head.seq == last.seq && head.hash == last.hash;
+            head.epoch > last.epoch.max(1) || (head.epoch.max(1) == last.epoch.max(1) && (head.seq > last.seq || same))
+        });
         if !signed || !follows {
             let news = self.contradiction.as_ref() != Some(&head);
             self.contradiction = Some(head);
             return news;
         }
-        if last.is_some_and(|last| last.seq == head.seq) {
+        if last.is_some_and(|last| last.seq == head.seq && last.epoch.max(1) == head.epoch.max(1)) {
             // Another signature of the same end.
             return false;
         }
@@ -88,18 +92,14 @@ impl Witness {
     /// Returns the request for the desired state, which says what is kept.
     pub(crate) fn request(&self) -> wire::GetDesiredRequest {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let witnessed = kept.heads.last().map(|head| AuditHead {
-            seq: head.seq,
-            hash: head.hash.clone(),
-            signature: head.signature.clone(),
-        });
+        let witnessed = kept.heads.last().cloned().map(AuditHead::from);
         wire::GetDesiredRequest { witnessed }
     }
 
     /// Keeps what the answer says. A disk that fails is told, and hinders nothing else.
     pub(crate) async fn keep(&self, answer: &wire::GetDesiredResponse) {
         let Some(told) = &answer.audit_head else { return };
-        let head = Head { seq: told.seq, hash: told.hash.clone(), signature: told.signature.clone() };
+        let head = Head::from(told.clone());
         let fresh = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let contradicted = kept.contradiction.is_some();
@@ -133,7 +133,20 @@ mod tests {
     use super::*;
 
     fn head(key: &KeyPair, seq: u64, hash: char) -> Head {
-        Head::sign(seq, &hash.to_string().repeat(64), key).unwrap()
+        Head::sign(1, seq, &hash.to_string().repeat(64), key).unwrap()
+    }
+
+    #[test]
+    fn a_restored_controller_begins_anew_and_the_old_one_contradicts_from_then_on() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let of = |epoch, seq, hash: char| Head::sign(epoch, seq, &hash.to_string().repeat(64), &key).unwrap();
+        let mut kept = Kept::default();
+        assert!(kept.take(of(1, 9, 'a'), key.der_bytes()));
+        assert!(kept.take(of(77, 5, 'b'), key.der_bytes()), "fewer lines, another epoch");
+        assert!(kept.contradiction.is_none() && kept.heads.len() == 2);
+        assert!(kept.take(of(1, 12, 'c'), key.der_bytes()), "the old machine again");
+        assert_eq!(kept.contradiction.as_ref().map(|head| head.seq), Some(12));
+        assert_eq!(kept.heads.last().unwrap().epoch, 77);
     }
 
     #[test]

@@ -307,8 +307,15 @@ impl AgentService for Controller {
         Ok(Response::new(wire::SubmitCsrResponse {}))
     }
 
+    async fn show_held(
+        &self,
+        _request: Request<wire::ShowHeldRequest>,
+    ) -> Result<Response<wire::ShowHeldResponse>, Status> {
+        Err(Status::unimplemented("it was never restored"))
+    }
+
     async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportResponse>, Status> {
         self.0.seen.send_modify(|seen| seen.report = request.into_inner());
-        Ok(Response::new(wire::ReportResponse {}))
+        Ok(Response::new(wire::ReportResponse::default()))
     }
 }

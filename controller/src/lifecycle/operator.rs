@@ -89,6 +89,9 @@ pub enum Act {
 }
 
 impl Act {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::See, Self::Audit, Self::Operate, Self::Trust];
+
     /// The least role that may.
     #[must_use]
     pub fn needs(self) -> Role {

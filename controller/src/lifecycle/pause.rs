@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::certificate::Certificate;
 use super::job::{Progress, State};
 use super::problem::Problem;
+use super::restore::RESTORE;
 
 /// Longest reason kept, characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -57,6 +58,10 @@ impl Held<'_> {
     #[must_use]
     pub fn problem(&self, name: &str) -> Problem {
         let (what, hint) = match self {
+            Self::All(pause) if pause.by == RESTORE => (
+                "everything is held still".to_owned(),
+                "certwright restore status, then certwright restore accept".to_owned(),
+            ),
             Self::All(_) => ("everything is paused".to_owned(), "certwright resume --all".to_owned()),
             Self::Certificate(_) => (format!("{name} is paused"), format!("certwright certs resume {name}")),
         };

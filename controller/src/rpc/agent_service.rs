@@ -9,8 +9,8 @@ use futures_util::stream::unfold;
 use proto::agent::v1 as wire;
 use proto::agent::v1::agent_service_server::AgentService;
 use proto::agent::v1::attach_request::Message;
+use proto::audit::Head;
 use proto::clock::from_wire;
-use proto::types::v1::AuditHead;
 use proto::x509::CsrFacts;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ use crate::tasks::hub::Hub;
 use crate::tasks::issuance::key_place;
 use crate::tasks::presence::Session;
 use crate::tasks::publish;
+use crate::tasks::restore::{self, HeadIs};
 
 /// The hello must come within this.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
@@ -95,12 +96,16 @@ impl AgentService for AgentApi {
         let caller = agent_caller(&request)?;
         let hub = &self.server.hub;
         if let Some(known) = request.into_inner().witnessed {
-            hub.audit.witnessed(hub, &caller.name, known.seq, &known.hash).await.map_err(Refusal::from)?;
+            let head = Head::from(known);
+            if restore::look_at_head(hub, &caller.name, &head).await.map_err(Refusal::from)? == HeadIs::Comparable {
+                hub.audit.witnessed(hub, &caller.name, head.seq, &head.hash).await.map_err(Refusal::from)?;
+            }
         }
+        may_be_told(hub, &caller).await?;
         let (name, desired) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
         let mut answer = convert::desired(&name, desired);
         if let Some((head, key)) = hub.audit.head(hub).await.map_err(Refusal::from)? {
-            answer.audit_head = Some(AuditHead { seq: head.seq, hash: head.hash, signature: head.signature });
+            answer.audit_head = Some(head.into());
             answer.audit_key = key;
         }
         Ok(Response::new(answer))
@@ -108,6 +113,7 @@ impl AgentService for AgentApi {
 
     async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<wire::FetchResponse>, Status> {
         let caller = agent_caller(&request)?;
+        may_be_told(&self.server.hub, &caller).await?;
         Ok(Response::new(fetch(&self.server.hub, &caller, &request.into_inner()).await?))
     }
 
@@ -116,15 +122,41 @@ impl AgentService for AgentApi {
         request: Request<wire::SubmitCsrRequest>,
     ) -> Result<Response<wire::SubmitCsrResponse>, Status> {
         let caller = agent_caller(&request)?;
+        may_be_told(&self.server.hub, &caller).await?;
         submit_csr(&self.server.hub, &caller, request.into_inner()).await?;
         Ok(Response::new(wire::SubmitCsrResponse {}))
     }
 
     async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportResponse>, Status> {
         let caller = agent_caller(&request)?;
-        report::take(&self.server.hub, &caller, request.into_inner()).await?;
-        Ok(Response::new(wire::ReportResponse {}))
+        let show_held = report::take(&self.server.hub, &caller, request.into_inner()).await?;
+        Ok(Response::new(wire::ReportResponse { show_held }))
     }
+
+    async fn show_held(
+        &self,
+        request: Request<wire::ShowHeldRequest>,
+    ) -> Result<Response<wire::ShowHeldResponse>, Status> {
+        let caller = agent_caller(&request)?;
+        report::shown(&self.server.hub, &caller, request.into_inner()).await?;
+        Ok(Response::new(wire::ShowHeldResponse {}))
+    }
+}
+
+/// Whether this agent may be told anything: after a restore not before it is accepted, and not before the agent has shown what
+/// it holds.
+async fn may_be_told(hub: &Hub, caller: &AgentCaller) -> Result<(), Refusal> {
+    if hub.gate.is_closed() {
+        let hint = "on the controller: certwright restore status, then certwright restore accept";
+        let problem = Problem::new("RESTORE_WAITING", "the controller was restored and is not accepted yet", "", hint);
+        return Err(Refusal::new(Code::Unavailable, problem));
+    }
+    if restore::has_shown(hub, &caller.id).await? {
+        return Ok(());
+    }
+    let hint = "nothing: the agent does so by itself";
+    let problem = Problem::new("SHOW_FIRST", "the controller was restored: show what is held first", "", hint);
+    Err(Refusal::new(Code::Unavailable, problem))
 }
 
 /// An open stream.

@@ -264,6 +264,14 @@ told! {
     InviteOperatorRequest(asked) => asked.name, words([part("role", &asked.role)]);
     SetOperatorRoleRequest(asked) => asked.name, words([part("role", &asked.role)]);
     RemoveOperatorRequest(asked) => asked.name, String::new();
+    CreateBackupRequest(asked) => "backup", words([asked.recovery.as_ref().map(|recovery| {
+        match recovery {
+            wire::create_backup_request::Recovery::Passphrase(_) => "passphrase",
+            wire::create_backup_request::Recovery::Key(_) => "key-file",
+        }
+        .to_owned()
+    })]);
+    AcceptRestoreRequest(asked) => "restore", words([flag("keep-operators", asked.keep_operators)]);
     ListAuditRequest(asked) => "audit", words([
         Some("export".to_owned()),
         part("name", &asked.name),

@@ -20,6 +20,7 @@ use crate::lifecycle::agent::{Agent, Hello, JoinToken, Redemption, Standing, Tok
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::holder::{Holder, Leafed};
 use crate::lifecycle::problem::{Problem, chain};
+use crate::lifecycle::restore::Removed;
 use crate::lifecycle::rotation::PeerCa;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
@@ -110,6 +111,9 @@ async fn store(
     if redemption == Redemption::First {
         token.value.used =
             Some(TokenUse { agent_id: agent.id.clone(), spki_sha256: agent.spki_sha256.clone(), at: hub.now() });
+    }
+    if let Some(named) = named.as_ref().filter(|_| redemption == Redemption::First) {
+        hub.removed(Removed::AgentReplaced, &named.value.id, name).await;
     }
     let changes = Changes::new().update(&token).event(&event);
     let changes = match named {

@@ -2,6 +2,7 @@
 
 pub(super) mod agents;
 pub(super) mod audit;
+pub(super) mod backup;
 pub(super) mod bulk;
 pub(super) mod certificates;
 pub(super) mod create;
@@ -13,6 +14,7 @@ pub(super) mod operators;
 pub(super) mod overview;
 pub(super) mod pause;
 pub(super) mod private_ca;
+pub(super) mod restore;
 pub(super) mod revoke;
 mod selection;
 pub(super) mod targets;

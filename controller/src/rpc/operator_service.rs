@@ -17,8 +17,8 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, bulk, certificates, create, identity_ca, issuers, limits, lists, operators, overview, pause,
-    private_ca, revoke, targets,
+    agents, audit, backup, bulk, certificates, create, identity_ca, issuers, limits, lists, operators, overview, pause,
+    private_ca, restore, revoke, targets,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -62,6 +62,7 @@ macro_rules! act {
 #[tonic::async_trait]
 impl OperatorService for OperatorApi {
     type WatchStream = WatchStream;
+    type CreateBackupStream = backup::Parts;
 
     async fn whoami(&self, request: Request<wire::WhoamiRequest>) -> Result<Response<wire::WhoamiResponse>, Status> {
         let caller = operator_caller(&request)?;
@@ -382,6 +383,30 @@ impl OperatorService for OperatorApi {
         } else {
             answer!(audit::list(&self.server.hub, request.into_inner()))
         }
+    }
+
+    async fn create_backup(
+        &self,
+        request: Request<wire::CreateBackupRequest>,
+    ) -> Result<Response<backup::Parts>, Status> {
+        let caller = operator_caller(&request)?;
+        let asked = request.into_inner();
+        let begun = audited::begin(&self.server.hub, &caller, Method::OperatorCreateBackup, &asked).await?;
+        Ok(Response::new(backup::create(&self.server, &caller, begun, asked).await?))
+    }
+
+    async fn get_restore(
+        &self,
+        _request: Request<wire::GetRestoreRequest>,
+    ) -> Result<Response<wire::GetRestoreResponse>, Status> {
+        answer!(restore::status(&self.server.hub))
+    }
+
+    async fn accept_restore(
+        &self,
+        request: Request<wire::AcceptRestoreRequest>,
+    ) -> Result<Response<wire::GetRestoreResponse>, Status> {
+        act!(self, request, OperatorAcceptRestore, |caller, asked| restore::accept(&self.server.hub, caller, asked))
     }
 
     async fn list_jobs(

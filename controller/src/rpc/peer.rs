@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::audited;
 use super::listener::PeerUser;
-use super::roles::{Access, access};
+use super::roles::{Access, access, is_for_waiting};
 use super::status::Refusal;
 use crate::lifecycle::agent::{Agent, Permission};
 use crate::lifecycle::event::Severity;
@@ -94,6 +94,13 @@ pub(crate) async fn authorize(hub: &Hub, method: Method, peer: &Peer) -> Result<
             if let Err(refusal) = caller.may(act) {
                 audited::refused(hub, &caller.name, peer, method, &refusal).await;
                 return Err(refusal);
+            }
+            if hub.gate.is_closed() && !is_for_waiting(method) {
+                return Err(refused(
+                    "RESTORE_WAITING",
+                    "the controller was restored: nothing is changed before that is accepted",
+                    "certwright restore status shows what agents hold; certwright restore accept goes on",
+                ));
             }
             hub.operators_seen.note(&caller.name, hub.now());
             Ok(Caller::Operator(caller))
@@ -184,6 +191,7 @@ async fn local_operator(hub: &Hub, uid: u32) -> Result<(String, OperatorRole), R
     if uid.is_root() || uid == Uid::effective() {
         return Ok((name, OperatorRole::Owner));
     }
+    refuse_while_waiting(hub)?;
     match hub.store.operator_by_name(&name).await?.map(|found| found.value) {
         Some(found) if found.is_user(uid.as_raw()) => Ok((name, found.role)),
         Some(_) => Err(refused(
@@ -205,6 +213,7 @@ async fn remote_operator(hub: &Hub, leaf: &tls::Peer) -> Result<(String, Operato
     if leaf.identity.role != Role::Operator {
         return Err(operator_refused());
     }
+    refuse_while_waiting(hub)?;
     let stored = hub.store.load::<Operator>(&leaf.identity.id).await?.ok_or_else(operator_refused)?;
     let found = &stored.value;
     if !found.has_key(&proto::x509::hex(&Sha256::digest(&leaf.spki_der))) {
@@ -233,6 +242,18 @@ async fn acknowledge(hub: &Hub, mut stored: Versioned<Operator>, leaf: &tls::Pee
     if let Err(error) = hub.store.commit(Changes::new().update(&stored)).await {
         debug!(error = %chain(&error), "cannot note that a login was renewed");
     }
+}
+
+/// Who was removed after the backup is in it: until an owner has looked, root alone is known for certain.
+fn refuse_while_waiting(hub: &Hub) -> Result<(), Refusal> {
+    if !hub.gate.is_closed() {
+        return Ok(());
+    }
+    Err(refused(
+        "RESTORE_WAITING",
+        "the controller was restored, and that is not accepted yet: only root on its host may call",
+        "on the controller's host: sudo certwright restore accept --keep-operators, once the operators were looked at",
+    ))
 }
 
 /// One text for unknown, removed and foreign: a refused peer learns nothing.

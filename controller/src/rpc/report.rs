@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use proto::agent::v1::{ReportRequest, TargetReport};
+use proto::agent::v1::show_held_request::Message;
+use proto::agent::v1::{ReportRequest, ShowHeldRequest, TargetReport};
 use proto::clock::from_wire;
 use proto::text::{many_lines, one_line};
 use proto::types::v1::StepReport;
@@ -21,10 +22,12 @@ use crate::lifecycle::target::{Status, Step, TARGET_ITEMS_MAX, Target, TargetSta
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
+use crate::store::restore::Shown;
 use crate::tasks::deletion::{self, DeletionError};
 use crate::tasks::hub::Hub;
 use crate::tasks::outcome;
 use crate::tasks::publish;
+use crate::tasks::restore::{self, RestoreError};
 
 /// Most steps kept of one deployment: files, commands and endpoints.
 const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
@@ -32,12 +35,18 @@ const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
 const OUTPUT_CHARS_MAX: usize = 4_096;
 /// Longest subject of a step, characters.
 const SUBJECT_CHARS_MAX: usize = 512;
+/// Longest id of a target, version or slot, characters.
+const ID_CHARS_MAX: usize = 64;
 /// Most tokens an agent may say it serves.
 const TOKENS_MAX: usize = 10_000;
 
-/// Takes one report over.
-pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest) -> Result<(), Refusal> {
+/// Takes one report over. Returns whether the agent is to show what it holds first: the controller was restored.
+pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest) -> Result<bool, Refusal> {
     remember(hub, caller, &report);
+    let has_shown = restore::has_shown(hub, &caller.id).await?;
+    if !has_shown || hub.gate.is_closed() {
+        return Ok(!has_shown);
+    }
     let (name, _) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
     if let Some(ignored) = &report.ignored {
         warn!(
@@ -47,7 +56,7 @@ pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest)
         );
     }
     // It left before the agent knew the present state: what it does not mention may be newer than it.
-    let late = report.name.as_ref().is_none_or(|told| told.generation < name.generation);
+    let late = report.name.as_ref().is_none_or(|told| (told.epoch, told.generation) < (name.epoch, name.generation));
     let bundles = hub.store.bundles_of_agent(&caller.id).await?;
     for bundle in &bundles {
         let order = bundle.order.as_ref().map(|order| order.value.phase);
@@ -66,6 +75,35 @@ pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest)
             // Asked with every report, so that a crash between an outcome and the end of its purge does no harm.
             deletion::finish_purge(hub, &bundle.certificate.value.id).await.map_err(deletion_refusal)?;
         }
+    }
+    Ok(false)
+}
+
+/// Keeps what an agent shows after a restore.
+pub(crate) async fn shown(hub: &Hub, caller: &AgentCaller, request: ShowHeldRequest) -> Result<(), Refusal> {
+    match request.message {
+        Some(Message::Held(held)) => {
+            let id = |text: &str| one_line(text, ID_CHARS_MAX).replace('/', "");
+            let shown = Shown {
+                agent_id: caller.id.clone(),
+                target_id: id(&held.target_id),
+                certificate_name: one_line(&held.certificate_name, ID_CHARS_MAX),
+                version_id: id(&held.version_id),
+                key_slot_id: Some(id(&held.key_slot_id)).filter(|id| !id.is_empty()),
+                leaf_pem: held.leaf_pem,
+                chain_pem: held.chain_pem,
+                at: hub.now(),
+            };
+            // Only while it is asked for.
+            if !restore::has_shown(hub, &caller.id).await?
+                && !shown.target_id.is_empty()
+                && !shown.version_id.is_empty()
+            {
+                restore::keep(hub, shown).await?;
+            }
+        }
+        Some(Message::Done(true)) => restore::shown_all(hub, &caller.id).await?,
+        Some(Message::Done(false)) | None => {}
     }
     Ok(())
 }
@@ -120,6 +158,15 @@ async fn take_outcome(
     }
     hub.wake.jobs.ring(&certificate.id);
     Ok(())
+}
+
+impl From<RestoreError> for Refusal {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Store(error) => error.into(),
+            RestoreError::Commit(error) => error.into(),
+        }
+    }
 }
 
 /// What a deletion refuses, as a refusal of the call.

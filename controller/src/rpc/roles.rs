@@ -24,7 +24,9 @@ pub(crate) fn access(method: Method) -> Access {
     match method {
         M::AgentEnroll | M::OperatorLogin => Access::Anyone,
         M::AgentRenewIdentity => Access::AgentAlsoExpired,
-        M::AgentAttach | M::AgentGetDesired | M::AgentFetch | M::AgentSubmitCsr | M::AgentReport => Access::Agent,
+        M::AgentAttach | M::AgentGetDesired | M::AgentFetch | M::AgentSubmitCsr | M::AgentReport | M::AgentShowHeld => {
+            Access::Agent
+        }
         M::OperatorWhoami
         | M::OperatorRenewLogin
         | M::OperatorGetOverview
@@ -39,6 +41,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorGetRevocationList
         | M::OperatorListLimits
         | M::OperatorListOperators
+        | M::OperatorGetRestore
         | M::OperatorListJobs
         | M::OperatorGetJob
         | M::OperatorGetIdentityCa
@@ -69,7 +72,26 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorAddOperator
         | M::OperatorInviteOperator
         | M::OperatorSetOperatorRole
-        | M::OperatorRemoveOperator => Access::Operator(Act::Trust),
+        | M::OperatorRemoveOperator
+        | M::OperatorCreateBackup
+        | M::OperatorAcceptRestore => Access::Operator(Act::Trust),
+    }
+}
+
+/// Whether an operator's act may be done before a restore is accepted: what only takes trust away, looks, or ends the waiting.
+pub(crate) fn is_for_waiting(method: Method) -> bool {
+    use Method as M;
+    match access(method) {
+        Access::Operator(Act::See | Act::Audit) => true,
+        Access::Operator(Act::Operate | Act::Trust) => matches!(
+            method,
+            M::OperatorAcceptRestore
+                | M::OperatorCreateBackup
+                | M::OperatorRevokeAgent
+                | M::OperatorRemoveOperator
+                | M::OperatorSetPause
+        ),
+        Access::Anyone | Access::Agent | Access::AgentAlsoExpired => false,
     }
 }
 
@@ -112,7 +134,9 @@ mod tests {
         assert_eq!(denied(Role::Owner).count(), 0);
         for method in denied(Role::Maintainer).filter(|(_, needs)| *needs == Role::Owner).map(|(method, _)| method) {
             assert!(
-                ["Issuer", "Account", "Operator", "IdentityCa"].iter().any(|what| method.name().contains(what)),
+                ["Issuer", "Account", "Operator", "IdentityCa", "Backup", "Restore"]
+                    .iter()
+                    .any(|what| method.name().contains(what)),
                 "{method:?}"
             );
         }

@@ -3,6 +3,8 @@
 //! before the disk did. Called by `store` and, through it, by everyone.
 
 mod file;
+mod fill;
+mod frozen;
 mod writer;
 
 use std::fmt;
@@ -16,6 +18,8 @@ use redb::{StorageBackend, TableDefinition, TableError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::fill::{Filler, fill};
+pub use self::frozen::Frozen;
 use self::writer::Writer;
 use super::batch::{Batch, CommitError};
 use super::tables::Table;
@@ -87,6 +91,12 @@ pub enum EngineError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A database where one was to be made.
+    #[error("there is a database at {path} already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that is not ours.
     #[error("{path} is not a database of certwright")]
     Foreign {
@@ -119,8 +129,8 @@ pub enum EngineError {
     /// A value has no revision in front.
     #[error("{key} of {table} is damaged")]
     Damaged {
-        /// The table.
-        table: Table,
+        /// The name of the table.
+        table: String,
         /// The key.
         key: String,
     },
@@ -150,6 +160,11 @@ impl EngineError {
             Self::Missing { .. } => {
                 ("DATABASE_MISSING", "name the directory that holds it with --state DIR".to_owned())
             }
+            Self::Exists { .. } => (
+                "STATE_NOT_EMPTY",
+                "a restore never goes over a database: move the old one away first, or name an empty directory with --state DIR"
+                    .to_owned(),
+            ),
             Self::AlreadyOpen { path } => {
                 let hint =
                     format!("stop the other one, or use another --state DIR; `fuser {}` names it", path.display());
@@ -362,10 +377,12 @@ impl Snapshot<'_> {
 
 impl Stored {
     fn split(table: Table, key: &str, value: &[u8]) -> Result<Self, EngineError> {
-        let Some((revision, bytes)) = value.split_first_chunk::<REVISION_LEN>() else {
-            return Err(EngineError::Damaged { table, key: key.to_owned() });
-        };
-        Ok(Self { revision: u64::from_be_bytes(*revision), bytes: bytes.to_vec() })
+        Self::parse(value).ok_or_else(|| EngineError::Damaged { table: table.name().to_owned(), key: key.to_owned() })
+    }
+
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (revision, bytes) = value.split_first_chunk::<REVISION_LEN>()?;
+        Some(Self { revision: u64::from_be_bytes(*revision), bytes: bytes.to_vec() })
     }
 
     fn join(revision: u64, bytes: &[u8]) -> Vec<u8> {

@@ -121,6 +121,11 @@ impl MasterKey {
         Self { key: random_key(), path: PathBuf::from("(memory)") }
     }
 
+    /// Makes a key of these bytes, which is in no file: it wraps the keyring inside a backup.
+    pub(super) fn in_memory(key: [u8; KEY_LEN]) -> Self {
+        Self { key: SecretBox::new(Box::new(key)), path: PathBuf::from("(memory)") }
+    }
+
     /// Reads the key, or makes it when there is neither a key nor a database.
     /// Blocking and short: called once, before the runtime has work.
     ///

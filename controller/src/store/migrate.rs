@@ -7,7 +7,7 @@ use super::records::Record;
 use super::tables::Table;
 
 /// The form of the records that this controller reads and writes.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// The schema version in the database, under `schema` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

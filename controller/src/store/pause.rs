@@ -6,6 +6,7 @@ use super::engine::{EngineError, Snapshot};
 use super::records::{Changes, Record, Versioned};
 use super::tables::Table;
 use crate::lifecycle::pause::{Pause, PauseAll};
+use crate::lifecycle::restore::Restore;
 
 /// Its key among the settings.
 const KEY: &str = "pause";
@@ -31,6 +32,11 @@ impl Changes {
 
 /// Returns the pause of everything, while there is one.
 pub(crate) fn pause_all(snapshot: &Snapshot<'_>) -> Result<Option<Pause>, EngineError> {
+    // A restore that nobody accepted yet holds everything still, whatever the kill switch says.
+    let restored = snapshot.load::<Restore>(Restore::KEY)?.and_then(|restore| restore.value.pause());
+    if restored.is_some() {
+        return Ok(restored);
+    }
     Ok(snapshot.load::<PauseAll>(KEY)?.and_then(|record| record.value.pause))
 }
 

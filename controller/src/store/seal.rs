@@ -1,6 +1,9 @@
 //! Seals secrets with AES-256-GCM before they are stored. Each sealed secret has its own random nonce and is bound to the
 //! place it was sealed for: moved to another table, key or field it does not open. Called by `tasks` and `ca`.
 
+pub mod recovery;
+pub(super) mod stream;
+
 use std::fmt;
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Nonce, Payload};

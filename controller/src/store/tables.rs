@@ -76,6 +76,10 @@ pub enum Table {
     RevokedLeaf,
     /// Revocation lists of private CAs, by issuer id.
     RevocationList,
+    /// What agents showed after a restore, by agent id / target id.
+    Shown,
+    /// Agents that showed everything, by agent id.
+    ShownAll,
 }
 
 impl Table {
@@ -118,6 +122,8 @@ impl Table {
             Self::BatchJob => "batch_job",
             Self::RevokedLeaf => "revoked_leaf",
             Self::RevocationList => "revocation_list",
+            Self::Shown => "shown",
+            Self::ShownAll => "shown_all",
         }
     }
 }

@@ -151,8 +151,16 @@ impl Auditor {
             *end = open(&hub.store).await?;
         }
         let Some(end) = end.as_ref().filter(|end| end.seq > 0) else { return Ok(None) };
-        let head = Head::sign(end.seq, &end.hash, &end.key).map_err(store_error)?;
+        let head = Head::sign(hub.gate.epoch(), end.seq, &end.hash, &end.key).map_err(store_error)?;
         Ok(Some((head, end.key.der_bytes().to_vec())))
+    }
+
+    /// Returns the number of the last line; 0 before the first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn last(&self, hub: &Hub) -> Result<u64, AuditError> {
+        Ok(self.head(hub).await?.map_or(0, |(head, _)| head.seq))
     }
 
     /// Compares what an agent keeps with what is written, and tells once when they differ.

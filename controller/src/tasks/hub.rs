@@ -7,16 +7,20 @@ use jiff::Timestamp;
 use proto::clock::Clock;
 use proto::text::one_line;
 use tokio::sync::watch;
+use tracing::error;
 
 use super::audit::Auditor;
 use super::clock::ClockWatch;
 use super::limits::Limits;
 use super::presence::{OperatorsSeen, Presence};
+use super::restore::Gate;
 use super::wake::Wake;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::restore::{Removal, Removed};
 use crate::lifecycle::rotation::Rotation;
+use crate::store::removals::Removals;
 use crate::store::{Store, StoreError};
 
 /// Actor of what the controller does by itself.
@@ -47,6 +51,10 @@ pub struct Hub {
     pub lock_share: LockShare,
     /// How far the identity CA's rotation is; set by `app` and by whoever takes a step.
     pub(crate) rotation: Arc<watch::Sender<Rotation>>,
+    /// Whether a restore waits to be accepted.
+    pub gate: Arc<Gate>,
+    /// What must stay refused whatever is restored.
+    pub removals: Removals,
     event_seq: Arc<AtomicU64>,
 }
 
@@ -57,7 +65,10 @@ impl Hub {
     /// When the store cannot be read.
     pub async fn open(store: Store, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let event_seq = Arc::new(AtomicU64::new(store.last_event_seq().await?));
+        let restore = store.restore_record().await?.map(|record| record.value);
         Ok(Self {
+            gate: Arc::new(Gate::new(restore)),
+            removals: Removals::default(),
             store,
             clock,
             presence: Arc::default(),
@@ -87,6 +98,15 @@ impl Hub {
         let mut bytes = [0_u8; 4];
         getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
         f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    }
+
+    /// Writes beside the database that an identity is refused from now on, so that no backup brings it back. Called before the
+    /// refusal; a disk that fails does not put it off.
+    pub(crate) async fn removed(&self, what: Removed, id: &str, name: &str) {
+        let removal = Removal { at: self.now(), what, id: id.to_owned(), name: name.to_owned() };
+        if let Err(error) = self.removals.add(removal).await {
+            error!(%error, name, "a revocation is not written down beside the database: a restored backup would not know of it");
+        }
     }
 
     /// Begins an event of this kind, by the controller itself and of severity info.

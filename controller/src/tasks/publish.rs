@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::hub::Hub;
+use super::restore;
 use crate::lifecycle::certificate::KeySlot;
 use crate::lifecycle::desired::{Desired, Name};
 use crate::lifecycle::pause::{self, Pause};
@@ -15,9 +16,6 @@ use crate::store::StoreError;
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
-
-/// Until restore exists there is one epoch.
-const EPOCH: u64 = 1;
 
 /// Why a desired state could not be named.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +44,12 @@ pub(crate) async fn run(hub: Hub, stop: CancellationToken) {
             ids = hub.wake.agents.wait() => ids,
         };
         for id in ids {
+            match restore::has_shown(&hub, &id).await {
+                Ok(true) => {}
+                // It is told when it has shown what it holds.
+                Ok(false) => continue,
+                Err(error) => error!(agent_id = id, error = %chain(&error), "cannot publish"),
+            }
             match refresh(&hub, &id).await {
                 Ok((name, _)) => hub.presence.hint(&name),
                 Err(error) => error!(agent_id = id, error = %chain(&error), "cannot publish"),
@@ -62,12 +66,15 @@ pub(crate) async fn refresh(hub: &Hub, agent_id: &str) -> Result<(Name, Desired)
     loop {
         let (stored, bundles, pause) = hub.store.desired_of(agent_id).await?;
         let desired = compute(agent_id, &bundles, pause.as_ref());
+        let epoch = hub.gate.epoch();
         let digest = proto::x509::hex(&Sha256::digest(serde_json::to_vec(&desired)?));
-        if let Some(stored) = stored.as_ref().filter(|stored| stored.value.digest == digest) {
+        if let Some(stored) =
+            stored.as_ref().filter(|stored| stored.value.digest == digest && stored.value.epoch == epoch)
+        {
             return Ok((stored.value.clone(), desired));
         }
         let generation = stored.as_ref().map_or(0, |stored| stored.value.generation) + 1;
-        let name = Name { agent_id: agent_id.to_owned(), epoch: EPOCH, generation, digest };
+        let name = Name { agent_id: agent_id.to_owned(), epoch, generation, digest };
         let changes = match stored {
             Some(stored) => Changes::new().update(&Versioned { revision: stored.revision, value: name.clone() }),
             None => Changes::new().insert(&name),

@@ -59,6 +59,15 @@ impl Disk {
         self.image().full = full;
     }
 
+    /// Returns another disk with what was synced on this one so far.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::new(self.image().unsynced);
+        let durable = self.bytes();
+        copy.image().durable = durable;
+        copy
+    }
+
     /// Whether anything was ever synced.
     #[must_use]
     pub fn is_empty(&self) -> bool {

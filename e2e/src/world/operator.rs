@@ -221,6 +221,42 @@ impl Operator {
         }
     }
 
+    /// Takes a backup that this key opens.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn backup(&self, key: &str) -> Result<Vec<u8>, Status> {
+        let recovery = Some(api::create_backup_request::Recovery::Key(key.to_owned()));
+        let mut parts = self.client().create_backup(api::CreateBackupRequest { recovery }).await?.into_inner();
+        let mut file = Vec::new();
+        while let Some(part) = parts.message().await? {
+            file.extend(part.part);
+        }
+        Ok(file)
+    }
+
+    /// Returns how a restore stands.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn restore(&self) -> Result<api::GetRestoreResponse, Status> {
+        match timeout(PATIENCE, self.client().get_restore(api::GetRestoreRequest {})).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the controller is away")),
+        }
+    }
+
+    /// Accepts a restore.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn accept(&self, keep_operators: bool) -> Result<api::GetRestoreResponse, Status> {
+        match timeout(PATIENCE, self.client().accept_restore(api::AcceptRestoreRequest { keep_operators })).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the controller is away")),
+        }
+    }
+
     /// Returns a job.
     ///
     /// # Panics

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller::lifecycle::restore::Restore;
 use controller::store::Store;
+use controller::store::backup::{Terms, open};
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
+use controller::store::removals::{Removals, read_removals};
+use controller::store::seal::recovery::Recovery;
 use futures_util::stream;
 use jiff::SignedDuration;
+use proto::clock::Clock as _;
 use proto::operator::v1 as api;
 use proto::types::v1 as types;
 use secrecy::SecretString;
@@ -137,8 +142,50 @@ impl ControllerSite {
             lookup: self.dns.lookup(switch.clone()),
             probe: Arc::new(SimProbe { net: self.net.clone(), switch: switch.clone() }),
         };
-        let run = Box::pin(serve(parts, backend, key_path, agents, sockets, stop.clone()));
+        let removals = Removals::at(self.removals_path());
+        let run = Box::pin(serve(parts, backend, key_path, removals, agents, sockets, stop.clone()));
         self.life = Some(Life::begin(switch, stop, run));
+    }
+
+    /// Where revocations and removals are written beside the database.
+    #[must_use]
+    pub fn removals_path(&self) -> PathBuf {
+        self.folder.path().join("removals.jsonl")
+    }
+
+    /// Makes the database of this host anew from a backup, as `certwright-controller backup restore` does; the controller must
+    /// not run. `switch` may cut the power meanwhile.
+    ///
+    /// # Errors
+    /// As the program says.
+    pub fn restore(&mut self, file: &[u8], key: &str, switch: &PowerSwitch) -> anyhow::Result<Restore> {
+        self.disk = Disk::new(Unsynced::Lost);
+        // Another machine has no master key; after a crash the first one made is used.
+        let master = MasterKey::load_or_create(&self.folder.path().join("master.key"), false)?;
+        let recovery = Recovery::key_file(&key.to_owned().into())?;
+        let terms = Terms {
+            at: self.clock.now(),
+            by: "local:root".to_owned(),
+            from: "uid 0".to_owned(),
+            removals: read_removals(&self.removals_path())?,
+        };
+        let backend = Backend::Custom(Box::new(self.disk.mount(switch.clone())));
+        Ok(open(std::io::Cursor::new(file), &recovery)?.restore(backend, &master, &terms)?.1)
+    }
+
+    /// Opens the database of this host as the next start does; the controller must not run.
+    ///
+    /// # Errors
+    /// As the controller says.
+    pub async fn open_copy(&self) -> anyhow::Result<Store> {
+        let master = MasterKey::load_or_create(&self.folder.path().join("master.key"), true)?;
+        let disk = self.disk.copy();
+        Ok(Store::open(Backend::Custom(Box::new(disk.mount(PowerSwitch::new()))), false, master).await?)
+    }
+
+    /// Forgets the master key, and what was written down beside the database: the machine is lost.
+    pub fn lose_folder(&mut self) {
+        self.folder = disk::folder("certwright-sim-controller-");
     }
 
     /// Plans a kill of the running controller; `None` plans none.
@@ -205,6 +252,7 @@ async fn serve(
     outside: Outside,
     backend: Backend,
     key_path: PathBuf,
+    removals: Removals,
     agents: Listener,
     sockets: [(Listener, u32); USERS.len()],
     stop: CancellationToken,
@@ -225,6 +273,7 @@ async fn serve(
         monitors: controller::rpc::Door::Closed,
         lists: None,
         lock_share: controller::lifecycle::lock::LockShare::default(),
+        removals,
     };
     let agents = stream::unfold(agents, |mut listener| async move {
         let (pipe, from) = listener.accept_from().await?;

@@ -23,7 +23,7 @@ async fn lines(world: &World) -> Vec<Line> {
     let mut chain = Chain::default();
     let lines: Vec<Line> = page.lines.iter().map(|line| chain.follow(line).unwrap()).collect();
     let told = page.head.unwrap();
-    let head = Head { seq: told.seq, hash: told.hash, signature: told.signature };
+    let head = Head::from(told);
     assert_eq!(chain.end(), Some((head.seq, head.hash.as_str())));
     assert!(head.is_signed_by(&page.public_key));
     lines

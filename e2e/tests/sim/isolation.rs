@@ -209,6 +209,17 @@ async fn ask(scene: &Scene, method: Method, names: &Names) -> Option<String> {
             Some(seen(client.submit_csr(api::SubmitCsrRequest { key_slot_id: names.key_slot_id, csr_der }).await))
         }
         Method::AgentReport => Some(seen(client.report(report(&names)).await)),
+        Method::AgentShowHeld => {
+            let held = api::HeldVersion {
+                target_id: names.target_id,
+                version_id: names.version_id,
+                key_slot_id: names.key_slot_id,
+                certificate_name: "evil was here".to_owned(),
+                ..Default::default()
+            };
+            let message = Some(api::show_held_request::Message::Held(held));
+            Some(seen(client.show_held(api::ShowHeldRequest { message }).await))
+        }
         Method::AgentGetDesired => {
             let desired = client.get_desired(api::GetDesiredRequest::default()).await.unwrap().into_inner();
             assert!(desired.targets.iter().all(|target| target.target_id == scene.own_target_id));
@@ -391,6 +402,7 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
             Method::AgentGetDesired => client.get_desired(api::GetDesiredRequest::default()).await.err(),
             Method::AgentReport => client.report(api::ReportRequest::default()).await.err(),
             Method::AgentSubmitCsr => client.submit_csr(api::SubmitCsrRequest::default()).await.err(),
+            Method::AgentShowHeld => client.show_held(api::ShowHeldRequest::default()).await.err(),
             Method::AgentRenewIdentity => {
                 let (_key, csr_der) = identity_csr();
                 client.renew_identity(api::RenewIdentityRequest { csr_der }).await.err()

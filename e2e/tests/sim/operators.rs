@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 use crate::reason;
 
 /// Whoever has any role may call these: they change nothing.
-const SEE: [&str; 18] = [
+const SEE: [&str; 19] = [
     "GetIdentityCa",
     "Whoami",
     "RenewLogin",
@@ -41,9 +41,10 @@ const SEE: [&str; 18] = [
     "ListJobs",
     "GetJob",
     "ListEvents",
+    "GetRestore",
 ];
 /// Only an owner may call these.
-const TRUST: [&str; 9] = [
+const TRUST: [&str; 11] = [
     "RotateIdentityCa",
     "AddIssuer",
     "RemoveIssuer",
@@ -53,6 +54,8 @@ const TRUST: [&str; 9] = [
     "InviteOperator",
     "SetOperatorRole",
     "RemoveOperator",
+    "CreateBackup",
+    "AcceptRestore",
 ];
 /// Only an auditor and an owner may call this.
 const AUDIT: [&str; 1] = ["ListAudit"];

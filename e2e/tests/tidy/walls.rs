@@ -162,9 +162,10 @@ fn pure_rooms_do_not_touch_the_world() {
 }
 
 /// A library and its homes: path prefixes.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("redb", &["controller/src/store/engine", "e2e/"]),
     ("aes_gcm", &["controller/src/store/seal"]),
+    ("argon2", &["controller/src/store/seal"]),
     ("instant_acme", &["controller/src/acme", "e2e/"]),
     ("hickory_resolver", &["controller/src/dns", "e2e/"]),
     ("hickory_proto", &["controller/src/dns", "e2e/"]),

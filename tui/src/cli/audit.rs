@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use proto::audit::{Chain, Head, Line, unhex};
+use proto::audit::{Chain, Head, Line, RESTORE, unhex};
 use proto::clock::to_wire;
 use proto::operator::v1::{AuditWitness, ListAuditRequest};
 use serde::Deserialize;
@@ -157,7 +157,7 @@ async fn verify(witness: &[PathBuf], session: &mut Session<'_>) -> Result<(), Cl
     loop {
         let page = session.client.list_audit(request.clone()).await?;
         page.lines.iter().try_for_each(|line| check.follow(line))?;
-        let head = page.head.map(|head| Head { seq: head.seq, hash: head.hash, signature: head.signature });
+        let head = page.head.map(Head::from);
         let last = check.chain.end().map_or(0, |(seq, _)| seq);
         // What came while this check was on its way is asked for too.
         let is_behind = head.as_ref().is_some_and(|head| head.seq > last) && !page.lines.is_empty();
@@ -192,21 +192,34 @@ struct Check {
     count: u64,
     witnesses: Vec<Witness>,
     compared: u64,
+    /// Of lines that a restore lost.
+    lost: u64,
+    /// Of the last restore on the way.
+    epoch: u64,
 }
 
 impl Check {
     fn new(files: &[PathBuf]) -> Result<Self, ClientError> {
         let witnesses = files.iter().map(|file| witness(file)).collect::<Result<_, _>>()?;
-        Ok(Self { chain: Chain::default(), first: None, count: 0, witnesses, compared: 0 })
+        Ok(Self { chain: Chain::default(), first: None, count: 0, witnesses, compared: 0, lost: 0, epoch: 1 })
     }
 
     fn follow(&mut self, text: &str) -> Result<(), ClientError> {
         let line = self.chain.follow(text).map_err(|error| broken(&error.to_string(), "the chain is broken there"))?;
         self.first.get_or_insert(line.seq);
         self.count += 1;
+        if line.act == RESTORE {
+            let words = line.detail.split_whitespace().filter_map(|word| word.strip_prefix("epoch="));
+            self.epoch = words.filter_map(|epoch| epoch.parse().ok()).fold(self.epoch, u64::max);
+        }
         let Some((_, hash)) = self.chain.end() else { return Ok(()) };
         for witness in &self.witnesses {
             for head in witness.witness.heads.iter().filter(|head| head.seq == line.seq) {
+                // What the agent saw under this number was written after the backup, and is gone.
+                if head.epoch.max(1) < self.epoch {
+                    self.lost += 1;
+                    continue;
+                }
                 if head.hash != hash {
                     let why = format!("agent {} kept another line {}", safe(&witness.name), line.seq);
                     return Err(broken(&why, "the audit was rewritten after the agent saw it"));
@@ -218,7 +231,7 @@ impl Check {
     }
 
     fn end(
-        self,
+        mut self,
         head: Option<(&Head, &[u8])>,
         known: &[AuditWitness],
         session: &mut Session<'_>,
@@ -231,7 +244,10 @@ impl Check {
             return Err(broken("the signed head is not of this chain", "the end of the audit was changed"));
         }
         for witness in &self.witnesses {
-            if let Some(beyond) = witness.witness.heads.iter().find(|head| head.seq > last) {
+            let beyond = witness.witness.heads.iter().filter(|head| head.seq > last);
+            let (lost, beyond): (Vec<&Head>, Vec<&Head>) = beyond.partition(|head| head.epoch.max(1) < self.epoch);
+            self.lost += u64::try_from(lost.len()).unwrap_or_default();
+            if let Some(beyond) = beyond.first() {
                 let why =
                     format!("agent {} saw line {}, and the last one here is {last}", safe(&witness.name), beyond.seq);
                 return Err(broken(&why, "the end of the audit was cut off, or an older database was restored"));
@@ -251,6 +267,12 @@ impl Check {
             text.push_str("the head is signed by the controller's audit key\n");
         }
         text.push_str(&format!("{} heads of {} witnesses agree\n", self.compared, self.witnesses.len()));
+        if self.lost > 0 {
+            let lost = self.lost;
+            text.push_str(&format!(
+                "{lost} heads are of lines that were written after a backup, and lost with its restore\n"
+            ));
+        }
         if self.witnesses.is_empty() {
             let told = known.len();
             text.push_str(&format!(

@@ -24,6 +24,13 @@ struct StatusView {
     expiring_by_week: Vec<u32>,
     next_renewal: Option<NextRenewalView>,
     pause: Option<PauseView>,
+    backup: Option<BackupView>,
+}
+
+#[derive(Serialize)]
+struct BackupView {
+    at: Timestamp,
+    by: String,
 }
 
 #[derive(Serialize)]
@@ -98,6 +105,7 @@ pub(crate) fn json(overview: &GetOverviewResponse, whoami: &WhoamiResponse) -> S
         next_renewal: some(&overview.next_renewal_name)
             .map(|name| NextRenewalView { name, at: from_wire(overview.next_renewal_at) }),
         pause: overview.pause.as_ref().map(PauseView::from),
+        backup: from_wire(overview.backup_at).map(|at| BackupView { at, by: safe(&overview.backup_by) }),
     };
     super::json(Some("Status"), view)
 }
@@ -117,6 +125,7 @@ pub(crate) fn describe(overview: &GetOverviewResponse, whoami: &WhoamiResponse, 
         block.field("next renewal", &format!("{} {when}", overview.next_renewal_name));
     }
     block.field("running jobs", &overview.jobs.len().to_string());
+    block.field("last backup", &last_backup(overview, now));
     if overview.attention_total == 0 {
         block.section("nothing needs attention");
     } else {
@@ -133,6 +142,13 @@ pub(crate) fn describe(overview: &GetOverviewResponse, whoami: &WhoamiResponse, 
         block.line(&format!("and {} more", overview.attention_total - shown));
     }
     block.render()
+}
+
+fn last_backup(overview: &GetOverviewResponse, now: Timestamp) -> String {
+    match overview.backup_at {
+        0 => "never: certwright backup create --to FILE --key-file KEY".to_owned(),
+        at => format!("{} by {}", time::both(now, at), overview.backup_by),
+    }
 }
 
 fn line(counts: &[Count]) -> String {

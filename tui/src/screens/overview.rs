@@ -74,7 +74,7 @@ impl Record for AttentionRow {
 
     fn state(&self) -> State {
         match self.item.what.as_str() {
-            "FAILED" | "EXPIRED" | "NOT LIVE" | "AGENT DOWN" | "KEY LOST" => State::Bad,
+            "FAILED" | "EXPIRED" | "NOT LIVE" | "AGENT DOWN" | "KEY LOST" | "RESTORED" => State::Bad,
             _ => State::Warn,
         }
     }
@@ -283,5 +283,10 @@ fn teach(model: &Model, counts: &GetOverviewResponse, area: Rect, buf: &mut Buff
 pub(crate) fn status(model: &Model) -> (String, String) {
     let Some(counts) = &model.overview.counts else { return (String::new(), String::new()) };
     let all = total(&counts.certificates);
-    (headline(model).trim().to_owned(), format!("{} certificates, {} agents", count(all), count(total(&counts.agents))))
+    let backup = match counts.backup_at {
+        0 => "no backup yet".to_owned(),
+        at => format!("backup {}", ago(model.now, at)),
+    };
+    let agents = count(total(&counts.agents));
+    (headline(model).trim().to_owned(), format!("{} certificates, {agents} agents, {backup}", count(all)))
 }

@@ -37,8 +37,8 @@ fn audited() -> (World, KeyPair) {
     add("DeleteCertificate", "shop\u{1b}[31m", "purge", "asked", None);
     add("DeleteCertificate", "shop", "NOT_FOUND: certificate shop does not exist", "failed", Some(4));
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let head = Head::sign(5, &previous, &key).unwrap();
-    let head = Some(AuditHead { seq: 5, hash: head.hash, signature: head.signature });
+    let head = Head::sign(1, 5, &previous, &key).unwrap();
+    let head = Some(AuditHead::from(head));
     let audit = ListAuditResponse { lines, head, public_key: key.der_bytes().to_vec(), ..Default::default() };
     (World { audit, ..world() }, key)
 }
@@ -87,7 +87,7 @@ async fn a_witness_tells_a_rewritten_or_cut_audit() {
     let (world, key) = audited();
     let lines = world.audit.lines.clone();
     let fake = FakeController::start(world);
-    let sign = |seq, hash: &str| Head::sign(seq, hash, &key).unwrap();
+    let sign = |seq, hash: &str| Head::sign(1, seq, hash, &key).unwrap();
     let agrees = [sign(2, &hash(&lines[1])), sign(5, &hash(&lines[4]))];
     let file = witness(&fake, &key, &agrees);
     let ran = run(&fake, &["audit", "verify", "--witness", &file]).await;

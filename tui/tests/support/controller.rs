@@ -45,6 +45,10 @@ pub(crate) struct World {
     /// Lines, the oldest first, with their head.
     pub(crate) audit: ListAuditResponse,
     pub(crate) limits: ListLimitsResponse,
+    pub(crate) restore: GetRestoreResponse,
+    /// The parts of a backup, and how it ends when it is not whole.
+    pub(crate) backup: Vec<Vec<u8>>,
+    pub(crate) backup_breaks: Option<Status>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) events: Vec<Event>,
     /// The job that changing calls return.
@@ -358,6 +362,28 @@ impl OperatorService for Service {
     async fn forget_agent(&self, request: Request<ForgetAgentRequest>) -> Answer<ForgetAgentResponse> {
         self.change(Method::OperatorForgetAgent, request, |world, request| {
             world.agent(&request.name).map(|_| ForgetAgentResponse {})
+        })
+    }
+
+    type CreateBackupStream = Pin<Box<dyn Stream<Item = Result<CreateBackupResponse, Status>> + Send>>;
+
+    async fn create_backup(&self, request: Request<CreateBackupRequest>) -> Answer<Self::CreateBackupStream> {
+        self.change(Method::OperatorCreateBackup, request, |world, _| {
+            let parts = world.backup.iter().map(|part| Ok(CreateBackupResponse { part: part.clone() }));
+            let parts = parts.chain(world.backup_breaks.clone().map(Err)).collect::<Vec<_>>();
+            let parts: Self::CreateBackupStream = Box::pin(tokio_stream::iter(parts));
+            Ok(parts)
+        })
+    }
+
+    async fn get_restore(&self, _request: Request<GetRestoreRequest>) -> Answer<GetRestoreResponse> {
+        self.serve(Method::OperatorGetRestore, |world| Ok(world.restore.clone()))
+    }
+
+    async fn accept_restore(&self, request: Request<AcceptRestoreRequest>) -> Answer<GetRestoreResponse> {
+        self.change(Method::OperatorAcceptRestore, request, |world, _| {
+            world.restore.state = "accepted".into();
+            Ok(world.restore.clone())
         })
     }
 

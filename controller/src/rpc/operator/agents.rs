@@ -14,6 +14,7 @@ use crate::lifecycle::agent::{Agent, JOIN_TOKEN_LIFE, JoinToken, Standing};
 use crate::lifecycle::certificate::is_name;
 use crate::lifecycle::desired::Name;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::restore::Removed;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::serve::Server;
 use crate::rpc::status::Refusal;
@@ -148,6 +149,10 @@ pub(super) fn no_address(address: Option<&str>) -> String {
 
 /// Refuses an agent everything from this moment on; its stream is cut.
 pub(crate) async fn revoke(hub: &Hub, caller: &OperatorCaller, name: &str) -> Result<wire::Agent, Refusal> {
+    let agent = named(hub, name).await?.value;
+    if agent.standing != Standing::Revoked {
+        hub.removed(Removed::AgentRevoked, &agent.id, name).await;
+    }
     loop {
         let mut agent = named(hub, name).await?;
         if agent.value.standing == Standing::Revoked {
@@ -228,6 +233,7 @@ pub(crate) async fn forget(
         );
         return Err(Refusal::new(Code::FailedPrecondition, problem));
     }
+    hub.removed(Removed::AgentForgotten, &agent.value.id, name).await;
     let event = hub.event("agent.forgotten", format!("{name} is forgotten")).of_agent(name).by(&caller.name);
     let changes = void_tokens(hub, name, Changes::new())
         .await?

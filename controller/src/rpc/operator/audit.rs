@@ -3,7 +3,6 @@
 use proto::audit::Line;
 use proto::clock::from_wire;
 use proto::operator::v1 as wire;
-use proto::types::v1::AuditHead;
 
 use crate::rpc::status::Refusal;
 use crate::store::audit::AUDIT_PAGE_MAX;
@@ -41,7 +40,7 @@ pub(crate) async fn list(hub: &Hub, request: wire::ListAuditRequest) -> Result<w
     };
     answer.next_seq = from.filter(|_| more).unwrap_or_default();
     if let Some((head, public_key)) = hub.audit.head(hub).await? {
-        answer.head = Some(AuditHead { seq: head.seq, hash: head.hash, signature: head.signature });
+        answer.head = Some(head.into());
         answer.public_key = public_key;
     }
     let witnesses = hub.audit.witnesses().into_iter();

@@ -13,8 +13,9 @@ use tonic::Code;
 
 use super::agents::{PLACEHOLDER, no_address};
 use crate::lifecycle::certificate::is_name;
-use crate::lifecycle::operator::{INVITATION_LIFE, Invitation, LOCAL, Operator, Proof, Role};
+use crate::lifecycle::operator::{Act, INVITATION_LIFE, Invitation, LOCAL, Operator, Proof, Role};
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::restore::Removed;
 use crate::rpc::ADMIN_GROUP;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::serve::Server;
@@ -173,6 +174,9 @@ pub(crate) async fn set_role(
         return Ok(view(hub, &operator));
     }
     let message = format!("{} is {role} instead of {}", operator.value.name, operator.value.role);
+    if Act::ALL.iter().any(|act| operator.value.role.may(*act) && !role.may(*act)) {
+        hub.removed(Removed::OperatorRemoved, &operator.value.id, &operator.value.name).await;
+    }
     operator.value.role = role;
     let event = hub.event("operator.role_set", message).by(&caller.name);
     operator.revision = hub.store.commit(Changes::new().update(&operator).event(&event)).await?;
@@ -188,6 +192,9 @@ pub(crate) async fn remove(
     refuse_root(name)?;
     let (changes, withdrawn) = withdraw(hub, name, Changes::new()).await?;
     let operator = hub.store.operator_by_name(name).await?;
+    if let Some(operator) = &operator {
+        hub.removed(Removed::OperatorRemoved, &operator.value.id, name).await;
+    }
     let changes = match (&operator, withdrawn) {
         (Some(operator), _) => {
             let event = hub.event("operator.removed", format!("{name} is refused from now on")).by(&caller.name);

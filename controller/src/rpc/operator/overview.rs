@@ -14,10 +14,12 @@ use crate::lifecycle::holder::HELD_TWICE;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::renewal;
+use crate::lifecycle::restore::RESTORE;
 use crate::lifecycle::rotation::CA_UNKNOWN;
 use crate::rpc::convert;
 use crate::rpc::status::Refusal;
 use crate::rpc::views;
+use crate::store::backup::LastBackup;
 use crate::store::certificate::Bundle;
 use crate::store::event::EventsOf;
 use crate::store::records::Versioned;
@@ -103,6 +105,13 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     if let Some(pause) = &all {
         attention.insert(0, pause_attention(pause));
     }
+    if let Some((seq, agent)) = hub.gate.lines_lost() {
+        let why = format!(
+            "agent {agent} saw line {seq} of the audit; what was done between the backup and the restore is lost"
+        );
+        let action = "certwright agents ls, certwright operators ls: who was revoked or removed meanwhile?";
+        attention.push(line("controller", "audit", "LINES LOST", &why, action, None));
+    }
     attention.extend(agents.iter().filter_map(|agent| agent_attention(hub, agent, now)));
     attention.extend(issuers.iter().filter_map(|issuer| {
         let problem = issuer.value.problem.as_ref()?;
@@ -130,6 +139,7 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
     for job in hub.store.newest_open_jobs(JOBS_MAX).await? {
         jobs.push(job_view(hub, &job).await?);
     }
+    let backup = hub.store.load::<LastBackup>(LastBackup::KEY).await?.map(|backup| backup.value);
     let activity = hub.store.events(EventsOf::All, 0, ACTIVITY_MAX).await?;
     let states = agents.iter().map(|agent| agent.value.status(hub.presence.is_connected(&agent.value.id), now));
     Ok(wire::GetOverviewResponse {
@@ -148,13 +158,16 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         next_renewal_at: to_wire(tally.next.map(|(at, _)| at)),
         issuers: u64::try_from(issuers.len()).unwrap_or(u64::MAX),
         pause: all.map(|pause| convert::pause(&pause, true)),
+        backup_at: to_wire(backup.as_ref().map(|backup| backup.made_at)),
+        backup_by: backup.map(|backup| backup.by).unwrap_or_default(),
     })
 }
 
 fn pause_attention(pause: &Pause) -> wire::Attention {
     let problem = Held::All(pause).problem("");
     let why = format!("{}; {}", problem.message, problem.cause);
-    line("controller", "", "PAUSED", &why, &problem.hint, Some(pause.at))
+    let what = if pause.by == RESTORE { "RESTORED" } else { "PAUSED" };
+    line("controller", "", what, &why, &problem.hint, Some(pause.at))
 }
 
 fn counts(counts: BTreeMap<&'static str, u64>) -> Vec<wire::Count> {

@@ -54,8 +54,22 @@ fn builder() -> Builder {
     builder
 }
 
-/// Makes the directory if need be, and the database under another name, then links it in place: whoever is second finds the first one's.
+/// Makes an empty database; whoever is second finds the first one's.
 fn create_file(path: &Path) -> Result<(), EngineError> {
+    match put_in_place(path, initialise) {
+        Err(EngineError::Exists { .. }) => Ok(()),
+        made => made,
+    }
+}
+
+/// Makes the directory if need be, and the database under another name, then links it in place when it is whole: never over another.
+pub(super) fn put_in_place<T, E: From<EngineError>>(
+    path: &Path,
+    make: impl FnOnce(&Database) -> Result<T, E>,
+) -> Result<T, E> {
+    if path.symlink_metadata().is_ok() {
+        return Err(EngineError::Exists { path: path.to_owned() }.into());
+    }
     let directory = directory(path);
     DirBuilder::new()
         .recursive(true)
@@ -66,22 +80,37 @@ fn create_file(path: &Path) -> Result<(), EngineError> {
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", proto::id::random_id()));
     let fresh = directory.join(name);
-    let made = fill(&fresh).and_then(|()| match fs::hard_link(&fresh, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", path)(error)),
-        _ => Ok(()),
+    let made = make_at(&fresh, make).and_then(|made| match fs::hard_link(&fresh, path) {
+        Ok(()) => Ok(made),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(EngineError::Exists { path: path.to_owned() }.into())
+        }
+        Err(error) => Err(failed("create", path)(error).into()),
     });
     let removed = fs::remove_file(&fresh).map_err(failed("remove", &fresh));
-    made.and(removed)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))
+    let made = made?;
+    removed?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))?;
+    Ok(made)
 }
 
-fn fill(fresh: &Path) -> Result<(), EngineError> {
+fn make_at<T, E: From<EngineError>>(fresh: &Path, make: impl FnOnce(&Database) -> Result<T, E>) -> Result<T, E> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(fresh);
     let file = file.map_err(failed("create", fresh))?;
     let backend = FileBackend::new(file).map_err(|error| not_opened(fresh, error))?;
     let database = builder().create_with_backend(backend).map_err(|error| not_opened(fresh, error))?;
-    initialise(&database)?;
-    database.close().map_err(|error| not_opened(fresh, error))
+    let made = make(&database)?;
+    database.close().map_err(|error| not_opened(fresh, error))?;
+    Ok(made)
+}
+
+/// Makes a database, without anything in it yet, on an empty backend.
+pub(super) fn new_custom(backend: Box<dyn StorageBackend>) -> Result<Database, EngineError> {
+    let path = PathBuf::from(CUSTOM);
+    if backend.len().map_err(failed("look at", &path))? > 0 {
+        return Err(EngineError::Exists { path });
+    }
+    builder().create_with_backend(Boxed(backend)).map_err(|error| not_opened(&path, error))
 }
 
 /// Marks a new database as ours.
