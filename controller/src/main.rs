@@ -22,13 +22,14 @@ use controller::store::backup::{About, Summary};
 use controller::store::engine::Backend;
 use controller::store::master_key::MasterKey;
 use controller::store::removals::{REMOVALS_FILE, Removals};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proto::clock::{Clock as _, SystemClock};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Database file inside the state directory.
 const DATABASE: &str = "certwright.redb";
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing installed a provider before");
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -62,6 +64,16 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => refuse(&problem),
+    }
+}
+
+/// Every agent holds a descriptor, and the usual soft limit is 1,024. Without the right to raise it we go on with what we have:
+/// accepting rests when it is used up.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit of open files");
     }
 }
 

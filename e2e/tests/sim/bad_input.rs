@@ -7,8 +7,10 @@ use e2e::fake_ca::fault::{Fault, Mischief, RequestKind, When};
 use e2e::world::World;
 use e2e::world::operator::Wish;
 use prost::Message as _;
+use proto::agent::v1 as agent;
 use proto::operator::v1 as api;
 use proto::types::v1::{Custody, ErrorDetail, http01};
+use secrecy::ExposeSecret as _;
 use tonic::Code;
 
 use crate::{SOON, wish};
@@ -309,6 +311,52 @@ async fn a_join_token_is_good_once_and_for_an_hour() {
         let problem = detail(&refusal).problem.unwrap();
         assert!(problem.hint.contains("agents enroll"), "{what}: {problem:?}");
     }
+    world.check().await;
+}
+
+/// Who reads a token on its way redeems it at the same moment as its owner, many times over: one key wins, and only one.
+#[tokio::test(start_paused = true)]
+async fn of_a_thousand_redemptions_of_one_token_one_wins() {
+    const LINES: usize = 20;
+    let world = World::new(1).await;
+    let request = api::EnrollAgentRequest { name: "coveted".to_owned(), replace: false };
+    let token = world.operator.client().enroll_agent(request).await.unwrap().into_inner().token;
+    let token = proto::id::JoinToken::parse(&token).unwrap();
+    let clock: std::sync::Arc<dyn proto::clock::Clock> = world.clock.clone();
+    let at = e2e::world::program::LISTEN;
+    let mut redemptions = tokio::task::JoinSet::new();
+    for _ in 0..LINES {
+        let line = e2e::raw_agent::stranger(&world.net, at, &clock, token.pin);
+        for _ in 0..1_000 / LINES {
+            let (mut line, csr_der) = (line.clone(), e2e::raw_agent::identity_csr().1);
+            let request = agent::EnrollRequest {
+                token: token.secret.expose_secret().to_owned(),
+                csr_der,
+                agent_version: "0.1.0".to_owned(),
+                hostname: "thief".to_owned(),
+            };
+            redemptions.spawn(async move {
+                let answer = line.enroll(request.clone()).await.map(drop);
+                // A lost answer is asked for again, with the same key.
+                (answer.is_ok(), line.enroll(request).await)
+            });
+        }
+    }
+    let mut winners = 0;
+    while let Some(redeemed) = redemptions.join_next().await {
+        let (won, again) = redeemed.unwrap();
+        winners += usize::from(won);
+        match again {
+            Ok(_) => assert!(won, "who lost does not win later"),
+            Err(refusal) => {
+                assert!(!won, "the winner may ask again: {refusal:?}");
+                assert!(detail(&refusal).problem.unwrap().hint.contains("agents enroll"), "{refusal:?}");
+            }
+        }
+    }
+    assert_eq!(winners, 1);
+    let agents = world.operator.client().list_agents(api::ListAgentsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(agents.items.iter().filter(|agent| agent.name == "coveted").count(), 1);
     world.check().await;
 }
 

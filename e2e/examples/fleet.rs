@@ -1,0 +1,342 @@
+//! What a controller costs with very many agents: enrols them, holds a stream of mutual TLS for each, and measures memory, the
+//! processor at rest, how long all take to come back after a kill, and how fast a revoked one is refused. The agents speak the
+//! bare protocol over real sockets: hello, desired state, report, a heartbeat each 30 s, back-off with full jitter, as the
+//! program does. `fleet [COUNT] [--state DIR]`; prints its part of docs/performance.md. Started by `scripts/bench fleet`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is the document")]
+#![allow(clippy::as_conversions, reason = "figures for people need no exact conversion")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures_util::{StreamExt as _, stream};
+use hyper_util::rt::TokioIo;
+use proto::agent::v1 as agent;
+use proto::agent::v1::agent_service_client::AgentServiceClient;
+use proto::clock::{Clock, SystemClock, to_wire};
+use proto::id::{JoinToken, random_id};
+use proto::operator::v1 as api;
+use proto::operator::v1::operator_service_client::OperatorServiceClient;
+use proto::tls::{Credentials, SERVER_NAME, Trust, client_config};
+use proto::types::v1 as types;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use secrecy::ExposeSecret as _;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Agents when nothing else is said.
+const COUNT: usize = 1_000;
+/// Enrollments and first connections under way at once.
+const AT_ONCE: usize = 64;
+const LISTEN: &str = "127.0.0.1:17443";
+/// As the agent's program has them.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The processor is watched for so long at rest.
+const REST: Duration = Duration::from_secs(60);
+/// Longest wait for all of them.
+const ALL_MAX: Duration = Duration::from_secs(600);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    let (mut count, mut state) = (COUNT, std::env::temp_dir().join("certwright-fleet"));
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--state" => state = words.next().context("--state needs a directory")?.into(),
+            _ => count = word.parse().with_context(|| format!("{word} is no number of agents"))?,
+        }
+    }
+    if state.exists() {
+        std::fs::remove_dir_all(&state)?;
+    }
+    std::fs::create_dir_all(&state)?;
+    let site = Site { state };
+    let controller = site.start().await?;
+    let before = memory(controller.id())?;
+    let began = Instant::now();
+    let fleet = site.enroll(count).await?;
+    eprintln!("{count} enrolled in {:.0?}", began.elapsed());
+    let enrolled = memory(controller.id())?;
+
+    let attached = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let mut lives = Vec::new();
+    for one in &fleet {
+        lives.push(tokio::spawn(live(Arc::clone(one), Arc::clone(&attached))));
+        if lives.len() % AT_ONCE == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    all(&attached, count).await?;
+    eprintln!("all attached after {:.1?}", began.elapsed());
+    sleep(Duration::from_secs(40)).await;
+    let (held, cpu_before) = (memory(controller.id())?, cpu(controller.id())?);
+    sleep(REST).await;
+    let idle = (cpu(controller.id())? - cpu_before) / REST.as_secs_f64();
+
+    end(controller, "-KILL")?;
+    let began = Instant::now();
+    let controller = site.start().await?;
+    all(&attached, count).await?;
+    let back = began.elapsed();
+    eprintln!("all back {back:.1?} after kill -9");
+    sleep(Duration::from_secs(5)).await;
+    let refused = site.revoke(fleet.first().context("one at least")?).await?;
+    let peak = peak(controller.id())?;
+    end(controller, "-TERM")?;
+    println!(
+        "{count} agents, enrolled over the wire, one stream of mutual TLS each, a heartbeat every 30 s; `scripts/bench fleet {count}`.\n"
+    );
+    println!("| what | goal | measured |\n|---|---|---|");
+    println!(
+        "| memory of the controller before, enrolled, all attached and at rest | 1 GiB | {:.0} MB, {:.0} MB, {:.0} MB |",
+        mb(before),
+        mb(enrolled),
+        mb(held)
+    );
+    println!(
+        "| of that for each attached agent | 56 KiB | {:.1} KiB |",
+        (held.saturating_sub(enrolled)) as f64 / count as f64 / 1024.0
+    );
+    println!("| most memory after the restart | 1 GiB | {:.0} MB |", mb(peak));
+    println!("| processor at rest, share of a core over 60 s | 2 % | {:.2} % |", idle * 100.0);
+    println!("| kill -9 and start: all attached again after | 60 s | {:.1} s |", back.as_secs_f64());
+    println!("| revoked: stream cut, and the next message refused, after | 1 s | {} ms |", refused.as_millis());
+    lives.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(())
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// An agent that was enrolled.
+struct Agent {
+    name: String,
+    leaf: Vec<u8>,
+    roots: Vec<Vec<u8>>,
+    key: Vec<u8>,
+}
+
+impl Agent {
+    async fn connect(&self) -> anyhow::Result<AgentServiceClient<Channel>> {
+        let der = |bytes: &Vec<u8>| CertificateDer::from(bytes.clone());
+        let key = PrivateKeyDer::try_from(self.key.clone()).map_err(anyhow::Error::msg)?;
+        let credentials = Credentials { chain: vec![der(&self.leaf)], key };
+        client(Trust::Roots(self.roots.iter().map(der).collect()), Some(credentials)).await
+    }
+}
+
+/// Holds one connection until it ends; every wait as the program has it.
+async fn live(one: Arc<Agent>, attached: Arc<AtomicUsize>) {
+    let mut ceiling = BACKOFF_FIRST;
+    loop {
+        if let Ok(began) = session(&one, &attached).await
+            && began.elapsed() > HEARTBEAT
+        {
+            ceiling = BACKOFF_FIRST;
+        }
+        let mut byte = [0_u8];
+        getrandom(&mut byte);
+        sleep(ceiling * u32::from(byte[0]) / 255).await;
+        ceiling = (ceiling * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Any randomness does for jitter.
+fn getrandom(byte: &mut [u8; 1]) {
+    byte[0] = random_id().bytes().last().unwrap_or_default().wrapping_mul(37);
+}
+
+async fn session(one: &Agent, attached: &AtomicUsize) -> anyhow::Result<Instant> {
+    let mut client = one.connect().await?;
+    let (line, mut hints) = attach(&mut client).await?;
+    let began = Instant::now();
+    let desired = timeout(PATIENCE, client.get_desired(agent::GetDesiredRequest::default())).await??.into_inner();
+    let report = agent::ReportRequest { name: desired.name, ..Default::default() };
+    timeout(PATIENCE, client.report(report)).await??;
+    attached.fetch_add(1, Ordering::Relaxed);
+    loop {
+        tokio::select! {
+            hint = hints.message() => if !matches!(hint, Ok(Some(_))) { break },
+            () = sleep(HEARTBEAT) => {
+                let beat = agent::Heartbeat { clock_at: to_wire(Some(SystemClock.now())) };
+                let message = Some(agent::attach_request::Message::Heartbeat(beat));
+                if line.send(agent::AttachRequest { message }).await.is_err() { break }
+            }
+        }
+    }
+    attached.fetch_sub(1, Ordering::Relaxed);
+    Ok(began)
+}
+
+type Line = (mpsc::Sender<agent::AttachRequest>, tonic::Streaming<agent::AttachResponse>);
+
+async fn attach(client: &mut AgentServiceClient<Channel>) -> anyhow::Result<Line> {
+    let (line, messages) = mpsc::channel(8);
+    let hello = agent::Hello {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        policy: Some(types::Policy::default()),
+        hostname: "fleet".to_owned(),
+        os: "Debian".to_owned(),
+        instance: random_id(),
+        ..Default::default()
+    };
+    line.send(agent::AttachRequest { message: Some(agent::attach_request::Message::Hello(hello)) }).await?;
+    let hints = timeout(PATIENCE, client.attach(ReceiverStream::new(messages))).await??.into_inner();
+    Ok((line, hints))
+}
+
+async fn client(trust: Trust, credentials: Option<Credentials>) -> anyhow::Result<AgentServiceClient<Channel>> {
+    let config = client_config(trust, credentials, Arc::new(SystemClock))?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = tower::service_fn(move |_: Uri| {
+        let connector = connector.clone();
+        async move {
+            let name = ServerName::try_from(SERVER_NAME).expect("a constant name");
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, TcpStream::connect(LISTEN).await?).await?))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://controller.invalid")
+        .http2_keep_alive_interval(HEARTBEAT)
+        .keep_alive_while_idle(true);
+    Ok(AgentServiceClient::new(timeout(PATIENCE, endpoint.connect_with_connector(connect)).await??))
+}
+
+/// Waits until that many are attached.
+async fn all(attached: &AtomicUsize, count: usize) -> anyhow::Result<()> {
+    let began = Instant::now();
+    // They notice the end of their stream before the new ones are counted.
+    sleep(Duration::from_millis(200)).await;
+    while attached.load(Ordering::Relaxed) < count {
+        let there = attached.load(Ordering::Relaxed);
+        ensure!(began.elapsed() < ALL_MAX, "only {there} of {count} are attached after {ALL_MAX:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+struct Site {
+    state: PathBuf,
+}
+
+impl Site {
+    fn socket(&self) -> PathBuf {
+        self.state.join("operator.sock")
+    }
+
+    /// Starts the controller and waits until it answers.
+    async fn start(&self) -> anyhow::Result<Child> {
+        let program = std::env::current_exe()?;
+        let folder = program.parent().and_then(Path::parent).context("an example has a folder")?;
+        let log = std::fs::File::options().create(true).append(true).open(self.state.join("controller.log"))?;
+        let mut command = Command::new(folder.join("certwright-controller"));
+        command.arg("serve").arg("--state").arg(self.state.join("state")).arg("--socket").arg(self.socket());
+        command.args(["--listen", LISTEN]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut process = command.spawn()?;
+        let began = Instant::now();
+        while self.client().whoami(api::WhoamiRequest {}).await.is_err() {
+            let log = self.state.join("controller.log");
+            ensure!(
+                process.try_wait()?.is_none() && began.elapsed() < PATIENCE,
+                "no controller: see {}",
+                log.display()
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(process)
+    }
+
+    fn client(&self) -> OperatorServiceClient<Channel> {
+        let path = self.socket();
+        let connect = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://controller.invalid");
+        OperatorServiceClient::new(endpoint.connect_with_connector_lazy(connect))
+    }
+
+    /// Enrols agents `a0` and on.
+    async fn enroll(&self, count: usize) -> anyhow::Result<Vec<Arc<Agent>>> {
+        let operator = self.client();
+        let enrolled = stream::iter(0..count).map(|number| enroll(operator.clone(), format!("a{number}")));
+        let mut fleet = Vec::with_capacity(count);
+        let mut enrolled = enrolled.buffer_unordered(AT_ONCE);
+        while let Some(one) = enrolled.next().await {
+            fleet.push(Arc::new(one?));
+        }
+        Ok(fleet)
+    }
+
+    /// Revokes an agent and returns how long it was until its stream was cut and its next message refused.
+    async fn revoke(&self, one: &Agent) -> anyhow::Result<Duration> {
+        let mut client = one.connect().await?;
+        let (_line, mut hints) = attach(&mut client).await?;
+        client.get_desired(agent::GetDesiredRequest::default()).await?;
+        let began = Instant::now();
+        let request = api::RevokeAgentRequest { name: one.name.clone() };
+        let mut operator = self.client();
+        let revoked = tokio::spawn(async move { operator.revoke_agent(request).await });
+        while let Ok(Ok(Some(_))) = timeout(PATIENCE, hints.message()).await {}
+        let answer = client.get_desired(agent::GetDesiredRequest::default()).await;
+        ensure!(answer.is_err(), "a revoked agent was answered");
+        let took = began.elapsed();
+        revoked.await??;
+        Ok(took)
+    }
+}
+
+async fn enroll(mut operator: OperatorServiceClient<Channel>, name: String) -> anyhow::Result<Agent> {
+    let request = api::EnrollAgentRequest { name: name.clone(), replace: false };
+    let token = JoinToken::parse(&operator.enroll_agent(request).await?.into_inner().token)?;
+    let key = KeyPair::generate()?;
+    let request = agent::EnrollRequest {
+        token: token.secret.expose_secret().to_owned(),
+        csr_der: CertificateParams::default().serialize_request(&key)?.der().to_vec(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: "fleet".to_owned(),
+    };
+    let answer = client(Trust::Pin(token.pin), None).await?.enroll(request).await?.into_inner();
+    Ok(Agent { name, leaf: answer.leaf_der, roots: answer.ca_der, key: key.serialize_der() })
+}
+
+/// Sends a signal and waits for the end.
+fn end(mut process: Child, signal: &str) -> anyhow::Result<()> {
+    ensure!(Command::new("kill").arg(signal).arg(process.id().to_string()).status()?.success());
+    process.wait()?;
+    Ok(())
+}
+
+fn memory(id: u32) -> anyhow::Result<u64> {
+    status(id, "VmRSS:")
+}
+
+fn peak(id: u32) -> anyhow::Result<u64> {
+    status(id, "VmHWM:")
+}
+
+fn status(id: u32, what: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("the kernel says it")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// Seconds of the processor so far.
+fn cpu(id: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let rest = stat.rsplit_once(") ").context("a name in parentheses")?.1;
+    let ticks = rest.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / 100.0)
+}
