@@ -117,18 +117,18 @@ pub(crate) async fn enters(
     Ok(Begun { asked, draft })
 }
 
-/// How a peer proved who they are.
+/// Where a peer is, and how they proved who they are.
 pub(crate) fn from(peer: &Peer) -> String {
     match peer {
         Peer::Local(user) => match user.login_uid {
             Some(login) => format!("uid {}, login uid {login}", user.uid),
             None => format!("uid {}", user.uid),
         },
-        Peer::Tls(Some(leaf), _) => {
+        Peer::Tls(Some(leaf), origin) => {
             let key = hex(&Sha256::digest(&leaf.spki_der));
-            format!("key {}", key.get(..KEY_CHARS).unwrap_or(&key))
+            format!("{}, key {}", origin.words(), key.get(..KEY_CHARS).unwrap_or(&key))
         }
-        Peer::Tls(None, _) => "no identity".to_owned(),
+        Peer::Tls(None, origin) => format!("{}, no identity", origin.words()),
     }
 }
 

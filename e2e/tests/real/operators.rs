@@ -39,6 +39,8 @@ async fn an_operator_elsewhere_logs_in_works_by_their_role_and_is_removed() -> a
     assert_eq!(refused.status, Some(4));
     site.control.ok(&["operators", "role", "alice", "maintainer"], &[]).await?;
     run(&["agents", "enroll", "h9"], "").await?.expect_ok()?;
+    let audit = site.control.json(&["audit", "ls"]).await?.to_string();
+    says(&audit, &[&format!("\"from\":\"{}, key ", desk.address)]);
     let again = run(&[words.as_slice(), &["--name", "again"]].concat(), &token).await?;
     says(&again.text(), &["already used by another key", "certwright operators invite"]);
     site.control.ok(&["operators", "rm", "alice", "--confirm=alice"], &[]).await?;
