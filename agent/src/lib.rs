@@ -14,3 +14,21 @@ mod net;
 mod plan;
 mod state;
 mod target;
+
+/// What bytes from outside reach first. Only the fuzzer (`e2e/fuzz`) builds it.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use prost::Message as _;
+
+    /// What a controller calls desired: protobuf, then our own checks.
+    pub fn desired(bytes: &[u8]) {
+        if let Ok(response) = proto::agent::v1::GetDesiredResponse::decode(bytes) {
+            drop(crate::target::Desired::from_wire(&response));
+        }
+    }
+
+    /// The head of a request to the HTTP-01 listener.
+    pub fn http01_head(head: &str) {
+        crate::net::http01::fuzz(head);
+    }
+}

@@ -53,7 +53,7 @@ fn act(command: Command) -> anyhow::Result<()> {
         Command::Run { state, policy } => {
             tracing_subscriber::fmt()
                 .with_writer(io::stderr)
-                .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
+                .with_max_level(tracing::Level::INFO)
                 .with_ansi(false)
                 .init();
             runtime()?.block_on(run(parts(&state, &policy)))

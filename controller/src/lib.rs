@@ -14,3 +14,22 @@ pub mod private_ca;
 pub mod rpc;
 pub mod store;
 pub mod tasks;
+
+/// What bytes from outside reach first. Only the fuzzer (`e2e/fuzz`) builds it.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// An ACME directory.
+    pub fn directory(body: &[u8]) {
+        let at = http::Uri::from_static("https://ca.test/directory");
+        if let Ok(document) = crate::acme::directory::DirectoryDocument::parse(&at, body) {
+            document.allows(&at);
+        }
+    }
+
+    /// A problem document (RFC 7807).
+    pub fn problem(body: &[u8]) {
+        if let Ok(problem) = serde_json::from_slice::<instant_acme::Problem>(body) {
+            drop(crate::acme::problem::AcmeProblem::read(&problem, None));
+        }
+    }
+}

@@ -205,5 +205,12 @@ fn find<'a>(head: &str, tokens: &'a Tokens) -> Option<&'a str> {
     known.then_some(answer.key_authorization.as_str())
 }
 
+/// Looks a head up among one live token.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(head: &str) {
+    let answer = Answer { identifiers: vec!["a.test".to_owned(), "::1".to_owned()], ..Answer::default() };
+    drop(find(head, &Tokens::from([("token".to_owned(), answer)])).map(str::to_owned));
+}
+
 #[cfg(test)]
 mod tests;
