@@ -27,6 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::ExposeSecret as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,9 +72,9 @@ async fn main() -> anyhow::Result<()> {
 
     let attached = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
-    let mut lives = Vec::new();
+    let mut lives = JoinSet::new();
     for one in &fleet {
-        lives.push(tokio::spawn(live(Arc::clone(one), Arc::clone(&attached))));
+        lives.spawn(live(Arc::clone(one), Arc::clone(&attached)));
         if lives.len() % AT_ONCE == 0 {
             sleep(Duration::from_millis(50)).await;
         }
@@ -113,7 +114,7 @@ async fn main() -> anyhow::Result<()> {
     println!("| processor at rest, share of a core over 60 s | 2 % | {:.2} % |", idle * 100.0);
     println!("| kill -9 and start: all attached again after | 60 s | {:.1} s |", back.as_secs_f64());
     println!("| revoked: stream cut, and the next message refused, after | 1 s | {} ms |", refused.as_millis());
-    lives.iter().for_each(tokio::task::JoinHandle::abort);
+    lives.shutdown().await;
     Ok(())
 }
 
@@ -288,13 +289,15 @@ impl Site {
         let began = Instant::now();
         let request = api::RevokeAgentRequest { name: one.name.clone() };
         let mut operator = self.client();
-        let revoked = tokio::spawn(async move { operator.revoke_agent(request).await });
-        while let Ok(Ok(Some(_))) = timeout(PATIENCE, hints.message()).await {}
-        let answer = client.get_desired(agent::GetDesiredRequest::default()).await;
-        ensure!(answer.is_err(), "a revoked agent was answered");
-        let took = began.elapsed();
-        revoked.await??;
-        Ok(took)
+        let refused = async {
+            while let Ok(Ok(Some(_))) = timeout(PATIENCE, hints.message()).await {}
+            let answer = client.get_desired(agent::GetDesiredRequest::default()).await;
+            ensure!(answer.is_err(), "a revoked agent was answered");
+            Ok(began.elapsed())
+        };
+        let (revoked, took) = tokio::join!(operator.revoke_agent(request), refused);
+        revoked?;
+        took
     }
 }
 
