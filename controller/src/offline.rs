@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -54,7 +55,23 @@ pub fn restore(
     let master = MasterKey::load_or_create(&asked.master_key_path(), false).map_err(|error| error.problem())?;
     let terms = Terms { at: now, by, from, removals };
     let made = backup.restore(Backend::File(asked.state.join(database)), &master, &terms);
-    made.map_err(|error| error.problem())
+    let made = made.map_err(|error| error.problem())?;
+    give_away(&asked.state, database)?;
+    Ok(made)
+}
+
+/// What root restores belongs to whom the state directory belongs to: the packaged controller is no root.
+fn give_away(state: &Path, database: &str) -> Result<(), Problem> {
+    let path = state.join(database);
+    let given = std::fs::metadata(state).and_then(|folder| {
+        let made = std::fs::metadata(&path)?;
+        if folder.uid() == made.uid() { Ok(()) } else { chown(&path, Some(folder.uid()), Some(folder.gid())) }
+    });
+    given.map_err(|error| {
+        let message = format!("{} was restored and belongs to another user than its directory", path.display());
+        let hint = format!("chown --reference={} {}, then start the controller", state.display(), path.display());
+        Problem::new("RESTORED_OWNER", message, error.to_string(), hint)
+    })
 }
 
 /// Nothing but what a restore itself leaves may be there.

@@ -153,6 +153,7 @@ async fn they_are_installed_enrolled_upgraded_rebooted_removed_and_purged() -> a
 
     over_themselves(&fleet, &first).await?;
     rebooted(&mut fleet).await?;
+    restored(&fleet).await?;
     removed_and_purged(&fleet).await
 }
 
@@ -179,6 +180,34 @@ async fn rebooted(fleet: &mut Fleet) -> anyhow::Result<()> {
     eventually("the agent to come back", SOON, async || fleet.connected().await.map(Some)).await?;
     fleet.renew().await?;
     fleet.proven(&served).await.map(drop)
+}
+
+/// The drill of the manual: a backup, a version that it does not know, a lost database, the restore.
+async fn restored(fleet: &Fleet) -> anyhow::Result<()> {
+    let control = &fleet.control;
+    let before = fleet.served().await?;
+    control.ok(&["certwright", "backup", "keygen", "/root/recovery.key"]).await?;
+    let sealed = ["--key-file", "/root/recovery.key"];
+    let create = ["certwright", "backup", "create", "--to", "/root/ctl.backup"];
+    control.ok(&[create.as_slice(), &sealed].concat()).await?;
+    fleet.renew().await?;
+    let later = fleet.proven(&before).await?;
+
+    control.ok(&["systemctl", "stop", "certwright-controller"]).await?;
+    control.ok(&["mv", "/var/lib/certwright/certwright.redb", "/root/lost.redb"]).await?;
+    let restore = ["certwright-controller", "backup", "restore", "--state", "/var/lib/certwright"];
+    let from = ["--master-key", "/etc/credstore/certwright.master-key", "--from", "/root/ctl.backup"];
+    control.ok(&[restore.as_slice(), &from, &sealed].concat()).await?;
+    control.ok(&["systemctl", "start", "certwright-controller"]).await?;
+    eventually("what the agent holds to be known", SOON, async || {
+        let said = control.run(&["certwright", "restore", "accept", "--confirm=ctl"]).await?;
+        ensure!(said.status == Some(0), "{said}");
+        fleet.connected().await.map(Some)
+    })
+    .await?;
+    assert_eq!(fleet.proven("").await?, later, "nothing was ordered anew that the agent holds");
+    fleet.renew().await?;
+    fleet.proven(&later).await.map(drop)
 }
 
 async fn removed_and_purged(fleet: &Fleet) -> anyhow::Result<()> {
