@@ -532,12 +532,13 @@ fn roll_over(model: &Model) -> Option<Confirm> {
 }
 
 fn remove_issuer(model: &Model) -> Option<Confirm> {
-    let name = screens::issuer_here(model)?.name;
-    let lines = vec![
-        "· the account's key is forgotten here for good".to_owned(),
-        "· the account itself stays at the CA".to_owned(),
-        "· no certificate uses it".to_owned(),
-    ];
+    let issuer = screens::issuer_here(model)?;
+    let name = issuer.name;
+    let lost = match issuer.private_ca {
+        Some(_) => ["· its key is destroyed for good", "· what trusts its root will never see another leaf of it"],
+        None => ["· the account's key is forgotten here for good", "· the account itself stays at the CA"],
+    };
+    let lines = lost.into_iter().chain(["· no certificate uses it"]).map(str::to_owned).collect();
     let mut confirm = question(format!("remove issuer {name}"), lines, "remove", Call::RemoveIssuer(name.clone()));
     confirm.name = Some(name);
     Some(confirm)

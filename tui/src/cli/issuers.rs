@@ -12,6 +12,7 @@ use proto::operator::v1::{
 };
 
 use self::private::{NewPrivate, Out, Private};
+use super::confirm::confirm;
 use super::session::{Session, invalid};
 use crate::client::{ClientError, ErrorKind, parse_limit, read_roots, read_secret};
 use crate::output::{issuer, limit};
@@ -35,8 +36,13 @@ pub(crate) enum Verb {
     Test { name: String },
     /// Gives the account another key; orders wait meanwhile
     Rollover { name: String },
-    /// Removes an issuer that no certificate uses
-    Rm { name: String },
+    /// Removes an issuer that no certificate uses; the key of a private CA is gone for good
+    Rm {
+        name: String,
+        /// Consent to the loss of a private CA without a question: its name
+        #[arg(long, value_name = "NAME", require_equals = true)]
+        confirm: Option<String>,
+    },
     /// Prints the root of a private CA for trust stores
     Root(Out),
     /// Prints the revocation list of a private CA
@@ -196,7 +202,15 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             let asked = session.client.rollover_account(RolloverAccountRequest { name }).await?;
             tried(asked, session).await
         }
-        Verb::Rm { name } => {
+        Verb::Rm { name, confirm: given } => {
+            let issuer = session.client.get_issuer(GetIssuerRequest { name: name.clone() }).await?;
+            if issuer.private_ca.is_some() {
+                let shown = crate::output::safe(&name);
+                let what = format!(
+                    "Removing {shown} destroys its key: what trusts its root will never see another leaf of it."
+                );
+                confirm(session.console, &what, &name, given.as_deref()).await?;
+            }
             session.client.remove_issuer(RemoveIssuerRequest { name: name.clone() }).await?;
             session.console.note(&format!("issuer {} removed", crate::output::safe(&name)));
             Ok(())

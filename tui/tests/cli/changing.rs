@@ -341,4 +341,8 @@ async fn a_private_ca_is_added_shown_and_exported() {
     assert!(written.starts_with("-----BEGIN CERTIFICATE-----\nb\n") && written.matches("BEGIN").count() == 2);
     let both = run(&fake, &["issuers", "add", "x", "--private", "--directory", "https://ca.example.test"]).await;
     assert_eq!(both.code, 2);
+
+    let unasked = run(&fake, &["issuers", "rm", "corp"]).await;
+    assert!(unasked.code == 2 && unasked.err.contains("--confirm=corp"), "{} {}", unasked.code, unasked.err);
+    assert_eq!(run(&fake, &["issuers", "rm", "corp", "--confirm=corp"]).await.code, 0);
 }
