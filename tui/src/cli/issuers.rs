@@ -202,20 +202,22 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             let asked = session.client.rollover_account(RolloverAccountRequest { name }).await?;
             tried(asked, session).await
         }
-        Verb::Rm { name, confirm: given } => {
-            let issuer = session.client.get_issuer(GetIssuerRequest { name: name.clone() }).await?;
-            if issuer.private_ca.is_some() {
-                let shown = crate::output::safe(&name);
-                let what = format!(
-                    "Removing {shown} destroys its key: what trusts its root will never see another leaf of it."
-                );
-                confirm(session.console, &what, &name, given.as_deref()).await?;
-            }
-            session.client.remove_issuer(RemoveIssuerRequest { name: name.clone() }).await?;
-            session.console.note(&format!("issuer {} removed", crate::output::safe(&name)));
-            Ok(())
-        }
+        Verb::Rm { name, confirm } => remove(&name, confirm.as_deref(), session).await,
     }
+}
+
+/// Removes an issuer; one that nobody can make again only with consent.
+async fn remove(name: &str, given: Option<&str>, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let shown = crate::output::safe(name);
+    let issuer = session.client.get_issuer(GetIssuerRequest { name: name.to_owned() }).await?;
+    if issuer.private_ca.is_some() {
+        let what =
+            format!("Removing {shown} destroys its key: what trusts its root will never see another leaf of it.");
+        confirm(session.console, &what, name, given).await?;
+    }
+    session.client.remove_issuer(RemoveIssuerRequest { name: name.to_owned() }).await?;
+    session.console.note(&format!("issuer {shown} removed"));
+    Ok(())
 }
 
 /// Waits until the controller has tried the issuer; one that does not work is kept, shown, and an error.
