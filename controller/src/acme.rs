@@ -14,3 +14,11 @@ mod renewal_info;
 mod revoke;
 pub(crate) mod session;
 pub mod transport;
+
+/// Reads a problem document. Only the fuzzer (`e2e/fuzz`) builds it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_problem(body: &[u8]) {
+    if let Ok(problem) = serde_json::from_slice::<instant_acme::Problem>(body) {
+        drop(problem::AcmeProblem::read(&problem, None));
+    }
+}
