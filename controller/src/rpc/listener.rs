@@ -166,7 +166,8 @@ async fn hand_over(out: mpsc::Sender<io::Result<PeerIo>>, io: PeerIo) {
     }
 }
 
-async fn pause(what: &str, error: &io::Error) {
+/// Rests after a connection that could not be accepted.
+pub(super) async fn pause(what: &str, error: &io::Error) {
     warn!(what, %error, "cannot accept a connection; trying again");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }

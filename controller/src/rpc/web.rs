@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::listener::Io;
+use super::listener::{Io, pause};
 
 /// Connections at the same time; more wait.
 const CONNECTIONS_MAX: usize = 16;
@@ -49,12 +49,18 @@ pub(crate) async fn serve<I, A, F>(
             () = stop.cancelled() => break,
             Some(_) = open.join_next(), if !open.is_empty() => {}
             (permit, Some(accepted)) = async { (room.clone().acquire_owned().await, connections.next().await) } => {
-                if let (Ok(permit), Ok(io)) = (permit, accepted) {
-                    let answer = answer.clone();
-                    open.spawn(async move {
-                        one(answer, io).await;
-                        drop(permit);
-                    });
+                match (permit, accepted) {
+                    (Ok(permit), Ok(io)) => {
+                        let answer = answer.clone();
+                        open.spawn(async move {
+                            one(answer, io).await;
+                            drop(permit);
+                        });
+                    }
+                    // Without descriptors the next one fails at once, too.
+                    (_, Err(error)) => pause("reader", &error).await,
+                    // Nobody closes the semaphore.
+                    (Err(_), Ok(_)) => break,
                 }
             }
             else => break,
