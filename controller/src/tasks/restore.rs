@@ -31,6 +31,8 @@ use crate::store::tables::Table;
 
 /// Records removed in one batch, with their names.
 const BATCH: usize = 25;
+/// So often a certificate that changes meanwhile is looked at.
+const ATTEMPTS_MAX: u32 = 8;
 /// Longest issuer name kept.
 const ISSUER_CHARS_MAX: usize = 100;
 /// Why a version was ordered that nobody here ordered.
@@ -270,22 +272,37 @@ fn parse(shown: &Shown) -> Option<(Chain, ShownLeaf)> {
 async fn take_over(hub: &Hub, agent_id: &str) -> Result<(), RestoreError> {
     let mut known = Known::default();
     for record in hub.store.shown_by(agent_id).await? {
-        let mut changes = Changes::new().remove(&record);
-        let mut certificate_id = None;
-        if let Some(finding) = finding(hub, &mut known, record.value.clone()).await?
-            && finding.verdict == Verdict::Take
-            && let Some(certificate) = &finding.certificate
-        {
-            changes = import(hub, &finding, certificate, changes).await?;
-            certificate_id = Some(certificate.id.clone());
+        let mut attempt = 1;
+        loop {
+            match take(hub, &mut known, &record).await {
+                // The certificate changed meanwhile: judged again as it is now.
+                Err(RestoreError::Commit(CommitError::Conflict { .. })) if attempt < ATTEMPTS_MAX => {
+                    (attempt, known) = (attempt + 1, Known::default());
+                }
+                done => break done?,
+            }
         }
-        match hub.store.commit(changes).await {
-            Ok(_) => {}
-            // Another target of the certificate was faster; the agent shows it again if it matters.
-            Err(CommitError::Conflict { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        certificate_id.iter().for_each(|id| hub.wake.certificates.ring(id));
+    }
+    Ok(())
+}
+
+async fn take(hub: &Hub, known: &mut Known, record: &Versioned<Shown>) -> Result<(), RestoreError> {
+    if hub.store.load::<Shown>(&record.value.key()).await?.is_none_or(|now| now.revision != record.revision) {
+        // Somebody else took it, or will take what it became.
+        return Ok(());
+    }
+    let changes = Changes::new().remove(record);
+    if let Some(finding) = finding(hub, known, record.value.clone()).await?
+        && finding.verdict == Verdict::Take
+        && let Some(certificate) = &finding.certificate
+    {
+        let changes = import(hub, &finding, certificate, changes).await?;
+        hub.store.commit(changes).await?;
+        // What its other targets hold is judged beside this version.
+        *known = Known::default();
+        hub.wake.certificates.ring(&certificate.id);
+    } else {
+        hub.store.commit(changes).await?;
     }
     Ok(())
 }
