@@ -135,18 +135,11 @@ fn entry(leaf: &RevokedLeaf) -> Option<RevokedCertParams> {
         RevocationReason::CessationOfOperation => Some(Code::CessationOfOperation),
     };
     Some(RevokedCertParams {
-        serial_number: SerialNumber::from_slice(&bytes_of(&leaf.serial)?),
+        serial_number: SerialNumber::from_slice(&x509::unhex(&leaf.serial)?),
         revocation_time: instant(leaf.revoked_at).ok()?,
         reason_code,
         invalidity_date: None,
     })
-}
-
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        hex.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let pairs = digits?;
-    Some(pairs.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
 /// The root that signs, and its key, which must be the root's.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::types::v1::AuditHead;
-use crate::x509::hex;
+use crate::x509::{hex, unhex};
 
 /// What the first line of all names as the one before it.
 pub const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -170,18 +170,6 @@ impl Chain {
     pub fn end(&self) -> Option<(u64, &str)> {
         self.last.as_ref().map(|(seq, hash)| (*seq, hash.as_str()))
     }
-}
-
-/// Reads lower-case hex.
-#[must_use]
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let bytes = text.as_bytes();
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = bytes.chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    });
-    pairs.collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use proto::clock::to_wire;
 use proto::operator::v1 as operator_wire;
 use proto::text::one_line;
 use proto::types::v1 as wire;
+use proto::x509::unhex;
 
 use crate::lifecycle::agent::{Hello, Policy, PolicyDir};
 use crate::lifecycle::batch::{Batch, Counts, Skipped};
@@ -245,7 +246,11 @@ fn texts(texts: &[String], chars_max: usize) -> Vec<String> {
 
 /// The name of a desired state.
 pub(crate) fn state_name(name: &Name) -> agent_wire::StateName {
-    agent_wire::StateName { epoch: name.epoch, generation: name.generation, digest: unhex(&name.digest) }
+    agent_wire::StateName {
+        epoch: name.epoch,
+        generation: name.generation,
+        digest: unhex(&name.digest).unwrap_or_default(),
+    }
 }
 
 /// A desired state for its agent.
@@ -293,7 +298,7 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
         certificate_name: target.certificate_name,
         identifiers: target.identifiers,
         version_id: target.version_id,
-        fingerprint_sha256: unhex(&target.fingerprint_sha256),
+        fingerprint_sha256: unhex(&target.fingerprint_sha256).unwrap_or_default(),
         custody: custody(target.custody).into(),
         key_slot_id: target.key_slot_id,
         dir: target.dir,
@@ -312,13 +317,6 @@ fn http01_feature(http01: &Http01) -> &'static str {
         Http01::Standalone(_) => "http01-standalone",
         Http01::Webroot(_) => "http01-webroot",
     }
-}
-
-/// Our own hex only; anything else is empty.
-fn unhex(hex: &str) -> Vec<u8> {
-    let digits: Vec<char> = hex.chars().collect();
-    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
-    digits.chunks(2).map(byte).collect::<Result<_, _>>().unwrap_or_default()
 }
 
 pub(crate) fn event(event: Event) -> proto::operator::v1::Event {

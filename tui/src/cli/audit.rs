@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use proto::audit::{Chain, Head, Line, RESTORE, unhex};
+use proto::audit::{Chain, Head, Line, RESTORE};
 use proto::clock::to_wire;
 use proto::operator::v1::{AuditWitness, ListAuditRequest};
+use proto::x509::unhex;
 use serde::Deserialize;
 
 use super::save::save;

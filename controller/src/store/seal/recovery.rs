@@ -6,7 +6,7 @@ use std::fmt;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead as _, Nonce, Payload};
 use argon2::{Algorithm, Argon2, Params, Version};
-use proto::audit::unhex;
+use proto::x509::{hex, unhex};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -153,7 +153,7 @@ impl Lock {
         let (memory_kib, passes, lanes) = STRONG;
         let stretch = match recovery {
             Recovery::Passphrase(_) => {
-                Stretch::Argon2id { memory_kib, passes, lanes, salt: proto::x509::hex(&random::<SALT_LEN>()) }
+                Stretch::Argon2id { memory_kib, passes, lanes, salt: hex(&random::<SALT_LEN>()) }
             }
             Recovery::KeyFile(_) => Stretch::KeyFile,
         };
@@ -166,7 +166,7 @@ impl Lock {
         let sealed = cipher(key.expose_secret())
             .encrypt(&Nonce::<Aes256Gcm>::from(nonce), Payload { msg: &keys, aad: bound_to })
             .expect("AES-GCM seals everything below 64 GiB");
-        let lock = Self { stretch, nonce: proto::x509::hex(&nonce), keys: proto::x509::hex(&sealed) };
+        let lock = Self { stretch, nonce: hex(&nonce), keys: hex(&sealed) };
         (lock, BackupKeys { stream, keyring })
     }
 
