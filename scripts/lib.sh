@@ -20,10 +20,24 @@ need() {
 
 # setup: installs what is missing of what all scripts need and `need` named, and says so.
 setup() {
+  need pebble /usr/bin/pebble /usr/bin/pebble-challtestsrv
+  setup_without_pebble
+}
+
+# get_pebble: whether there is a Pebble, after an attempt to install it; for what can do without.
+get_pebble() {
+  if has_pebble; then return; fi
+  # A subshell, because what cannot be installed here is no reason to end.
+  (apt_install pebble) && has_pebble
+}
+
+has_pebble() { command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null; }
+
+# setup_without_pebble: the same for what can do without a Pebble.
+setup_without_pebble() {
   export PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
   need gcc /usr/bin/gcc
   need libc6-dev /usr/include/stdio.h
-  need pebble /usr/bin/pebble /usr/bin/pebble-challtestsrv
   need nginx-light /usr/sbin/nginx
   need tmux /usr/bin/tmux
   need nftables /usr/sbin/nft
@@ -32,21 +46,22 @@ setup() {
   need procps /usr/bin/ps
   need curl /usr/bin/curl
   need openssl /usr/bin/openssl
-  if [ ${#missing[@]} -gt 0 ]; then install_missing; fi
+  if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
   command -v cargo >/dev/null || die "cargo is missing: install Rust as https://rustup.rs says; rust-toolchain.toml picks the version"
 }
 
-install_missing() {
+# apt_install PACKAGE…: installs Debian packages, and says so.
+apt_install() {
   local as_root=()
-  command -v apt-get >/dev/null || die "needs these Debian packages, and there is no apt-get to install them: ${missing[*]}"
+  command -v apt-get >/dev/null || die "needs these Debian packages, and there is no apt-get to install them: $*"
   if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || die "needs these Debian packages: ${missing[*]}. Run as root once, or: apt-get install ${missing[*]}"
+    command -v sudo >/dev/null || die "needs these Debian packages: $*. Run as root once, or: apt-get install $*"
     as_root=(sudo)
   fi
-  say "installing Debian packages: ${missing[*]}"
+  say "installing Debian packages: $*"
   "${as_root[@]}" apt-get update -qq
   # A package must not start its daemon here: we only want its files.
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
 # image FILE: a Debian with systemd and nginx as a tar file, for machines of systemd-nspawn. Made once.

@@ -18,22 +18,45 @@ const READY_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long old workers of nginx may answer beside the new ones: its master lets both accept for 100 ms after a reload, so
 /// the agent's proof may be followed by a handshake that an old worker answers.
 const OLD_WORKERS_TIME_MAX: Duration = Duration::from_secs(2);
-/// Folders that nginx writes to: each server gets its own.
 /// Where a monitor on the controller's host may look.
 pub const METRICS: &str = "127.0.0.1:9469";
 /// Where clients fetch the revocation lists of private CAs.
 pub const LISTS: &str = "127.0.0.1:9470";
+/// Folders that nginx writes to: each server gets its own.
 const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
 
 /// The hosts, and what runs on them.
 #[derive(Debug)]
-pub struct Site {
+pub struct Site<Ca = Pebble> {
     /// Where the hosts are plugged in.
     pub lab: Lab,
-    /// The CA and the names.
-    pub ca: Pebble,
+    /// The CA and the names; `NoCa` where the controller is its own.
+    pub ca: Ca,
     /// The controller's host.
     pub control: Control,
+}
+
+/// What lets the names of servers resolve.
+pub trait Names {
+    /// Lets a name point to addresses; none takes it away.
+    fn name(&self, name: &str, addresses: &[&str]) -> impl Future<Output = anyhow::Result<()>>;
+}
+
+/// A site without a CA on a host of its own, and so without a DNS server: nothing asks it for a private CA's certificates.
+#[derive(Debug)]
+pub struct NoCa;
+
+impl Names for NoCa {
+    async fn name(&self, _name: &str, _addresses: &[&str]) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl Names for Pebble {
+    async fn name(&self, name: &str, addresses: &[&str]) -> anyhow::Result<()> {
+        // The one that is its own.
+        Self::name(self, name, addresses).await
+    }
 }
 
 /// A CA that does wrong by script.
@@ -100,14 +123,8 @@ impl Site {
     pub async fn start_at(settings: Settings) -> anyhow::Result<Self> {
         let lab = Lab::new().await?;
         let ca = Pebble::start(lab.host("ca", 2).await?, settings).await?;
-        let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
-        let config = format!(
-            "[dns]\nservers = [\"{}\"]\n[metrics]\nlisten = \"{METRICS}\"\n[crl]\nlisten = \"{LISTS}\"\n",
-            ca.dns()
-        );
-        std::fs::write(control.host.folder.join("controller.toml"), config)?;
-        control.start().await?;
-        Ok(Self { lab, ca, control })
+        let dns = format!("[dns]\nservers = [\"{}\"]\n", ca.dns());
+        Self::around(lab, ca, &dns).await
     }
 
     /// Plugs in a fault CA and makes it the issuer `faulty`.
@@ -118,6 +135,23 @@ impl Site {
         let words = ["issuers", "add", "faulty", "--accept-terms", "--directory", &ca.directory()];
         self.control.ok(&words, &["--root", &ca.path("root.pem")]).await?;
         Ok(ca)
+    }
+}
+
+impl Site<NoCa> {
+    /// Starts a controller, and no CA.
+    pub async fn start_without_ca() -> anyhow::Result<Self> {
+        Self::around(Lab::new().await?, NoCa, "").await
+    }
+}
+
+impl<Ca: Names> Site<Ca> {
+    async fn around(lab: Lab, ca: Ca, config: &str) -> anyhow::Result<Self> {
+        let mut control = Control { host: lab.host("ctl", 6).await?, process: None };
+        let config = format!("{config}[metrics]\nlisten = \"{METRICS}\"\n[crl]\nlisten = \"{LISTS}\"\n");
+        std::fs::write(control.host.folder.join("controller.toml"), config)?;
+        control.start().await?;
+        Ok(Self { lab, ca, control })
     }
 
     /// Plugs in server `hN` with nginx for `hN.example.test`, enrols its agent and waits until it is connected.
