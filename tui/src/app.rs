@@ -402,6 +402,7 @@ impl Model {
             || self.team.has_changes()
             || self.audit.list.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
+            || matches!(self.layers.last(), Some(Layer::Confirm(confirm)) if confirm.opens_in(self.now) > 0)
     }
 }
 

@@ -403,10 +403,7 @@ pub(crate) const TABLE: &[Binding] = &[
     row(A::FieldPrev, "field.prev", &[BackTab, Up], &[C::Form, C::Prompt, C::Dialog], "", "previous field or choice"),
     row(A::Toggle, "field.toggle", &[Char(' ')], &[C::Form], "choose", "choose or toggle"),
     changing(2, row(A::Delete, "delete", &[Char('D')], CERTIFICATES, "delete", "delete the certificate")),
-    changing(
-        2,
-        row(A::RevokeVersion, "revoke.version", &[Char('V')], CERTIFICATES, "revoke", "revoke a version at its CA"),
-    ),
+    changing(2, row(A::RevokeVersion, "revoke.version", &[Char('V')], CERTIFICATES, "revoke", "revoke at the CA")),
     changing(
         2,
         row(A::Delete, "revoke", &[Char('D')], &[C::Agents, C::Agent], "revoke", "revoke the agent, or forget it"),

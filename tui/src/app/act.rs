@@ -140,6 +140,9 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::Run if model.place == Place::Certificates && !model.marks.is_empty() => many::rehearse(model, "renew"),
         Action::Rekey => many::rehearse(model, "rekey"),
+        Action::RevokeVersion if model.place == Place::Certificates && !model.marks.is_empty() => {
+            many::rehearse(model, many::REVOKE)
+        }
         Action::Run if matches!(model.place, Place::Jobs | Place::Job(_)) => match screens::job_here(model) {
             Some(job) => many::rehearse_retry(model, job.id),
             None => Vec::new(),
@@ -346,8 +349,10 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
     Vec::new()
 }
 
-fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
-    Confirm { title, lines, name: None, note: None, input: Input::default(), choice: None, verb, call }
+/// Returns a question that `y` answers.
+pub(super) fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
+    let input = Input::default();
+    Confirm { title, lines, name: None, note: None, input, choice: None, verb, call, opens_at: None }
 }
 
 /// `Space`: the mark of the row under the cursor, and on to the next row.
@@ -480,7 +485,7 @@ fn revoke_version(model: &mut Model) -> Option<Confirm> {
     let mut confirm = question(format!("revoke {name}"), lines, "revoke", Call::RevokeVersion(request));
     confirm.name = Some(name);
     confirm.choice = Some(Choice::of(&REASONS));
-    Some(confirm)
+    Some(confirm.read_first(model.now))
 }
 
 fn revoke(model: &Model) -> Option<Confirm> {
@@ -541,7 +546,7 @@ fn remove_issuer(model: &Model) -> Option<Confirm> {
     let lines = lost.into_iter().chain(["· no certificate uses it"]).map(str::to_owned).collect();
     let mut confirm = question(format!("remove issuer {name}"), lines, "remove", Call::RemoveIssuer(name.clone()));
     confirm.name = Some(name);
-    Some(confirm)
+    Some(confirm.read_first(model.now))
 }
 
 fn is_me(model: &Model, name: &str) -> bool {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tui_input::{Input, InputRequest};
 
 use crate::app::call::Call;
@@ -15,6 +16,8 @@ use crate::theme::State;
 
 /// The list is asked for again when the typing rests for so long.
 const FILTER_REST: Duration = Duration::from_millis(150);
+/// How long a question about what cannot be undone stands before `Enter` answers it (tui.md §2.9, level 3).
+const READING: Duration = Duration::from_secs(3);
 /// What happens to the files of a certificate that is deleted.
 pub(crate) const PURGES: [(&str, &str); 2] =
     [("keep", "files stay as they are"), (PURGE, "files are removed once they are no longer served")];
@@ -84,6 +87,8 @@ pub(crate) struct Confirm {
     pub(crate) verb: &'static str,
     /// What is sent.
     pub(crate) call: Call,
+    /// `Enter` is not taken before: who is about to do what cannot be undone reads it first.
+    pub(crate) opens_at: Option<Timestamp>,
 }
 
 /// One of several ways to do it; `Tab` goes through them.
@@ -132,6 +137,18 @@ impl Confirm {
         self.name.is_some() || self.note.is_some()
     }
 
+    /// Makes it a question of the highest level: it has to stand for a moment.
+    pub(crate) fn read_first(mut self, now: Timestamp) -> Self {
+        self.opens_at = now.checked_add(READING).ok();
+        self
+    }
+
+    /// Returns for how many seconds `Enter` is not taken yet; 0 when it is.
+    pub(crate) fn opens_in(&self, now: Timestamp) -> i64 {
+        let millis = self.opens_at.map_or(0, |at| at.as_millisecond() - now.as_millisecond());
+        millis.max(0).div_euclid(1_000) + i64::from(millis.max(0) % 1_000 > 0)
+    }
+
     fn call(self) -> Call {
         match (self.call, self.choice) {
             (Call::Pause(mut request), _) if self.note.is_some() => {
@@ -148,6 +165,10 @@ impl Confirm {
                     // The locked ones come with it: the number is another.
                     request.expected = 0;
                 }
+                Call::Act(request)
+            }
+            (Call::Act(mut request), Some(choice)) => {
+                choice.word().clone_into(&mut request.reason);
                 Call::Act(request)
             }
             (Call::Delete(mut request), Some(choice)) => {
@@ -363,6 +384,12 @@ pub(crate) fn enter(model: &mut Model) -> Vec<Cmd> {
         Some(Layer::Filter(filter)) => set_filter(model, filter.input.value().trim()),
         Some(Layer::Confirm(confirm)) if !confirm.takes_text() => {
             model.notices.say(model.now, State::Idle, format!("{}: cancelled, nothing was done", confirm.title));
+            Vec::new()
+        }
+        Some(Layer::Confirm(confirm)) if confirm.is_named() && confirm.opens_in(model.now) > 0 => {
+            let text = format!("read it once more: Enter counts in {}s; Esc cancels", confirm.opens_in(model.now));
+            model.layers.push(Layer::Confirm(confirm));
+            model.notices.say(model.now, State::Warn, text);
             Vec::new()
         }
         Some(Layer::Confirm(confirm)) if confirm.is_named() => accept(model, *confirm),

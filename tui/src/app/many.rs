@@ -7,13 +7,15 @@ use proto::operator::v1::{ActOnCertificatesRequest, ActOnCertificatesResponse};
 use tui_input::Input;
 
 use crate::app::call::Call;
-use crate::app::layer::{Confirm, Layer, Note};
+use crate::app::layer::{Choice, Confirm, Layer, Note, REASONS};
 use crate::app::{Cmd, Model};
 use crate::screens::{self, Place};
 use crate::theme::State;
 use crate::widgets::text::{instant, safe};
 
-/// From so many on the count must be typed.
+/// The act that nothing undoes.
+pub(super) const REVOKE: &str = "revoke";
+/// From so many on the count must be typed; of what nothing undoes, always.
 const TYPED_FROM: u64 = 10;
 /// So many that are passed over are named in the question.
 const NAMED_MAX: usize = 4;
@@ -74,7 +76,9 @@ impl Marks {
             None => (String::new(), false),
         };
         let names = self.names.iter().cloned().collect();
-        ActOnCertificatesRequest { act: act.to_owned(), names, filter, all, ..Default::default() }
+        // The reason is chosen in the question; until then there has to be one.
+        let reason = if act == REVOKE { "unspecified" } else { "" }.to_owned();
+        ActOnCertificatesRequest { act: act.to_owned(), names, filter, all, reason, ..Default::default() }
     }
 }
 
@@ -127,7 +131,8 @@ fn ask(model: &mut Model, request: ActOnCertificatesRequest, plan: &ActOnCertifi
         model.notices.say(model.now, State::Warn, format!("{}: nothing to do: {why}", verb(&plan.act)));
         return;
     }
-    let typed = plan.total >= TYPED_FROM;
+    let revokes = plan.act == REVOKE;
+    let typed = revokes || plan.total >= TYPED_FROM;
     let overrides = plan.act == "renew" && locked > 0 && !typed;
     let request = ActOnCertificatesRequest { rehearse: false, expected: plan.total, ..request };
     let confirm = Confirm {
@@ -136,17 +141,20 @@ fn ask(model: &mut Model, request: ActOnCertificatesRequest, plan: &ActOnCertifi
         name: typed.then(|| plan.total.to_string()),
         note: overrides.then_some(Note { needed: plan.total == 0 }),
         input: Input::default(),
-        choice: None,
+        // What is done again for a job keeps that job's reason.
+        choice: (revokes && request.failed_of.is_empty()).then(|| Choice::of(&REASONS)),
         verb: verb(&plan.act),
         call: Call::Act(Box::new(request)),
+        opens_at: None,
     };
+    let confirm = if typed { confirm.read_first(model.now) } else { confirm };
     model.layers.push(Layer::Confirm(Box::new(confirm)));
 }
 
 fn lines(plan: &ActOnCertificatesResponse, overrides: bool) -> Vec<String> {
     let what = match plan.act.as_str() {
         "rekey" => "get a new version with a new key, also where it is kept",
-        "revoke" => "are revoked; each is replaced at once",
+        REVOKE => "are revoked; each is replaced at once, with a new key",
         _ => "get a new version",
     };
     let mut lines = vec![format!("{} {what}, as one job.", plan.total)];
@@ -161,6 +169,9 @@ fn lines(plan: &ActOnCertificatesResponse, overrides: bool) -> Vec<String> {
     if overrides {
         lines.push("A reason orders the locked ones too.".to_owned());
     }
+    if plan.act == REVOKE {
+        lines.push("Clients that ask the CA refuse them; it cannot be undone. Why, for the CA:".to_owned());
+    }
     lines
 }
 
@@ -172,7 +183,7 @@ fn reasons(plan: &ActOnCertificatesResponse) -> String {
 fn verb(act: &str) -> &'static str {
     match act {
         "rekey" => "re-key",
-        "revoke" => "revoke",
+        REVOKE => REVOKE,
         _ => "renew",
     }
 }

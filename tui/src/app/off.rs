@@ -32,6 +32,9 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
         "run" => "RenewCertificate",
         "deploy" => "DeployCertificate",
         "delete" => "DeleteCertificate",
+        "revoke.version" if model.place == screens::Place::Certificates && !model.marks.is_empty() => {
+            "ActOnCertificates"
+        }
         "revoke.version" => "RevokeCertificate",
         "pause" | "pause.all" => "SetPause",
         "edit" if model.place_context() == Context::Certificate => "UpdateCertificate",
@@ -99,7 +102,7 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
     let said = |text: &str| Some(text.to_owned());
     // What cannot be done to some of the marked ones is said in the question.
     let marked = model.place == screens::Place::Certificates && !model.marks.is_empty();
-    if marked && matches!(action, Action::Run | Action::Rekey) {
+    if marked && matches!(action, Action::Run | Action::Rekey | Action::RevokeVersion) {
         return None;
     }
     // Without a record under the cursor the question itself says so.

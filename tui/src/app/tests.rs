@@ -238,6 +238,13 @@ impl Desk {
         self
     }
 
+    /// So many seconds go by.
+    fn later(&mut self, seconds: u64) -> &mut Self {
+        let now = self.model.now.checked_add(Duration::from_secs(seconds)).unwrap();
+        self.send(Msg::Now(now));
+        self
+    }
+
     fn text(&mut self, text: &str) -> &mut Self {
         self.send(Msg::Paste { text: text.to_owned(), bracketed: false });
         self
@@ -550,6 +557,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("dialog_cancel_job", at("4jj\nc", "", "")),
         ("dialog_renew_marked", at("2   r", "", "")),
         ("dialog_rekey_all", at("2*K", "", "")),
+        ("dialog_revoke_marked", at("2   V", "", "")),
         ("issuers", at("0", "", "")),
         ("issuer_account", at("0j\n", "", "")),
         ("issuer_directory", at("0j\nl", "", "")),
@@ -695,8 +703,7 @@ fn take(desk: &mut Desk, step: Step) {
         }
         Step::Tick => desk.send(Msg::Timer(Timer::Tick)),
         Step::Later(seconds) => {
-            let now = desk.model.now.checked_add(Duration::from_secs(seconds.unsigned_abs())).unwrap();
-            desk.send(Msg::Now(now));
+            desk.later(seconds.unsigned_abs());
         }
     }
 }

@@ -187,7 +187,7 @@ pub(crate) fn status(model: &Model) -> String {
     let list = &model.certificates;
     let shown: Vec<&str> = list.rows.iter().map(|record| record.name.as_str()).collect();
     if let Some(marked) = model.marks.words(&shown) {
-        return format!("{marked}: r renews, K gives new keys, q clears");
+        return format!("{marked}: r renews, K gives new keys, V revokes, q clears");
     }
     if list.more && list.rows.len() >= ROWS_MAX {
         return format!("the first {ROWS_MAX} are held; / narrows the list");

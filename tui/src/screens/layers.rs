@@ -34,7 +34,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
                 let inner = floating(buf, line, model.theme, filter_title(model), "Enter keeps, Esc restores");
                 input(buf, inner, 0, "/ ", &filter.input)
             }
-            Layer::Confirm(confirm) => paint_confirm(confirm, area, buf, model.theme),
+            Layer::Confirm(confirm) => paint_confirm(model, confirm, area, buf),
         };
     }
     if let Some(prefix) = model.prefix {
@@ -178,7 +178,8 @@ fn paint_palette(model: &Model, palette: &Palette, area: Rect, buf: &mut Buffer)
     cursor
 }
 
-fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) -> Option<Position> {
+fn paint_confirm(model: &Model, confirm: &Confirm, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let theme = model.theme;
     let width = DIALOG_WIDTH.min(area.width);
     let room = usize::from(width).saturating_sub(4).max(1);
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -210,10 +211,10 @@ fn paint_confirm(confirm: &Confirm, area: Rect, buf: &mut Buffer, theme: Theme) 
     put(buf, inner, row, &Line::styled(asked_for, theme.strong()));
     let line = part(inner, row.saturating_add(1), 1);
     let cursor = input(buf, line, 0, "> ", &confirm.input);
-    let (word, style) = if confirm.is_named() {
-        (format!(" Enter: {verb}"), theme.state(State::Bad))
-    } else {
-        (format!(" {verb}: keep typing"), theme.dim())
+    let (word, style) = match (confirm.is_named(), confirm.opens_in(model.now)) {
+        (false, _) => (format!(" {verb}: keep typing"), theme.dim()),
+        (true, 0) => (format!(" Enter: {verb}"), theme.state(State::Bad)),
+        (true, seconds) => (format!(" {verb}: Enter counts in {seconds}s"), theme.dim()),
     };
     put(buf, inner, row.saturating_add(2), &Line::styled(word, style));
     cursor

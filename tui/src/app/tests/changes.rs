@@ -118,7 +118,9 @@ fn only_an_issuer_that_nothing_uses_is_removed_and_only_by_its_name() {
     desk.keys("D").shows("remove issuer le");
     desk.keys("\n");
     assert!(desk.sent.is_empty());
-    desk.keys("le\n").shows("issuer le is removed");
+    desk.keys("le\n").shows("Enter counts in 3s");
+    assert!(desk.sent.is_empty(), "not before it could be read");
+    desk.later(3).keys("\n").shows("issuer le is removed");
     assert!(matches!(desk.sent.as_slice(), [Call::RemoveIssuer(name)] if name == "le"));
 }
 
@@ -142,7 +144,7 @@ fn revoking_chooses_a_reason_wants_the_name_and_says_what_follows() {
     desk.shows("(*) superseded");
     desk.keys("\n");
     assert!(desk.sent.is_empty(), "not without the name");
-    desk.key(Key::Tab).keys(&name).keys("\n");
+    desk.key(Key::Tab).keys(&name).later(3).keys("\n");
     assert!(
         matches!(desk.sent.as_slice(), [Call::RevokeVersion(request)] if request.name == name
             && request.reason == "keyCompromise" && request.serial == "04ab12cd" && !request.request_id.is_empty()),
@@ -158,7 +160,7 @@ fn an_earlier_version_is_revoked_from_the_history() {
     desk.shows("03ffee00");
     desk.keys("V").shows("serial 03ffee00");
     desk.shows("what is served now is not touched");
-    desk.keys("host-00.example.test\n");
+    desk.later(3).keys("host-00.example.test\n");
     assert!(matches!(desk.sent.as_slice(), [Call::RevokeVersion(_)]));
     desk.keys("j").shows("REVOKED keyCompromise");
     desk.keys("V").shows("revoke: not now, it is revoked already");
@@ -187,8 +189,8 @@ fn a_key_that_cannot_work_says_why_everywhere() {
     desk.keys("2V");
     assert!(desk.model.layers.is_empty());
     desk.shows("revoke: not now, there is no version yet");
-    desk.keys("?").shows("revoke a version at its CA  (there is no version yet)");
-    desk.keys("q:revoke a v").shows("(there is no version yet)");
+    desk.keys("?").shows("revoke at the CA  (there is no version yet)");
+    desk.keys("q:revoke at").shows("(there is no version yet)");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Acts on many certificates in the dashboard: marks, the question before, the job after.
 
 use proto::operator::v1::{
-    ActOnCertificatesRequest, ActOnCertificatesResponse, Batch, Certificate, Count, Job, SkippedCertificate,
+    ActOnCertificatesRequest, ActOnCertificatesResponse, Batch, Certificate, Count, Denied, Job, SkippedCertificate,
 };
 use proto::types::v1::Problem;
 
 use super::fixtures::{at, job};
-use super::{Call, Desk, Key, Place};
+use super::{Call, Desk, Key, Msg, Place, TOOK, WhoamiResponse};
 
 fn shop() -> SkippedCertificate {
     SkippedCertificate {
@@ -119,12 +119,39 @@ fn all_that_a_filter_finds_wants_the_number_typed() {
     desk.keys("K").shows("re-key 40 certificate(s)");
     desk.keys("4\n");
     assert!(acts(&desk).is_empty(), "not the whole number");
-    desk.keys("0\n");
+    desk.keys("0\n").shows("re-key: Enter counts in 3s");
+    assert!(acts(&desk).is_empty(), "not before it could be read");
+    desk.later(2).keys("\n").shows("Enter counts in 1s");
+    desk.later(1).keys("\n");
     let sent = acts(&desk);
     assert_eq!((sent[0].act.as_str(), sent[0].filter.as_str(), sent[0].expected), ("rekey", "host", 40));
     // Another filter would be about other certificates.
     desk.keys("2*/api\n");
     assert!(desk.model.marks.is_empty());
+}
+
+#[test]
+fn marked_rows_are_revoked_as_one_job_with_a_reason_after_the_number_is_typed() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2   V").shows("revoke 3 certificate(s)");
+    desk.keys("2").later(3).keys("\n");
+    assert!(acts(&desk).is_empty(), "another number sends nothing");
+    desk.key(Key::Backspace).key(Key::Tab).keys("3\n");
+    let sent = acts(&desk);
+    assert_eq!((sent.len(), sent[0].act.as_str(), sent[0].reason.as_str()), (1, "revoke", "keyCompromise"));
+    assert_eq!((sent[0].names.len(), sent[0].expected), (3, 3));
+    // Without marks it is the one under the cursor.
+    desk.keys("2V").shows("revoke host-01.example.test");
+}
+
+#[test]
+fn a_role_that_may_not_act_on_many_sends_nothing() {
+    let mut desk = Desk::connected(80, 24);
+    let denied = vec![Denied { rpc: "ActOnCertificates".into(), needs: "owner".into() }];
+    let who = WhoamiResponse { role: "maintainer".into(), denied, ..WhoamiResponse::default() };
+    desk.send(Msg::Connected { who: Box::new(who), took: TOOK });
+    desk.keys("2   V").shows("not now, needs owner");
+    assert!(desk.sent.is_empty() && desk.model.layers.is_empty());
 }
 
 #[test]
