@@ -19,6 +19,7 @@ pub(crate) mod off;
 pub(crate) mod reply;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod trust;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,10 +41,12 @@ use crate::screens::agent::AgentScreen;
 use crate::screens::audit::AuditScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
+use crate::screens::identity_ca::IdentityCaScreen;
 use crate::screens::invite::Invite;
 use crate::screens::issuer::IssuerScreen;
 use crate::screens::job::JobScreen;
 use crate::screens::overview::OverviewScreen;
+use crate::screens::restore::RestoreScreen;
 use crate::screens::sheet::Sheet;
 use crate::screens::team::Member;
 use crate::screens::{self, Place};
@@ -213,6 +216,10 @@ pub(crate) struct Model {
     pub(crate) team: List<Member>,
     /// The operator to be.
     pub(crate) invite: Option<Invite>,
+    /// The restore.
+    pub(crate) restore: RestoreScreen,
+    /// The identity CA.
+    pub(crate) identity_ca: IdentityCaScreen,
     /// What floats above the place, topmost last.
     pub(crate) layers: Vec<Layer>,
     /// A first key that waits for its second.
@@ -266,6 +273,8 @@ impl Model {
             audit: AuditScreen::default(),
             team: List::default(),
             invite: None,
+            restore: RestoreScreen::default(),
+            identity_ca: IdentityCaScreen::default(),
             layers: Vec::new(),
             prefix: None,
             notices: Notices::default(),
@@ -305,6 +314,8 @@ impl Model {
             Place::Team => Context::Team,
             Place::Audit => Context::Audit,
             Place::Act(_) => Context::Act,
+            Place::Restore => Context::Restore,
+            Place::IdentityCa => Context::IdentityCa,
             Place::Invite if self.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => Context::Waiting,
             Place::AddCertificate | Place::Sheet | Place::Invite => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
@@ -401,6 +412,7 @@ impl Model {
             || self.issuers.has_changes()
             || self.team.has_changes()
             || self.audit.list.has_changes()
+            || self.identity_ca.peers.has_changes()
             || (matches!(self.place, Place::Certificate(_)) && self.certificate.is_counting())
             || matches!(self.layers.last(), Some(Layer::Confirm(confirm)) if confirm.opens_in(self.now) > 0)
     }
@@ -468,6 +480,7 @@ fn timed(model: &mut Model, timer: Timer) -> Vec<Cmd> {
             model.issuers.expire(model.now);
             model.team.expire(model.now);
             model.audit.list.expire(model.now);
+            model.identity_ca.peers.expire(model.now);
             Vec::new()
         }
         Timer::Filter(typed) => layer::filter_rested(model, typed),

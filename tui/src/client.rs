@@ -14,6 +14,7 @@ mod named_files;
 mod place;
 mod remote;
 mod socket;
+mod trust;
 mod words;
 
 use std::path::Path;
@@ -56,6 +57,10 @@ pub use named_files::{read_roots, read_secret};
 use place::Address;
 pub use place::Place;
 use secrecy::ExposeSecret as _;
+pub use trust::{
+    restore_audit, restore_effects, restore_finding, restore_name, restore_removals, restore_shown, retire_effects,
+    retire_name, slot_does,
+};
 pub use words::{agent_status, batch_words, custody, file_content, key_type, reason, target_status};
 
 /// Where the packaged controller listens.

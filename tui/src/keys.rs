@@ -101,6 +101,10 @@ pub(crate) enum Context {
     Audit,
     /// One act.
     Act,
+    /// How a restore stands.
+    Restore,
+    /// The identity CA and its rotation.
+    IdentityCa,
     /// A form: the wizard's steps, the enrolment's name.
     Form,
     /// A one-time command, waiting for whoever runs it.
@@ -129,6 +133,8 @@ impl Context {
             Self::Team => "Team",
             Self::Audit => "Audit",
             Self::Act => "Act",
+            Self::Restore => "Restore",
+            Self::IdentityCa => "Identity CA",
             Self::Form => "Form",
             Self::Waiting => "One-time command",
             Self::Prompt => "Prompt",
@@ -179,6 +185,10 @@ pub(crate) enum Action {
     GoTeam,
     /// To the audit.
     GoAudit,
+    /// To the restore.
+    GoRestore,
+    /// To the identity CA.
+    GoIdentityCa,
     /// Copy the command that shows.
     Copy,
     /// Wait for a second key that names a place.
@@ -227,6 +237,16 @@ pub(crate) enum Action {
     RevokeVersion,
     /// Hold still, or lift that.
     Pause,
+    /// Accept a restore.
+    Accept,
+    /// Make the next identity CA.
+    CaPrepare,
+    /// Let it sign.
+    CaActivate,
+    /// Drop the old one.
+    CaRetire,
+    /// One step back.
+    CaAbort,
     /// Leave the dashboard.
     Quit,
     /// Paint everything again.
@@ -285,6 +305,8 @@ const PLACES: &[C] = &[
     C::Team,
     C::Audit,
     C::Act,
+    C::Restore,
+    C::IdentityCa,
     C::Waiting,
 ];
 const LISTS: &[C] = &[
@@ -300,11 +322,14 @@ const LISTS: &[C] = &[
     C::Team,
     C::Audit,
     C::Act,
+    C::Restore,
+    C::IdentityCa,
     C::Reading,
 ];
 const FILTERED: &[C] = &[C::Certificates, C::Agents, C::Audit];
 const RECORDS: &[C] = &[C::Certificate, C::Agent, C::Issuer];
-const OPENS: &[C] = &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers, C::Audit];
+const OPENS: &[C] =
+    &[C::Overview, C::Certificates, C::Agents, C::Jobs, C::Job, C::Agent, C::Issuers, C::Audit, C::IdentityCa];
 /// Lists in which `Space` marks nothing.
 const UNMARKED: &[C] = &[
     C::Overview,
@@ -318,6 +343,8 @@ const UNMARKED: &[C] = &[
     C::Team,
     C::Audit,
     C::Act,
+    C::Restore,
+    C::IdentityCa,
     C::Reading,
 ];
 const JOBS: &[C] = &[C::Jobs, C::Job];
@@ -328,7 +355,7 @@ const EVERYWHERE: &[C] = &Context::ALL;
 
 impl Context {
     /// Every context.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Overview,
         Self::Certificates,
         Self::Certificate,
@@ -341,6 +368,8 @@ impl Context {
         Self::Team,
         Self::Audit,
         Self::Act,
+        Self::Restore,
+        Self::IdentityCa,
         Self::Form,
         Self::Waiting,
         Self::Prompt,
@@ -384,6 +413,23 @@ pub(crate) const TABLE: &[Binding] = &[
         2,
         row(A::Delete, "operator.remove", &[Char('D')], &[C::Team], "remove", "remove an operator or an invitation"),
     ),
+    changing(
+        2,
+        row(A::Accept, "restore.accept", &[Char('A')], &[C::Restore], "accept", "accept the restore: act again"),
+    ),
+    changing(
+        1,
+        row(A::CaPrepare, "identity-ca.prepare", &[Char('n')], &[C::IdentityCa], "prepare", "make the next CA"),
+    ),
+    changing(
+        1,
+        row(A::CaActivate, "identity-ca.activate", &[Char('A')], &[C::IdentityCa], "activate", "let the next CA sign"),
+    ),
+    changing(
+        2,
+        row(A::CaRetire, "identity-ca.retire", &[Char('D')], &[C::IdentityCa], "retire", "drop the old CA for good"),
+    ),
+    changing(1, row(A::CaAbort, "identity-ca.abort", &[Char('c')], &[C::IdentityCa], "abort", "go one step back")),
     row(A::Copy, "copy", &[Char('y')], &[C::Audit, C::Waiting], "copy", "copy the command that shows"),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
@@ -433,6 +479,8 @@ pub(crate) const TABLE: &[Binding] = &[
             C::Team,
             C::Audit,
             C::Act,
+            C::Restore,
+            C::IdentityCa,
             C::Waiting,
             C::Reading,
         ],
@@ -452,7 +500,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::NextProblem,
         "move.next-problem",
         &[Char('.')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit, C::IdentityCa],
         "",
         "next row that needs someone",
     ),
@@ -460,7 +508,7 @@ pub(crate) const TABLE: &[Binding] = &[
         A::PrevProblem,
         "move.prev-problem",
         &[Char(',')],
-        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit],
+        &[C::Certificates, C::Agents, C::Jobs, C::Job, C::Issuers, C::Audit, C::IdentityCa],
         "",
         "previous row that needs someone",
     ),
@@ -471,6 +519,15 @@ pub(crate) const TABLE: &[Binding] = &[
     offered(row(A::GoIssuers, "go.issuers", &[Char('0')], PLACES, "", "Issuers")),
     offered(row(A::GoAudit, "go.audit", &[Char('8')], PLACES, "", "Audit")),
     offered(row(A::GoTeam, "go.team", &[Char('9')], PLACES, "", "Team")),
+    offered(row(A::GoRestore, "go.restore", &[Char('A')], &[C::Overview], "", "Restore: accept it")),
+    offered(row(
+        A::GoIdentityCa,
+        "go.identity-ca",
+        &[Char('I')],
+        &[C::Agents, C::Agent],
+        "CA",
+        "Identity CA: rotate it",
+    )),
     row(A::GoMenu, "go", &[Char('g')], PLACES, "", "go to …"),
     row(A::GoLast, "go.last", &[Char('-')], PLACES, "", "last place and back"),
     offered(row(A::Refresh, "refresh", &[Char('R')], PLACES, "", "read and sort again; retry when offline")),
@@ -493,6 +550,8 @@ pub(crate) const GO: &[(char, Action, &str)] = &[
     ('i', A::GoIssuers, "Issuers"),
     ('u', A::GoAudit, "Audit"),
     ('t', A::GoTeam, "Team"),
+    ('r', A::GoRestore, "Restore"),
+    ('k', A::GoIdentityCa, "Identity CA"),
 ];
 
 /// Returns what `key` does in `context`.

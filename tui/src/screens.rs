@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod enroll;
+pub(crate) mod identity_ca;
 pub(crate) mod invite;
 pub(crate) mod issuer;
 pub(crate) mod issuers;
@@ -15,6 +16,7 @@ pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod layers;
 pub(crate) mod overview;
+pub(crate) mod restore;
 pub(crate) mod sheet;
 pub(crate) mod team;
 pub(crate) mod words;
@@ -24,7 +26,7 @@ use proto::operator::v1::{Agent, Certificate, Issuer, Job, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
-use crate::app::call::Call;
+use crate::app::call::{Call, Trust};
 use crate::app::list::{List, Record};
 use crate::app::{Cmd, Model, act};
 use crate::keys::{Context, Key};
@@ -69,6 +71,10 @@ pub(crate) enum Place {
     Audit,
     /// One act, by the number of the line that asked for it.
     Act(u64),
+    /// How a restore stands.
+    Restore,
+    /// The identity CA.
+    IdentityCa,
 }
 
 impl Place {
@@ -76,7 +82,7 @@ impl Place {
     pub(crate) fn parent(&self) -> Self {
         match self {
             Self::Certificate(_) | Self::AddCertificate => Self::Certificates,
-            Self::Agent(_) | Self::Enroll => Self::Agents,
+            Self::Agent(_) | Self::Enroll | Self::IdentityCa => Self::Agents,
             Self::Issuer(_) | Self::Sheet => Self::Issuers,
             Self::Job(_) => Self::Jobs,
             Self::Invite => Self::Team,
@@ -87,7 +93,8 @@ impl Place {
             | Self::Jobs
             | Self::Issuers
             | Self::Team
-            | Self::Audit => Self::Overview,
+            | Self::Audit
+            | Self::Restore => Self::Overview,
         }
     }
 }
@@ -135,6 +142,8 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Team => &mut model.team,
         Place::Audit => &mut model.audit.list,
         Place::Act(_) => &mut model.audit.scroll,
+        Place::Restore => &mut model.restore.scroll,
+        Place::IdentityCa => &mut model.identity_ca.peers,
         Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => return None,
     })
 }
@@ -150,6 +159,7 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         Place::Issuers => issuers::rows(model),
         Place::Team => team::rows(model),
         Place::Audit => audit::rows(model),
+        Place::IdentityCa => identity_ca::rows(model),
         Place::Certificate(_)
         | Place::Agent(_)
         | Place::Issuer(_)
@@ -157,6 +167,7 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         | Place::Enroll
         | Place::Invite
         | Place::Act(_)
+        | Place::Restore
         | Place::Sheet => usize::from(view::body_height(model)).saturating_sub(4),
     }
 }
@@ -187,6 +198,13 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
         Place::Sheet => vec![Call::Issuers],
         Place::Audit | Place::Act(_) => audit::reads(model),
         Place::Team => vec![Call::Operators],
+        Place::Restore => vec![Call::Trust(Trust::Restore)],
+        Place::IdentityCa => {
+            vec![
+                Call::Trust(Trust::IdentityCa),
+                Call::Agents { filter: String::new(), rows: crate::app::list::PAGE_ROWS },
+            ]
+        }
         Place::Invite if model.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => vec![Call::Operators],
         Place::Invite => Vec::new(),
         Place::Enroll => model.enroll.iter().filter_map(Enroll::awaits).map(Call::Agent).collect(),
@@ -219,6 +237,8 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Audit => model.audit.refresh(),
         Place::Act(seq) => model.audit.open(*seq),
         Place::Team => model.team.refresh(),
+        Place::Restore => model.restore = restore::RestoreScreen::default(),
+        Place::IdentityCa => model.identity_ca.peers.refresh(),
         Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => {}
     }
 }
@@ -239,6 +259,9 @@ pub(crate) fn settle(model: &mut Model) {
     model.audit.scroll = model.audit.scroll.min(audit::act_lines(model).len().saturating_sub(1));
     let team_height = team::rows(model);
     model.team.settle(team_height);
+    model.restore.scroll = model.restore.scroll.min(restore::lines(model).len().saturating_sub(1));
+    let peers_height = identity_ca::rows(model);
+    model.identity_ca.peers.settle(peers_height);
     let issuer_max = issuer::cursor_max(model);
     model.issuer.cursor = model.issuer.cursor.min(issuer_max);
     let certificate_max = certificate::cursor_max(model);
@@ -273,6 +296,7 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         Place::Job(_) => model.job.subs.current().map(|job| Place::Certificate(job.certificate.clone())),
         Place::Issuers => model.issuers.current().map(|record| Place::Issuer(record.name.clone())),
         Place::Audit => audit::seq_here(model).map(Place::Act),
+        Place::IdentityCa => model.identity_ca.target(),
         Place::Certificate(_)
         | Place::Issuer(_)
         | Place::AddCertificate
@@ -280,6 +304,7 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         | Place::Sheet
         | Place::Team
         | Place::Act(_)
+        | Place::Restore
         | Place::Invite => None,
     }
 }
@@ -426,6 +451,11 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
             audit::paint_act(model, *seq, area, buf);
             None
         }
+        Place::Restore => {
+            restore::paint(model, area, buf);
+            None
+        }
+        Place::IdentityCa => identity_ca::paint(model, area, buf),
         Place::Invite => invite::paint(model, area, buf),
         Place::Sheet => sheet::paint(model, area, buf),
     }
@@ -448,6 +478,8 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Audit => audit::status(model),
         Place::Act(_) => ("everything that was written of it".to_owned(), String::new()),
         Place::Team => (team::status(model), model.team.position()),
+        Place::Restore => restore::status(model),
+        Place::IdentityCa => identity_ca::status(model),
         Place::Invite => invite::status(model),
         Place::Sheet => sheet::status(model),
     }

@@ -18,7 +18,7 @@ use crate::app::layer::Layer;
 use crate::app::link::Link;
 use crate::app::{Model, off};
 use crate::keys::{Action, Context, TABLE};
-use crate::screens::{self, Place, audit, layers};
+use crate::screens::{self, Place, audit, layers, restore};
 use crate::theme::{State, Theme};
 use crate::widgets::panel::{put, put_all, put_right, rows as part};
 use crate::widgets::text::{clock, cut, cut_start, safe, wrap};
@@ -111,9 +111,9 @@ const PLACES: [(&str, &str, &str); 7] = [
 fn place_key(model: &Model) -> &'static str {
     let place = if model.place == Place::Sheet { model.back.last().unwrap_or(&model.place) } else { &model.place };
     match place {
-        Place::Overview => "1",
+        Place::Overview | Place::Restore => "1",
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => "2",
-        Place::Agents | Place::Agent(_) | Place::Enroll => "3",
+        Place::Agents | Place::Agent(_) | Place::Enroll | Place::IdentityCa => "3",
         Place::Jobs | Place::Job(_) => "4",
         Place::Audit | Place::Act(_) => "8",
         Place::Team | Place::Invite => "9",
@@ -139,6 +139,10 @@ fn places(model: &Model, area: Rect, buf: &mut Buffer) {
 
 fn paused(model: &Model) -> Option<String> {
     let pause = model.pause.as_ref()?;
+    if restore::waits(model) {
+        let glyph = model.theme.glyph(State::Bad);
+        return Some(format!("{glyph} RESTORED: nothing acts until accepted (gr) "));
+    }
     let why = if pause.reason.is_empty() { String::new() } else { format!(": {}", safe(&pause.reason)) };
     Some(format!("{} PAUSED by {}{why} ", model.theme.glyph(State::Bad), safe(&pause.by)))
 }

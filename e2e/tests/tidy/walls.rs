@@ -81,6 +81,15 @@ const FACE: &[&str] = &[
     "client::key_type",
     "client::reason",
     "client::target_status",
+    "client::restore_audit",
+    "client::restore_effects",
+    "client::restore_finding",
+    "client::restore_name",
+    "client::restore_removals",
+    "client::restore_shown",
+    "client::retire_effects",
+    "client::retire_name",
+    "client::slot_does",
 ];
 
 #[test]

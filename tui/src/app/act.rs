@@ -13,8 +13,8 @@ use tui_input::Input;
 
 use crate::app::call::Call;
 use crate::app::layer::{self, Choice, Confirm, Filter, Layer, Note, PURGES, Palette, REASONS};
-use crate::app::many::{self, Marks};
-use crate::app::{Cmd, Model, Prefix, Timer, off, refuse};
+use crate::app::many::{self, Marks, are_meant};
+use crate::app::{Cmd, Model, Prefix, Timer, off, refuse, trust};
 use crate::keys::{self, Action, Context, GO, Key};
 use crate::screens::team::{Member, ROLES, member_here};
 use crate::screens::{self, Place};
@@ -113,40 +113,27 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::GoIssuers => model.go(Place::Issuers, false),
         Action::GoTeam => model.go(Place::Team, false),
         Action::GoAudit => model.go(Place::Audit, false),
+        Action::GoRestore => model.go(Place::Restore, true),
+        Action::GoIdentityCa => model.go(Place::IdentityCa, true),
         Action::GoLast => model.last.clone().map_or_else(Vec::new, |place| model.go(place, false)),
         Action::GoMenu => prefix(model, Prefix::Go),
         Action::Sort => prefix(model, Prefix::Sort),
         Action::Palette => push(model, Layer::Palette(Palette::default())),
-        Action::Filter => {
-            layer::open_filter(model);
-            Vec::new()
-        }
+        Action::Filter => layer::open_filter(model),
         Action::Help => push(model, Layer::Help(0)),
         Action::Messages => push(model, Layer::Messages(0)),
         Action::Refresh => refresh(model),
-        Action::Preview => {
-            model.preview = !model.preview;
-            Vec::new()
-        }
+        Action::Preview => preview(model),
         Action::New => screens::new_record(model),
         Action::Test => test(model),
         Action::Edit => edit(model),
         Action::Copy => copy(model),
         Action::Mark => mark(model),
-        Action::MarkAll => {
-            let (filter, total) = (model.certificates.filter.clone(), model.certificates.total);
-            model.marks.turn_all(&filter, total);
-            Vec::new()
-        }
-        Action::Run if model.place == Place::Certificates && !model.marks.is_empty() => many::rehearse(model, "renew"),
+        Action::MarkAll => many::mark_all(model),
+        Action::Run if are_meant(model) => many::rehearse(model, "renew"),
+        Action::RevokeVersion if are_meant(model) => many::rehearse(model, many::REVOKE),
         Action::Rekey => many::rehearse(model, "rekey"),
-        Action::RevokeVersion if model.place == Place::Certificates && !model.marks.is_empty() => {
-            many::rehearse(model, many::REVOKE)
-        }
-        Action::Run if matches!(model.place, Place::Jobs | Place::Job(_)) => match screens::job_here(model) {
-            Some(job) => many::rehearse_retry(model, job.id),
-            None => Vec::new(),
-        },
+        Action::Run if matches!(model.place, Place::Jobs | Place::Job(_)) => retry(model),
         Action::Run
         | Action::Cancel
         | Action::Deploy
@@ -154,7 +141,12 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         | Action::RevokeVersion
         | Action::Consent
         | Action::Rollover
-        | Action::Pause => ask(model, action),
+        | Action::Pause
+        | Action::Accept
+        | Action::CaPrepare
+        | Action::CaActivate
+        | Action::CaRetire
+        | Action::CaAbort => ask(model, action),
         Action::Yes => layer::yes(model),
         Action::Quit => vec![Cmd::Quit],
         Action::Redraw => vec![Cmd::Repaint],
@@ -162,6 +154,16 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Interrupt => interrupt(model),
         Action::FieldNext | Action::FieldPrev | Action::Toggle | Action::Continue => Vec::new(),
     }
+}
+
+fn preview(model: &mut Model) -> Vec<Cmd> {
+    model.preview = !model.preview;
+    Vec::new()
+}
+
+/// `r` on a job.
+fn retry(model: &mut Model) -> Vec<Cmd> {
+    screens::job_here(model).map_or_else(Vec::new, |job| many::rehearse_retry(model, job.id))
 }
 
 fn copy(model: &mut Model) -> Vec<Cmd> {
@@ -260,7 +262,9 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         | Place::Issuer(_)
         | Place::Team
         | Place::Audit
-        | Place::Act(_) => model.go_back(),
+        | Place::Act(_)
+        | Place::Restore
+        | Place::IdentityCa => model.go_back(),
     }
 }
 
@@ -281,6 +285,8 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Team
         | Place::Audit
         | Place::Act(_)
+        | Place::Restore
+        | Place::IdentityCa
         | Place::Invite => {}
     }
     model.read()
@@ -298,6 +304,7 @@ fn refresh(model: &mut Model) -> Vec<Cmd> {
     model.issuers.refresh();
     model.team.refresh();
     model.audit.refresh();
+    model.identity_ca.peers.refresh();
     model.overview.attention.refresh();
     model.read()
 }
@@ -317,7 +324,9 @@ fn interrupt(model: &mut Model) -> Vec<Cmd> {
 fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
     let agents = matches!(model.context(), Context::Agents | Context::Agent);
     let issuers = matches!(model.context(), Context::Issuers | Context::Issuer);
-    let confirm = if action == Action::Run {
+    let confirm = if matches!(model.context(), Context::Restore | Context::IdentityCa) {
+        trust::ask(model, action)
+    } else if action == Action::Run {
         renew(model)
     } else if action == Action::Cancel {
         cancel(model)

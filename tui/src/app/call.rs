@@ -3,9 +3,9 @@
 use proto::operator::v1::{
     ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
     Agent, AuditWitness, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
-    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse,
-    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse, Operator,
-    PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
+    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, GetRestoreResponse,
+    IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse,
+    Operator, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
     SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
 };
 
@@ -113,6 +113,49 @@ pub(crate) enum Call {
     SetRole(SetOperatorRoleRequest),
     /// Remove an operator, or withdraw an invitation.
     RemoveOperator(String),
+    /// About a restore or the identity CA.
+    Trust(Trust),
+}
+
+/// What is asked about what everything else trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// How a restore stands.
+    Restore,
+    /// Take over what agents hold, and act again.
+    Accept {
+        /// Operators stay as the backup has them.
+        keep_operators: bool,
+    },
+    /// The identity CA and its rotation.
+    IdentityCa,
+    /// A step of its rotation.
+    Rotate(Step),
+}
+
+/// A step of the identity CA's rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make the next CA.
+    Prepare,
+    /// Let it sign.
+    Activate,
+    /// Drop the old one.
+    Retire,
+    /// Go one step back.
+    Abort,
+}
+
+impl Step {
+    /// Returns the word of the wire.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Activate => "activate",
+            Self::Retire => "retire",
+            Self::Abort => "abort",
+        }
+    }
 }
 
 impl Call {
@@ -133,7 +176,8 @@ impl Call {
             | Self::Issuer(_)
             | Self::Limits(_)
             | Self::Audit { .. }
-            | Self::Operators => true,
+            | Self::Operators
+            | Self::Trust(Trust::Restore | Trust::IdentityCa) => true,
             Self::Create(_)
             | Self::TestIssuer(_)
             | Self::Rollover(_)
@@ -156,7 +200,8 @@ impl Call {
             | Self::AddOperator(_)
             | Self::Invite(_)
             | Self::SetRole(_)
-            | Self::RemoveOperator(_) => false,
+            | Self::RemoveOperator(_)
+            | Self::Trust(Trust::Accept { .. } | Trust::Rotate(_)) => false,
         }
     }
 }
@@ -255,6 +300,10 @@ pub(crate) enum Reply {
     Operator(Box<Operator>),
     /// To `RemoveOperator`.
     OperatorRemoved,
+    /// To `Trust`: how a restore stands.
+    Restore(Box<GetRestoreResponse>),
+    /// To `Trust`: the identity CA.
+    IdentityCa(Box<IdentityCa>),
 }
 
 /// A join token as the screen shows it; its text never appears in `Debug`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tui_input::{Input, InputRequest};
 
-use crate::app::call::Call;
+use crate::app::call::{Call, Trust};
 use crate::app::{Cmd, Model, Timer, act, off};
 use crate::keys::{Action, Key, TABLE};
 use crate::screens::Place;
@@ -30,6 +30,10 @@ pub(crate) const REASONS: [(&str, &str); 5] = [
     ("affiliationChanged", "the names have another owner"),
     ("unspecified", "none of these"),
 ];
+/// What becomes of the operators that a backup has.
+pub(crate) const OPERATORS: [(&str, &str); 2] =
+    [("remove", "all but root; invite them again"), (KEEP, "they stay as the backup has them")];
+const KEEP: &str = "keep";
 /// Longest line in a prompt.
 const PROMPT_CHARS_MAX: usize = 256;
 
@@ -183,6 +187,9 @@ impl Confirm {
                 choice.word().clone_into(&mut request.role);
                 Call::SetRole(request)
             }
+            (Call::Trust(Trust::Accept { .. }), Some(choice)) => {
+                Call::Trust(Trust::Accept { keep_operators: choice.word() == KEEP })
+            }
             (call, _) => call,
         }
     }
@@ -250,7 +257,7 @@ fn named(typed: &str) -> Option<Entry> {
 }
 
 /// Opens the filter prompt of the list that shows.
-pub(crate) fn open_filter(model: &mut Model) {
+pub(crate) fn open_filter(model: &mut Model) -> Vec<Cmd> {
     let before = match model.place {
         Place::Agents => model.agents.filter.clone(),
         Place::Audit => model.audit.list.filter.clone(),
@@ -258,6 +265,7 @@ pub(crate) fn open_filter(model: &mut Model) {
     };
     let input = Input::new(before.clone());
     model.layers.push(Layer::Filter(Filter { input, before, typed: 0 }));
+    Vec::new()
 }
 
 /// Sets the filter of the list that shows and reads it.

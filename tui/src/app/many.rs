@@ -82,6 +82,18 @@ impl Marks {
     }
 }
 
+/// `*`: marks all that the filter finds, or takes that away.
+pub(crate) fn mark_all(model: &mut Model) -> Vec<Cmd> {
+    let (filter, total) = (model.certificates.filter.clone(), model.certificates.total);
+    model.marks.turn_all(&filter, total);
+    Vec::new()
+}
+
+/// Whether acts in the list are about the marked certificates.
+pub(crate) fn are_meant(model: &Model) -> bool {
+    model.place == Place::Certificates && !model.marks.is_empty()
+}
+
 /// Asks what an act on the marked certificates, or on the one here, would do.
 pub(crate) fn rehearse(model: &mut Model, act: &str) -> Vec<Cmd> {
     let mut marks = model.marks.clone();

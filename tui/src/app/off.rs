@@ -2,10 +2,14 @@
 //! is pressed all the same says it. Pure. Called by `app::act`, `app::layer` and `view`.
 #![allow(clippy::wildcard_enum_match_arm, reason = "most actions can always be taken")]
 
-use crate::app::Model;
+use crate::app::many::are_meant;
+use crate::app::{Model, trust};
 use crate::keys::{Action, Binding, Context};
 use crate::screens::team::Member;
-use crate::screens::{self, audit, team};
+use crate::screens::{self, audit, restore, team};
+
+/// What may be done before a restore is accepted: what only takes trust away, and what ends the waiting.
+const WHILE_WAITING: [&str; 5] = ["AcceptRestore", "CreateBackup", "RevokeAgent", "RemoveOperator", "SetPause"];
 
 /// Returns why what a row of the key table does cannot be done now; `None` when it can.
 pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
@@ -15,26 +19,41 @@ pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
     if row.danger == 0 {
         return None;
     }
-    model.read_only().or_else(|| needs(model, row)).or_else(|| match model.place_context() {
-        Context::Certificates | Context::Certificate => of_certificate(model, row.action),
-        Context::Agents | Context::Agent => of_agent(model, row.action),
-        Context::Issuers | Context::Issuer => of_issuer(model, row.action),
-        Context::Jobs | Context::Job => of_job(model, row.action),
-        Context::Team => of_member(model, row.action),
-        _ => None,
+    model.read_only().or_else(|| needs(model, row)).or_else(|| held(model, row)).or_else(|| {
+        match model.place_context() {
+            Context::Certificates | Context::Certificate => of_certificate(model, row.action),
+            Context::Agents | Context::Agent => of_agent(model, row.action),
+            Context::Issuers | Context::Issuer => of_issuer(model, row.action),
+            Context::Jobs | Context::Job => of_job(model, row.action),
+            Context::Team => of_member(model, row.action),
+            Context::Restore => trust::of_restore(model),
+            Context::IdentityCa => trust::of_rotation(model, row.action),
+            _ => None,
+        }
     })
 }
 
 /// The role that is missing, as the controller said it when we connected.
 fn needs(model: &Model, row: &Binding) -> Option<String> {
-    let rpc = match row.id {
+    let rpc = rpc(model, row)?;
+    let denied = model.who.as_ref()?.denied.iter().find(|denied| denied.rpc == rpc)?;
+    Some(format!("needs {}", denied.needs))
+}
+
+/// What the controller refuses before a restore is accepted.
+fn held(model: &Model, row: &Binding) -> Option<String> {
+    let stays = row.id != "pause.all" && rpc(model, row).is_none_or(|rpc| WHILE_WAITING.contains(&rpc));
+    (restore::waits(model) && !stays).then(|| "a restore waits (gr)".to_owned())
+}
+
+/// Returns the RPC behind a row of the key table.
+fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
+    Some(match row.id {
         "new" => "CreateCertificate",
         "run" => "RenewCertificate",
         "deploy" => "DeployCertificate",
         "delete" => "DeleteCertificate",
-        "revoke.version" if model.place == screens::Place::Certificates && !model.marks.is_empty() => {
-            "ActOnCertificates"
-        }
+        "revoke.version" if are_meant(model) => "ActOnCertificates",
         "revoke.version" => "RevokeCertificate",
         "pause" | "pause.all" => "SetPause",
         "edit" if model.place_context() == Context::Certificate => "UpdateCertificate",
@@ -50,10 +69,14 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
         "invite" => "InviteOperator",
         "role" => "SetOperatorRole",
         "operator.remove" => "RemoveOperator",
+        "restore.accept" => "AcceptRestore",
+        "identity-ca.prepare" | "identity-ca.activate" | "identity-ca.retire" | "identity-ca.abort" => {
+            "RotateIdentityCa"
+        }
+        "rekey" | "retry" => "ActOnCertificates",
+        "job.cancel" => "CancelJob",
         _ => return None,
-    };
-    let denied = model.who.as_ref()?.denied.iter().find(|denied| denied.rpc == rpc)?;
-    Some(format!("needs {}", denied.needs))
+    })
 }
 
 fn of_agent(model: &Model, action: Action) -> Option<String> {
@@ -101,8 +124,7 @@ fn of_member(model: &Model, action: Action) -> Option<String> {
 fn of_certificate(model: &Model, action: Action) -> Option<String> {
     let said = |text: &str| Some(text.to_owned());
     // What cannot be done to some of the marked ones is said in the question.
-    let marked = model.place == screens::Place::Certificates && !model.marks.is_empty();
-    if marked && matches!(action, Action::Run | Action::Rekey | Action::RevokeVersion) {
+    if are_meant(model) && matches!(action, Action::Run | Action::Rekey | Action::RevokeVersion) {
         return None;
     }
     // Without a record under the cursor the question itself says so.

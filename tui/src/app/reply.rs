@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use proto::operator::v1::{CertificateAccepted, Issuer, Job, ListLimitsResponse, SetPauseResponse};
 
-use crate::app::call::{Call, Page, Reply, Token};
+use crate::app::call::{Call, Page, Reply, Token, Trust};
 use crate::app::link::Link;
-use crate::app::{Cmd, Model, many};
+use crate::app::{Cmd, Model, many, trust};
 use crate::client::{ClientError, ErrorKind};
 use crate::screens::Place;
 use crate::screens::overview::AttentionRow;
@@ -79,11 +79,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         }
         Reply::Issuer(record) => return issuer_answered(model, &call, *record),
         Reply::Limits(limits) => return limits_answered(model, &call, *limits),
-        Reply::IssuerRemoved => {
-            let Call::RemoveIssuer(name) = call else { return Vec::new() };
-            model.notices.say(model.now, State::Ok, format!("issuer {name} is removed"));
-            return leave(model, &Place::Issuer(name), Place::Issuers);
-        }
+        Reply::IssuerRemoved => return issuer_removed(model, call),
         Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
         Reply::Paused(answer) => return paused(model, *answer),
@@ -102,8 +98,16 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         | Reply::Invited(_)
         | Reply::Operator(_)
         | Reply::OperatorRemoved) => return team::answered(model, call, reply),
+        Reply::Restore(restore) => return trust::restored(model, &call, *restore),
+        Reply::IdentityCa(found) => return trust::rotated(model, &call, *found),
     }
     Vec::new()
+}
+
+fn issuer_removed(model: &mut Model, call: Call) -> Vec<Cmd> {
+    let Call::RemoveIssuer(name) = call else { return Vec::new() };
+    model.notices.say(model.now, State::Ok, format!("issuer {name} is removed"));
+    leave(model, &Place::Issuer(name), Place::Issuers)
 }
 
 fn limits_answered(model: &mut Model, call: &Call, limits: ListLimitsResponse) -> Vec<Cmd> {
@@ -216,6 +220,10 @@ fn agents(
         && filter.is_empty()
     {
         wizard.offer_agents(&page.items);
+    }
+    if model.place == Place::IdentityCa {
+        model.identity_ca.take_agents(page.items, model.now);
+        return;
     }
     if *filter == model.agents.filter && model.place != Place::AddCertificate {
         model.agents.take(page, model.now);
@@ -397,6 +405,8 @@ fn doing(call: &Call) -> String {
         Call::Invite(request) => format!("invite {}", request.name),
         Call::SetRole(request) => format!("role of {}", request.name),
         Call::CancelJob(_) => "cancel the job".to_owned(),
+        Call::Trust(Trust::Accept { .. }) => "accept the restore".to_owned(),
+        Call::Trust(Trust::Rotate(step)) => format!("identity CA: {}", step.word()),
         Call::Act(request) if request.act.is_empty() => "retry".to_owned(),
         Call::Act(request) => request.act.clone(),
         _ => String::new(),

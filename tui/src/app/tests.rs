@@ -9,10 +9,11 @@ mod audit;
 mod changes;
 mod lives;
 mod team;
+mod trust;
 
 use std::time::Duration;
 
-use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, job, overview, troubled_certificate};
+use fixtures::{StoppedClock, agent, certificate, event, fresh_certificate, overview, troubled_certificate};
 use proptest::prelude::*;
 use proto::clock::Clock as _;
 use proto::operator::v1::{
@@ -22,6 +23,7 @@ use proto::operator::v1::{
 use proto::types::v1::{Command, FieldError, Policy, PolicyDir, Problem};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use trust::{ready_ca, steady_ca};
 
 use crate::app::call::{AuditPage, Call, Page, Reply, Token};
 use crate::app::layer::Layer;
@@ -53,6 +55,8 @@ pub(crate) struct Desk {
     /// What went to the clipboard.
     copied: Vec<String>,
     agent: proto::operator::v1::Agent,
+    restore: proto::operator::v1::GetRestoreResponse,
+    identity_ca: proto::operator::v1::IdentityCa,
 }
 
 fn many_certificates() -> Vec<Certificate> {
@@ -96,7 +100,22 @@ impl Desk {
         let (sent, copied) = (Vec::new(), Vec::new());
         let (agent, issuers) = (agent_with_policy(), fixtures::issuers());
         let (refusal, quit, reading) = (None, false, None);
-        Self { model, certificates, sent, refusal, quit, team, issuers, audit, reading, copied, agent }
+        let (restore, identity_ca) = (fixtures::restore(), fixtures::identity_ca());
+        Self {
+            model,
+            certificates,
+            sent,
+            refusal,
+            quit,
+            team,
+            issuers,
+            audit,
+            reading,
+            copied,
+            agent,
+            restore,
+            identity_ca,
+        }
     }
 
     fn connected(width: u16, height: u16) -> Self {
@@ -179,11 +198,7 @@ impl Desk {
             }
             Call::Agent(name) if name == "h1" => Reply::Agent(Box::new(self.agent.clone())),
             Call::Agent(_) => return Err(missing()),
-            Call::Jobs => Reply::Jobs(vec![
-                job("running", "validating"),
-                proto::operator::v1::Job { id: "j2".into(), ..job("failed", "") },
-                many::parent(),
-            ]),
+            Call::Jobs => Reply::Jobs(many::jobs()),
             Call::Job(_) | Call::CancelJob(_) => Reply::Job(Box::new(many::parent())),
             Call::SubJobs(_) => Reply::SubJobs(many::subs()),
             Call::Act(request) => Reply::Acted(Box::new(many::plan(request, &self.certificates))),
@@ -218,6 +233,7 @@ impl Desk {
             Call::Operators | Call::AddOperator(_) | Call::Invite(_) | Call::SetRole(_) | Call::RemoveOperator(_) => {
                 team::answer(&self.team, call)
             }
+            Call::Trust(asked) => trust::answer(&self.restore, &self.identity_ca, *asked),
         })
     }
 
@@ -576,6 +592,11 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
         ("team", at("9", "", "")),
+        ("restore", at("gr", "", "")),
+        ("dialog_accept", at("grA", "", "ctl-")),
+        ("identity_ca", at("gk", "", "")),
+        ("dialog_prepare", steady_ca()),
+        ("dialog_retire", ready_ca()),
         ("audit", at("8", "", "")),
         ("audit_act", at("8jj\n", "", "")),
         ("audit_filter", at("8/", "since:2026-11-21 web", "")),

@@ -5,7 +5,7 @@ use proto::operator::v1::{GetIdentityCaRequest, RotateIdentityCaRequest};
 
 use super::confirm::confirm;
 use super::session::Session;
-use crate::client::ClientError;
+use crate::client::{ClientError, retire_effects, retire_name};
 use crate::output::{Format, identity_ca, safe};
 
 #[derive(Debug, Subcommand)]
@@ -62,11 +62,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
 /// Asks before the one step that cannot be taken back.
 async fn agree(given: Option<&str>, session: &mut Session<'_>) -> Result<(), ClientError> {
     let found = session.client.get_identity_ca(GetIdentityCaRequest {}).await?;
-    let old = found.slots.iter().find(|slot| slot.shown).map(|slot| safe(&slot.fingerprint_sha256));
-    let short: String = old.unwrap_or_default().chars().take(8).collect();
-    let what = format!(
-        "Retiring drops CA {short} for good. Whoever knows only that one cannot come back; join tokens and invitations made \
-         until now stop working."
-    );
+    let short = safe(&retire_name(&found));
+    let what = retire_effects(&short);
     confirm(session.console, &what, &short, given).await
 }

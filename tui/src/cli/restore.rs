@@ -5,11 +5,8 @@ use proto::operator::v1::{AcceptRestoreRequest, GetRestoreRequest};
 
 use super::confirm::confirm;
 use super::session::{Session, invalid};
-use crate::client::ClientError;
+use crate::client::{ClientError, restore_name};
 use crate::output::{restore, safe};
-
-/// What is typed where the controller's name is not known: a database that was put back by other means.
-const NAMELESS: &str = "accept";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -38,7 +35,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             return Err(invalid(&message, "certwright restore status tells more"));
         }
         Verb::Accept(accept) => {
-            let name = if status.controller.is_empty() { NAMELESS } else { &status.controller };
+            let name = restore_name(&status);
             let what = restore::question(&status, accept.keep_operators);
             confirm(session.console, &what, name, accept.confirm.as_deref()).await?;
             let request = AcceptRestoreRequest { keep_operators: accept.keep_operators };

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::block::Block;
 use super::{safe, time};
+use crate::client::slot_does;
 
 #[derive(Serialize)]
 struct View {
@@ -67,13 +68,7 @@ pub(crate) fn describe(found: &IdentityCa, now: Timestamp) -> String {
     block.field("next", &found.next);
     for slot in &found.slots {
         block.section(&format!("CA {}", slot.fingerprint_sha256.chars().take(8).collect::<String>()));
-        let does = match (slot.signs, slot.shown) {
-            (true, true) => "signs, and the controller shows itself with it",
-            (true, false) => "signs; trusted",
-            (false, true) => "trusted; the controller shows itself with it",
-            (false, false) => "trusted; does not sign yet",
-        };
-        block.field("does", does);
+        block.field("does", slot_does(slot.signs, slot.shown));
         block.field("sha256", &slot.fingerprint_sha256);
         block.field("made", &time::both(now, slot.not_before));
         block.field("ends", &time::both(now, slot.not_after));

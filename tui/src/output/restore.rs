@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::{GetRestoreResponse, RestoreFinding};
+use proto::operator::v1::GetRestoreResponse;
 use serde::Serialize;
 
 use super::block::Block;
 use super::{safe, some, time};
+use crate::client::{restore_audit, restore_effects, restore_finding, restore_removals, restore_shown};
 
 #[derive(Serialize)]
 struct RestoreView {
@@ -94,13 +95,13 @@ pub(crate) fn describe(restore: &GetRestoreResponse, now: Timestamp) -> String {
     if restore.accepted_at > 0 {
         block.field("accepted", &format!("{} by {}", time::both(now, restore.accepted_at), restore.accepted_by));
     }
-    block.field("removals", &removals(restore));
-    block.field("audit", &lost(restore));
+    block.field("removals", &restore_removals(restore));
+    block.field("audit", &restore_audit(restore));
     let waiting = restore.state == "waiting";
     if waiting && !restore.operators.is_empty() {
         block.field("operators", &restore.operators.join(", "));
     }
-    block.section(&agents(restore));
+    block.section(&restore_shown(restore));
     for agent in restore.agents.iter().filter(|agent| !agent.shown) {
         let why = if agent.connected { "connected, has not shown what it holds yet" } else { "not connected" };
         block.line(&format!("{}: {why}", agent.name));
@@ -109,7 +110,7 @@ pub(crate) fn describe(restore: &GetRestoreResponse, now: Timestamp) -> String {
         block.section("what agents hold and the database does not know");
     }
     for finding in &restore.findings {
-        block.line(&words(finding, now));
+        block.line(&restore_finding(finding, &time::both(now, finding.not_after)));
     }
     if waiting {
         block.section("nothing is ordered or published before: certwright restore accept");
@@ -119,47 +120,11 @@ pub(crate) fn describe(restore: &GetRestoreResponse, now: Timestamp) -> String {
 
 /// Returns what an owner is asked.
 pub(crate) fn question(restore: &GetRestoreResponse, keep_operators: bool) -> String {
-    let imports = restore.findings.iter().filter(|finding| finding.outcome.starts_with("import")).count();
     let operators = match (restore.operators.len(), keep_operators) {
         (0, _) => String::new(),
         (count, true) => format!(" {count} operators stay as the backup has them."),
         (count, false) => format!(" {count} operators are removed: invite them again, or use --keep-operators."),
     };
-    let missing = restore.agents.iter().filter(|agent| !agent.shown).count();
-    format!(
-        "{imports} versions are taken over from agents; {missing} agents have not shown theirs, and show them when they come.{operators}\nThe controller orders and publishes again from then on."
-    )
-}
-
-fn agents(restore: &GetRestoreResponse) -> String {
-    let shown = restore.agents.iter().filter(|agent| agent.shown).count();
-    format!("{shown} of {} agents have shown what they hold", restore.agents.len())
-}
-
-fn removals(restore: &GetRestoreResponse) -> String {
-    if restore.removals_known {
-        return format!("{} revocations and removals since the backup still hold", restore.removals);
-    }
-    "not known: look at certwright agents ls for agents that were revoked since the backup".to_owned()
-}
-
-fn lost(restore: &GetRestoreResponse) -> String {
-    if restore.witnessed_seq <= restore.audit_seq {
-        return format!("goes on after line {}; no agent saw a later one", restore.audit_seq);
-    }
-    let lost = restore.witnessed_seq - restore.audit_seq;
-    let GetRestoreResponse { audit_seq, witnessed_seq, witnessed_by, .. } = restore;
-    format!("goes on after line {audit_seq}; {lost} later ones are lost: {witnessed_by} saw line {witnessed_seq}")
-}
-
-fn words(finding: &RestoreFinding, now: Timestamp) -> String {
-    let RestoreFinding { agent, certificate, serial, not_after, outcome, why } = finding;
-    let what = match outcome.as_str() {
-        "import" => "is taken over",
-        "import_without_key" => "is taken over without its key",
-        "unknown" => "stays where it is",
-        _ => "is not taken over",
-    };
-    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    format!("{certificate} on {agent}: serial {serial}, valid until {}, {what}{why}", time::both(now, *not_after))
+    let [taken, then] = restore_effects(restore);
+    format!("{taken}{operators}\n{then}")
 }

@@ -6,14 +6,15 @@ use std::path::Path;
 use proto::audit::Line;
 use proto::clock::to_wire;
 use proto::operator::v1::{
-    AddIssuerRequest, CancelJobRequest, ConsentAgentRequest, ForgetAgentRequest, GetAgentRequest,
-    GetCertificateRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, ListAgentsRequest, ListAuditRequest,
-    ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListLimitsRequest,
-    ListOperatorsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest,
-    RevokeAgentRequest, RolloverAccountRequest, SetIssuerRequest, TestIssuerRequest,
+    AcceptRestoreRequest, AddIssuerRequest, CancelJobRequest, ConsentAgentRequest, ForgetAgentRequest, GetAgentRequest,
+    GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
+    GetRestoreRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest, ListEventsRequest,
+    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest,
+    PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest,
+    RotateIdentityCaRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
-use crate::app::call::{AuditPage, Call, Invitation, IssuerWish, Page, Reply, Token};
+use crate::app::call::{AuditPage, Call, Invitation, IssuerWish, Page, Reply, Token, Trust};
 use crate::app::list::PAGE_ROWS;
 use crate::client::{AuditFilter, Client, ClientError, ErrorKind, fold_audit, read_roots, read_secret};
 use crate::widgets::form::Secret;
@@ -96,6 +97,22 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
         Call::RemoveOperator(name) => {
             client.remove_operator(RemoveOperatorRequest { name }).await?;
             Reply::OperatorRemoved
+        }
+        Call::Trust(call) => trust(client, call).await?,
+    })
+}
+
+/// Asks about a restore and the identity CA, or acts on them.
+async fn trust(client: &Client, call: Trust) -> Result<Reply, ClientError> {
+    Ok(match call {
+        Trust::Restore => Reply::Restore(Box::new(client.get_restore(GetRestoreRequest {}).await?)),
+        Trust::Accept { keep_operators } => {
+            Reply::Restore(Box::new(client.accept_restore(AcceptRestoreRequest { keep_operators }).await?))
+        }
+        Trust::IdentityCa => Reply::IdentityCa(Box::new(client.get_identity_ca(GetIdentityCaRequest {}).await?)),
+        Trust::Rotate(step) => {
+            let request = RotateIdentityCaRequest { step: step.word().to_owned(), anyway: 0 };
+            Reply::IdentityCa(Box::new(client.rotate_identity_ca(request).await?))
         }
     })
 }

@@ -202,12 +202,7 @@ fn paint_confirm(model: &Model, confirm: &Confirm, area: Rect, buf: &mut Buffer)
     }
     // In a low window the question itself must show; what it explains may be cut.
     let row = asked.min(inner.height.saturating_sub(3));
-    let asked_for = match confirm.note {
-        Some(note) if note.needed => " Why? It is told to everybody:",
-        Some(_) => " Why? (may stay empty):",
-        None if matches!(confirm.call, Call::Act(_)) => " Type the number to confirm:",
-        None => " Type the name to confirm:",
-    };
+    let asked_for = asked_for(confirm);
     put(buf, inner, row, &Line::styled(asked_for, theme.strong()));
     let line = part(inner, row.saturating_add(1), 1);
     let cursor = input(buf, line, 0, "> ", &confirm.input);
@@ -218,6 +213,18 @@ fn paint_confirm(model: &Model, confirm: &Confirm, area: Rect, buf: &mut Buffer)
     };
     put(buf, inner, row.saturating_add(2), &Line::styled(word, style));
     cursor
+}
+
+/// What is to be typed; a name that stands nowhere above is said.
+fn asked_for(confirm: &Confirm) -> String {
+    let name = confirm.name.as_deref().unwrap_or_default();
+    match confirm.note {
+        Some(note) if note.needed => " Why? It is told to everybody:".to_owned(),
+        Some(_) => " Why? (may stay empty):".to_owned(),
+        None if matches!(confirm.call, Call::Act(_)) => " Type the number to confirm:".to_owned(),
+        None if confirm.title.contains(name) => " Type the name to confirm:".to_owned(),
+        None => format!(" Type the name ({}) to confirm:", safe(name)),
+    }
 }
 
 /// One line per option: its word, and what it means.
@@ -235,6 +242,16 @@ fn strip(prefix: Prefix, area: Rect, buf: &mut Buffer, theme: Theme) {
         Prefix::Go => ("g …", GO.iter().map(|(ch, _, what)| format!("{ch} {what}")).collect::<Vec<_>>()),
         Prefix::Sort => ("sort by …", SORTS.iter().map(|(ch, what)| format!("{ch} {what}")).collect()),
     };
-    let inner = floating(buf, part(area, area.height.saturating_sub(3), 3), theme, title, "any other key closes");
-    put(buf, inner, 0, &Line::from(format!(" {}", text.join("  "))));
+    let room = usize::from(area.width).saturating_sub(4);
+    let mut lines: Vec<String> = Vec::new();
+    for word in text {
+        match lines.last_mut() {
+            Some(line) if line.len() + 2 + word.len() <= room => line.extend(["  ", word.as_str()]),
+            _ => lines.push(word),
+        }
+    }
+    let height = u16::try_from(lines.len()).unwrap_or(1).saturating_add(2);
+    let place = part(area, area.height.saturating_sub(height), height);
+    let inner = floating(buf, place, theme, title, "any other key closes");
+    put_all(buf, inner, lines.into_iter().map(|line| Line::from(format!(" {line}"))));
 }

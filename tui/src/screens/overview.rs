@@ -62,6 +62,7 @@ impl AttentionRow {
             "certificate" => Some(Place::Certificate(self.item.name.clone())),
             "agent" => Some(Place::Agent(self.item.name.clone())),
             "issuer" => Some(Place::Issuer(self.item.name.clone())),
+            "controller" if self.item.what == "RESTORED" => Some(Place::Restore),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
-use proto::operator::v1::{EnrollAgentResponse, IdentityCa, IdentityCaPeer, IdentityCaSlot};
+use proto::operator::v1::EnrollAgentResponse;
 use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
@@ -51,27 +51,7 @@ async fn an_agent_that_was_away_too_long_says_so_and_is_let_back() {
 
 #[tokio::test]
 async fn a_rotation_of_the_identity_ca_says_who_is_not_ready_and_asks_before_its_last_step() {
-    let slot = |fingerprint: &str, shown: bool| IdentityCaSlot {
-        fingerprint_sha256: fingerprint.repeat(8),
-        not_before: at(-86_400),
-        not_after: at(3_650 * 86_400),
-        signs: !shown,
-        shown,
-    };
-    let waiting = IdentityCaPeer {
-        kind: "agent".into(),
-        name: "h2".into(),
-        lacks: "still has a leaf of the old CA".into(),
-        last_seen_at: at(-3_600),
-    };
-    let identity_ca = IdentityCa {
-        phase: "activated".into(),
-        slots: vec![slot("0a1b2c3d", true), slot("4e5f6a7b", false)],
-        ready: 4,
-        waiting_total: 1,
-        waiting: vec![waiting],
-        next: "those listed become ready by themselves once they connect".into(),
-    };
+    let identity_ca = fixtures::identity_ca();
     let fake = FakeController::start(World { identity_ca, ..world() });
     let commands: &[&[&str]] = &[
         &["identity-ca", "ls"],

@@ -500,3 +500,66 @@ pub(crate) fn overview() -> GetOverviewResponse {
         ..GetOverviewResponse::default()
     }
 }
+
+/// A rotation that one agent is not ready to end.
+pub(crate) fn identity_ca() -> IdentityCa {
+    let slot = |fingerprint: &str, shown: bool| IdentityCaSlot {
+        fingerprint_sha256: fingerprint.repeat(8),
+        not_before: at(-DAY),
+        not_after: at(3_650 * DAY),
+        signs: !shown,
+        shown,
+    };
+    let waiting = IdentityCaPeer {
+        kind: "agent".into(),
+        name: "h2".into(),
+        lacks: "still has a leaf of the old CA".into(),
+        last_seen_at: at(-3_600),
+    };
+    IdentityCa {
+        phase: "activated".into(),
+        slots: vec![slot("0a1b2c3d", true), slot("4e5f6a7b", false)],
+        ready: 4,
+        waiting_total: 1,
+        waiting: vec![waiting],
+        next: "those listed become ready by themselves once they connect".into(),
+    }
+}
+
+/// A restore of yesterday's backup that waits; one agent is away, and one holds what the backup does not have.
+pub(crate) fn restore() -> GetRestoreResponse {
+    let agent = |name: &str, shown| RestoreAgent { name: name.into(), shown, connected: shown };
+    let finding = |certificate: &str, outcome: &str, why: &str| RestoreFinding {
+        agent: "h1".into(),
+        certificate: certificate.into(),
+        serial: "04ab12cd".into(),
+        not_after: at(80 * DAY),
+        outcome: outcome.into(),
+        why: why.into(),
+    };
+    GetRestoreResponse {
+        state: "waiting".into(),
+        epoch: 2,
+        restored_at: at(-2 * 3_600),
+        restored_by: "local:root".into(),
+        backup_at: at(-DAY),
+        controller: "ctl-1".into(),
+        audit_seq: 1_200,
+        witnessed_seq: 1_230,
+        witnessed_by: "h1".into(),
+        removals_known: true,
+        removals: 2,
+        agents: vec![agent("h1", true), agent("h2", true), agent("h3", false)],
+        findings: vec![
+            finding("web", "import", ""),
+            finding(
+                "api",
+                "import_without_key",
+                "its key was lost with the database: a new version is ordered at once",
+            ),
+            finding("old.example.test", "unknown", "no certificate of the database has this target"),
+        ],
+        operators: vec!["alice".into(), "bob".into()],
+        ..GetRestoreResponse::default()
+    }
+}

@@ -37,6 +37,10 @@ pub(super) fn parent() -> Job {
     }
 }
 
+pub(super) fn jobs() -> Vec<Job> {
+    vec![job("running", "validating"), Job { id: "j2".into(), ..job("failed", "") }, parent()]
+}
+
 pub(super) fn subs() -> Vec<Job> {
     let problem = |message: &str| {
         Some(Problem { message: message.into(), hint: "correct the CAA record".into(), ..Problem::default() })
