@@ -158,12 +158,12 @@ impl RevocationList {
         with_left(self.this_update, self.next_update, LIST_LEFT)
     }
 
-    /// The number of a list that is made now after this one. It is the time where that is greater, so that it grows also after
-    /// an older database was restored.
+    /// The number of a list that is made now after this one. It is the time in milliseconds where that is greater, so that it
+    /// grows also after an older database was restored: nobody makes more than a list each millisecond for long.
     #[must_use]
     pub fn number_at(earlier: Option<&Self>, now: Timestamp) -> u64 {
-        let seconds = u64::try_from(now.as_second()).unwrap_or_default();
-        earlier.map_or(seconds, |earlier| earlier.number.saturating_add(1).max(seconds))
+        let by_clock = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        earlier.map_or(by_clock, |earlier| earlier.number.saturating_add(1).max(by_clock))
     }
 }
 
@@ -372,8 +372,11 @@ pub(crate) mod tests {
             der: String::new(),
         };
         let first = RevocationList::number_at(None, at(0));
-        assert_eq!(RevocationList::number_at(Some(&list(first, 0)), at(0)), first + 1, "twice in a second");
-        assert!(RevocationList::number_at(Some(&list(first, 0)), at(90)) > first + 50);
+        assert_eq!(RevocationList::number_at(Some(&list(first, 0)), at(0)), first + 1, "twice in a millisecond");
+        assert!(
+            RevocationList::number_at(Some(&list(first, 0)), at(90)) > first + 50_000,
+            "also when hundreds were made in a second"
+        );
         assert_eq!(list(first, 0).next_at(), at(0) + LIST_LIFE / 2);
     }
 }

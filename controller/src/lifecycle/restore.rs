@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{Certificate, CurrentVersion, Custody, KeyType, Wanted};
 use super::pause::Pause;
+use super::private_ca::RevokedLeaf;
 
 /// Epoch of a database that was never restored.
 pub const FIRST_EPOCH: u64 = 1;
@@ -63,6 +64,13 @@ impl Restore {
         self.accepted.is_none()
     }
 
+    /// Whether what was published then may be published still: a list of before the acceptance may lack what was revoked since
+    /// the backup, and be older than one that clients have.
+    #[must_use]
+    pub fn stands(&self, published_at: Timestamp) -> bool {
+        self.accepted.as_ref().is_some_and(|accepted| accepted.at <= published_at)
+    }
+
     /// Returns the pause that it is for everything that asks for one.
     #[must_use]
     pub fn pause(&self) -> Option<Pause> {
@@ -102,13 +110,16 @@ pub struct Removal {
     pub at: Timestamp,
     /// What.
     pub what: Removed,
-    /// Id of the agent or operator.
+    /// Id of the agent or operator; issuer's id and serial of a leaf.
     pub id: String,
-    /// Its name, for people.
+    /// Its name, for people; the issuer's of a leaf.
     pub name: String,
+    /// The row of a revoked leaf, as it stands on the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<RevokedLeaf>,
 }
 
-/// What happened to an identity.
+/// What happened to an identity, or to a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removed {
@@ -120,6 +131,8 @@ pub enum Removed {
     AgentReplaced,
     /// An operator was removed, or given less to do than before.
     OperatorRemoved,
+    /// A leaf of a private CA was revoked.
+    LeafRevoked,
 }
 
 impl Removal {
@@ -137,7 +150,7 @@ impl Removed {
     pub fn refuses_agent(self) -> bool {
         match self {
             Self::AgentRevoked | Self::AgentForgotten | Self::AgentReplaced => true,
-            Self::OperatorRemoved => false,
+            Self::OperatorRemoved | Self::LeafRevoked => false,
         }
     }
 }
@@ -315,7 +328,9 @@ mod tests {
         assert_eq!(restore.lines_lost(), 0);
         restore.witnessed = Some((57, "h1".into()));
         assert_eq!(restore.lines_lost(), 7);
+        assert!(!restore.stands(at(5)) && !restore.stands(at(11)));
         restore.accepted = Some(Accepted { at: at(11), by: "local:root".into() });
         assert_eq!(restore.pause(), None);
+        assert!(!restore.stands(at(10)) && restore.stands(at(11)));
     }
 }

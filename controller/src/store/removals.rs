@@ -1,4 +1,4 @@
-//! What must stay refused whatever backup is restored: revocations and removals, one JSON line each, in a file beside the
+//! What must stay refused whatever backup is restored: revocations and removals (of leaves of private CAs too), one JSON line each, in a file beside the
 //! database. A line is on the disk before the act has its effect. Called by `rpc`, and by `certwright-controller backup`.
 
 use std::fs::{File, OpenOptions};
@@ -114,6 +114,7 @@ mod tests {
             what: Removed::AgentRevoked,
             id: id.into(),
             name: "h1".into(),
+            leaf: None,
         };
         let removals = Removals::at(path.clone());
         for id in ["a", "b"] {

@@ -17,9 +17,11 @@ use super::restore::Gate;
 use super::wake::Wake;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::lock::LockShare;
+use crate::lifecycle::private_ca::RevokedLeaf;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::restore::{Removal, Removed};
 use crate::lifecycle::rotation::Rotation;
+use crate::store::records::Record as _;
 use crate::store::removals::Removals;
 use crate::store::{Store, StoreError};
 
@@ -103,7 +105,17 @@ impl Hub {
     /// Writes beside the database that an identity is refused from now on, so that no backup brings it back. Called before the
     /// refusal; a disk that fails does not put it off.
     pub(crate) async fn removed(&self, what: Removed, id: &str, name: &str) {
-        let removal = Removal { at: self.now(), what, id: id.to_owned(), name: name.to_owned() };
+        self.write_down(Removal { at: self.now(), what, id: id.to_owned(), name: name.to_owned(), leaf: None }).await;
+    }
+
+    /// Does the same for a leaf of a private CA; `name` is its issuer's.
+    pub(crate) async fn leaf_revoked(&self, leaf: RevokedLeaf, name: &str) {
+        let (at, id, name) = (leaf.revoked_at, leaf.key(), name.to_owned());
+        self.write_down(Removal { at, what: Removed::LeafRevoked, id, name, leaf: Some(leaf) }).await;
+    }
+
+    async fn write_down(&self, removal: Removal) {
+        let name = removal.name.clone();
         if let Err(error) = self.removals.add(removal).await {
             error!(%error, name, "a revocation is not written down beside the database: a restored backup would not know of it");
         }

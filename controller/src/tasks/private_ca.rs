@@ -2,7 +2,7 @@
 //! revocation list fresh. What is missing is read from the store, so a lost ring or a crash only delays it. Called by
 //! `tasks::run`; `sign` by `tasks/issuance`, `revoke` by `tasks/revocation`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::hub::Hub;
+use super::restore::RestoreError;
 use super::{Context, clock};
-use crate::lifecycle::certificate::Version;
+use crate::lifecycle::certificate::{Certificate, CurrentVersion, Version};
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::private_ca::{LIST_LIFE, PrivateCa, REVOKED_MAX, RevocationList, RevokedLeaf};
@@ -22,8 +23,9 @@ use crate::lifecycle::revocation::RevocationReason;
 use crate::private_ca::{self, SignError};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
+use crate::store::certificate::Bundle;
 use crate::store::private_ca::private_key_place;
-use crate::store::records::{Changes, Versioned};
+use crate::store::records::{Changes, Record as _, Versioned};
 use crate::store::seal::SealError;
 use crate::store::tables::Table;
 
@@ -159,7 +161,9 @@ async fn list(hub: &Hub, issuer_id: &str) -> Result<(), PrivateCaError> {
     let rows = hub.store.revoked_leaves(issuer_id).await?;
     let newest = rows.iter().map(|row| row.revision).max().unwrap_or(0);
     // A new root needs none: name and key are the same.
-    let stands = earlier.as_ref().is_some_and(|list| list.value.newest >= newest && list.value.next_at() > now);
+    let stands =
+        |list: &RevocationList| list.newest >= newest && list.next_at() > now && hub.gate.stands(list.this_update);
+    let stands = earlier.as_ref().is_some_and(|list| stands(&list.value));
     if stands {
         return Ok(());
     }
@@ -255,7 +259,7 @@ pub(crate) async fn revoke(
     version: &Version,
     reason: RevocationReason,
 ) -> Result<Result<Changes, Problem>, StoreError> {
-    let key = format!("{}/{}", issuer.id, version.facts.serial);
+    let key = key_of(&version.facts);
     if hub.store.load::<RevokedLeaf>(&key).await?.is_some() {
         // The first reason and time stand.
         return Ok(Ok(Changes::new()));
@@ -272,5 +276,59 @@ pub(crate) async fn revoke(
         reason,
         not_after: version.facts.not_after,
     };
+    // Before it counts: what is written down twice counts once.
+    hub.leaf_revoked(leaf.clone(), &issuer.name).await;
     Ok(Ok(Changes::new().upsert(&leaf)))
+}
+
+/// Notes on certificates of a restored database that their current version was revoked after the backup, so that it is replaced.
+/// May be repeated.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn mark_revoked(hub: &Hub) -> Result<(), RestoreError> {
+    let leaves = hub.store.list::<RevokedLeaf>("", usize::MAX).await?;
+    if leaves.is_empty() {
+        return Ok(());
+    }
+    let leaves: HashSet<String> = leaves.into_iter().map(|leaf| leaf.value.key()).collect();
+    let is_revoked = move |current: &CurrentVersion| current.revoked_at.is_none() && leaves.contains(&key_of(current));
+    let find = move |found: &mut Vec<String>, bundle: Bundle| {
+        let certificate = bundle.certificate.value;
+        if certificate.current.as_ref().is_some_and(&is_revoked) {
+            found.push(certificate.id);
+        }
+    };
+    for id in hub.store.fold_bundles(Vec::new(), find).await? {
+        let Some(mut certificate) = hub.store.load::<Certificate>(&id).await? else { continue };
+        let Some(current) = certificate.value.current.as_mut() else { continue };
+        mark(hub, current).await?;
+        let message = format!("serial {} was revoked after the backup", current.serial);
+        let version = hub.store.load::<Version>(&format!("{id}/{}", current.version_id)).await?;
+        let facts = current.clone();
+        let event = hub.event("version.revoked", message).of_certificate(&certificate.value.name);
+        let mut changes = Changes::new().update(&certificate).event(&event);
+        if let Some(mut version) = version {
+            version.value.facts = facts;
+            changes = changes.update(&version);
+        }
+        hub.store.commit(changes).await?;
+    }
+    Ok(())
+}
+
+/// Notes on a version that it is revoked, where it is of a private CA and that is so.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn mark(hub: &Hub, facts: &mut CurrentVersion) -> Result<(), StoreError> {
+    if let Some(leaf) = hub.store.load::<RevokedLeaf>(&key_of(facts)).await? {
+        facts.revoked_at = Some(leaf.value.revoked_at);
+        facts.revoked_reason = Some(leaf.value.reason.word().to_owned());
+    }
+    Ok(())
+}
+
+fn key_of(version: &CurrentVersion) -> String {
+    format!("{}/{}", version.issuer_id, version.serial)
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::hub::Hub;
+use super::private_ca;
 use crate::lifecycle::agent::{Agent, JoinToken};
 use crate::lifecycle::audit::{Draft, Result as How};
 use crate::lifecycle::certificate::{Certificate, Custody, KeySlot, Version};
@@ -74,6 +75,12 @@ impl Gate {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.restore.borrow().as_ref().map_or(FIRST_EPOCH, |restore| restore.epoch)
+    }
+
+    /// Whether what was published then may be published still.
+    #[must_use]
+    pub fn stands(&self, published_at: Timestamp) -> bool {
+        self.restore.borrow().as_ref().is_none_or(|restore| restore.stands(published_at))
     }
 
     /// Returns the latest line of the audit that was lost by a restore that still waits, and the agent that saw it.
@@ -159,6 +166,7 @@ pub(crate) async fn accept(hub: &Hub, by: &str, keep_operators: bool) -> Result<
     }
     void_tokens(hub).await?;
     take_over(hub, "").await?;
+    private_ca::mark_revoked(hub).await?;
     record.value.accepted = Some(Accepted { at: hub.now(), by: by.to_owned() });
     let message = format!("the restored database is in use: epoch {}", record.value.epoch);
     let event = hub.event("restore.accepted", message).by(by);
@@ -321,6 +329,7 @@ async fn import(
     let slot_id = slot.as_ref().map(|slot| &slot.id).or(shown.key_slot_id.as_ref()).unwrap_or(&shown.version_id);
     let mut facts = imported(certificate, leaf, slot_id, key_type, custody);
     facts.key_lost &= slot.is_none();
+    private_ca::mark(hub, &mut facts).await?;
     let mut changes = changes;
     if slot.is_none() && custody == Custody::Agent {
         let slot = KeySlot {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use e2e::power::{KillPoint, Step};
+use e2e::power::{KillPoint, PowerSwitch, Step};
 use e2e::world::World;
 use e2e::world::operator::{Operator, Wish};
 use prost::Message as _;
@@ -345,5 +345,122 @@ async fn an_agent_that_makes_the_key_is_waited_for_and_the_controllers_own_needs
         &parse_certificates(&std::fs::read(world.agents[0].dir("web").join("chain.pem")).unwrap()).unwrap()[0],
     );
     assert!(facts.unwrap().is_ca, "the chain file holds the root");
+    world.check().await;
+}
+
+/// The key of the backups here.
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// Puts a controller that was restored from the backup in place of this one, and accepts it once these agents showed what they
+/// hold. Until then there is no list: the one of the backup may lack what was revoked since.
+async fn restored(world: &mut World, backup: &[u8], agents: &[&str]) {
+    world.controller.kill().await;
+    world.controller.restore(backup, KEY, &PowerSwitch::new()).unwrap();
+    world.controller.start();
+    let shown = async |world: &World| {
+        let Ok(status) = world.operator.restore().await else { return false };
+        agents.iter().all(|name| status.agents.iter().any(|agent| agent.name == *name && agent.shown))
+    };
+    world.settle("the agents show what they hold", SOON, shown).await;
+    let request = api::GetRevocationListRequest { issuer: CORP.to_owned() };
+    let none = world.operator.client().get_revocation_list(request.clone()).await.unwrap_err();
+    assert_eq!(none.code(), Code::FailedPrecondition, "{none:?}");
+    world.operator.accept(true).await.unwrap();
+    let made = async |world: &World| world.operator.client().get_revocation_list(request.clone()).await.is_ok();
+    world.settle("there is a list", SOON, made).await;
+}
+
+async fn revoke(world: &World, name: &str, serial: &str) {
+    let request = api::RevokeCertificateRequest {
+        name: name.to_owned(),
+        serial: serial.to_owned(),
+        reason: "keyCompromise".to_owned(),
+        ..Default::default()
+    };
+    world.operator.client().revoke_certificate(request).await.unwrap();
+}
+
+async fn current(world: &World, name: &str) -> Option<api::Version> {
+    world.operator.certificate(name).await.and_then(|certificate| certificate.current)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_revoked_since_the_backup_stays_on_the_list_and_is_replaced() {
+    let mut world = world(2).await;
+    create(&world, wish(&world, "web", Custody::Agent)).await.unwrap();
+    let mut away = wish(&world, "away", Custody::Agent);
+    away.target = Some(world.agents[1].target("away", "away.example.test"));
+    create(&world, away).await.unwrap();
+    let web = world.settle_live("web", SOON).await.current.unwrap();
+    let away = world.settle_live("away", SOON).await.current.unwrap();
+    let backup = world.operator.backup(KEY).await.unwrap();
+    tokio::time::sleep(RECOVERY).await;
+    world.agents[1].kill().await;
+    for (name, first) in [("web", &web), ("away", &away)] {
+        revoke(&world, name, &first.serial).await;
+    }
+    let both = async |world: &World| authority(world).await.revoked == 2;
+    world.settle("both are on the list", SOON, both).await;
+    let replaced = async |world: &World| {
+        current(world, "web").await.is_some_and(|now| now.id != web.id) && world.is_live("web").await
+    };
+    world.settle("web is replaced", SOON, replaced).await;
+    let second = current(&world, "web").await.unwrap();
+    let (number, mut before) = listed(&world).await;
+
+    restored(&mut world, &backup, &["h1"]).await;
+    let (later, mut after) = listed(&world).await;
+    before.sort();
+    after.sort();
+    assert_eq!((before.len(), &before), (2, &after), "both are on the list that follows");
+    assert!(later > number, "numbers of lists never go back: {later} after {number}");
+    let now = current(&world, "web").await.unwrap();
+    assert_eq!((&now.serial, now.revoked_at), (&second.serial, 0), "what replaced it is taken over");
+    // Nobody holds another one: it is known as revoked, and replaced once its agent is back.
+    assert!(current(&world, "away").await.unwrap().revoked_at > 0);
+    world.agents[1].start();
+    let replaced = async |world: &World| {
+        current(world, "away").await.is_some_and(|now| now.id != away.id && now.revoked_at == 0)
+            && world.is_live("away").await
+    };
+    world.settle("away is replaced", RECOVERY, replaced).await;
+    world.check().await;
+
+    // Without what was written down beside the database nobody knows; numbers grow all the same.
+    let number = listed(&world).await.0;
+    world.controller.lose_folder();
+    restored(&mut world, &backup, &["h1", "h2"]).await;
+    let (later, none) = listed(&world).await;
+    assert!(later > number && none.is_empty(), "{none:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_issued_since_the_backup_is_taken_over_and_can_be_revoked() {
+    let mut world = world(1).await;
+    for (name, custody) in [("own", Custody::Agent), ("web", Custody::Controller)] {
+        create(&world, wish(&world, name, custody)).await.unwrap();
+        world.settle_live(name, SOON).await;
+    }
+    let backup = world.operator.backup(KEY).await.unwrap();
+    // Leaves of two days: all of them are others now.
+    tokio::time::sleep(3 * DAY).await;
+    let own = world.settle_live("own", SOON).await.current.unwrap();
+    let web = world.settle_live("web", SOON).await.current.unwrap();
+    restored(&mut world, &backup, &["h1"]).await;
+    assert_eq!(current(&world, "own").await.unwrap().serial, own.serial);
+    assert_eq!(served(&world, 0, "own.example.test"), Some(own.fingerprint_sha256), "it is not issued again");
+    let again = async |world: &World| {
+        current(world, "web").await.is_some_and(|now| now.serial != web.serial) && world.is_live("web").await
+    };
+    world.settle("what lost its key is issued again", SOON, again).await;
+    revoke(&world, "own", &own.serial).await;
+    let on_list = async |world: &World| authority(world).await.revoked == 1;
+    world.settle("a leaf that was taken over is on the list", SOON, on_list).await;
+    let on_list = listed(&world).await.1;
+    assert!(on_list.len() == 1 && on_list[0] == own.serial, "{on_list:?}");
+    let replaced = async |world: &World| {
+        current(world, "own").await.is_some_and(|now| now.id != own.id) && world.is_live("own").await
+    };
+    world.settle("and is replaced", SOON, replaced).await;
     world.check().await;
 }

@@ -169,9 +169,15 @@ pub(crate) async fn list(hub: &Hub, name: &str) -> Result<wire::RevocationList, 
         return Err(none(message, "its certificates say where that is".to_owned()));
     }
     let list = hub.store.load::<RevocationList>(&issuer.value.id).await?;
+    let list = list.filter(|list| hub.gate.stands(list.value.this_update));
     let der = list.as_ref().and_then(|list| STANDARD.decode(&list.value.der).ok());
     let Some((list, der)) = list.zip(der) else {
-        let hint = format!("it is made right after the root: certwright issuers get {shown}");
+        let hint = if hub.gate.is_closed() {
+            "it is made right after certwright restore accept: the one of the backup may lack what was revoked since"
+                .to_owned()
+        } else {
+            format!("it is made right after the root: certwright issuers get {shown}")
+        };
         return Err(none(format!("issuer {shown} has no revocation list yet"), hint));
     };
     Ok(wire::RevocationList {

@@ -1,7 +1,7 @@
 //! Writes a database from a backup: one transaction, so that there is all of it or none. What may have been used, spent or
 //! withdrawn since the backup does not come back. Called by `certwright-controller backup restore`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use jiff::Timestamp;
@@ -51,6 +51,8 @@ struct Pass<'a> {
     terms: &'a Terms,
     /// Of the removals that the backup may not know of.
     removed: HashMap<&'a str, Removed>,
+    /// Issuers of the backup.
+    issuers: HashSet<String>,
     epoch_before: u64,
     /// The last line of the audit.
     line: Option<(u64, String)>,
@@ -76,6 +78,7 @@ impl<R: Read> Opened<R> {
                 master,
                 terms,
                 removed: removals.map(|removal| (removal.id.as_str(), removal.what)).collect(),
+                issuers: HashSet::new(),
                 epoch_before: FIRST_EPOCH,
                 line: None,
                 has_schema: false,
@@ -116,6 +119,9 @@ impl Pass<'_> {
             row.bytes = serde_json::to_vec(&keyring.rewrap(self.master))?;
             self.has_keyring = true;
         }
+        if is(Table::Issuer) {
+            self.issuers.insert(row.key.clone());
+        }
         self.has_schema |= is_setting && row.key == Schema::KEY;
         if is(Table::Audit) {
             let seq = row.key.parse().or(Err(BackupError::Malformed("a line of the audit without number")))?;
@@ -152,6 +158,7 @@ impl Pass<'_> {
             accepted: None,
         };
         put(filler, &Versioned { revision, value: restore.clone() })?;
+        self.put_leaves(filler, revision)?;
         // Every backup is an act of its own, so there is a line to follow; without one there is no key to sign with either.
         let Some((seq, text)) = &self.line else { return Ok(restore) };
         let detail = format!(
@@ -171,6 +178,19 @@ impl Pass<'_> {
         let line = serde_json::to_string(&draft.line(seq + 1, *at, &audit::hash(text)))?;
         filler.put(Table::Audit.name(), &format!("{:020}", seq + 1), revision, line.as_bytes())?;
         Ok(restore)
+    }
+
+    /// Writes what was revoked of the leaves of private CAs since the backup. The revision is above that of every list, so that a
+    /// new one is made.
+    fn put_leaves(&self, filler: &Filler, revision: u64) -> Result<(), BackupError> {
+        let news =
+            self.terms.removals.iter().flatten().filter(|removal| self.removed.contains_key(removal.id.as_str()));
+        for leaf in news.filter_map(|removal| removal.leaf.as_ref()) {
+            if self.issuers.contains(&leaf.issuer_id) && !leaf.is_past(self.terms.at) {
+                put(filler, &Versioned { revision, value: leaf.clone() })?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -146,7 +146,13 @@ async fn a_restored_database_has_everything_but_what_is_void_under_another_maste
     let file = all(store.backup(key("a"), about()).await.unwrap()).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state").join("certwright.redb");
-    let removed = Removal { at: terms(None).at, what: Removed::OperatorRemoved, id: "o1".into(), name: "alice".into() };
+    let removed = Removal {
+        at: terms(None).at,
+        what: Removed::OperatorRemoved,
+        id: "o1".into(),
+        name: "alice".into(),
+        leaf: None,
+    };
     let master = |name: &str| MasterKey::load_or_create(&folder.path().join(name), false).unwrap();
     let restore = |file: &[u8], terms: &Terms| {
         open(Cursor::new(file), &key("a")).unwrap().restore(Backend::File(path.clone()), &master("new.key"), terms)
