@@ -276,14 +276,14 @@ pub fn default_files() -> [(Content, &'static str, u32); 4] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn agent() -> Agent {
+    pub(crate) fn agent() -> Agent {
         Agent {
             id: "a".into(),
             name: "h1".into(),

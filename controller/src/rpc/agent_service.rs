@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::audited;
 use super::convert;
-use super::peer::{self, AgentCaller, agent_caller};
+use super::peer::{AgentCaller, Standing, agent_caller};
 use super::serve::Server;
 use super::status::Refusal;
 use super::{enrollment, greeting, report};
@@ -76,9 +76,9 @@ impl AgentService for AgentApi {
         let hub = self.server.hub.clone();
         let session = greeting::greet(&hub, &caller, hello).await?;
         // From here on the presence ends with this call or its stream, however they end.
-        let guard = Present { hub: hub.clone(), caller: caller.clone(), number: session.number };
+        let mut guard = Present { hub: hub.clone(), standing: Standing::new(caller.clone()), number: session.number };
         // It may have been revoked since the call began.
-        peer::recheck(&hub, &caller).await?;
+        guard.standing.recheck(&hub).await?;
         hub.wake.agents.ring(&caller.id);
         for bundle in hub.store.bundles_of_agent(&caller.id).await.map_err(Refusal::from)? {
             hub.wake.certificates.ring(&bundle.certificate.value.id);
@@ -171,14 +171,15 @@ struct Line {
 /// Ends the presence however the stream ends.
 struct Present {
     hub: Hub,
-    caller: AgentCaller,
+    standing: Standing,
     number: u64,
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
-        if self.hub.presence.detach(&self.caller.id, self.number) {
-            self.hub.wake.gone.ring(&self.caller.id);
+        let id = &self.standing.caller.id;
+        if self.hub.presence.detach(id, self.number) {
+            self.hub.wake.gone.ring(id);
         }
     }
 }
@@ -207,7 +208,7 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
             }
             message = tokio::time::timeout(SILENCE_MAX, line.inbound.message()) => match message {
                 Ok(Ok(Some(message))) => {
-                    if let Err(refusal) = heard(&line, message).await {
+                    if let Err(refusal) = heard(&mut line.guard, message).await {
                         // The last thing this stream says: the next call finds it cut.
                         line.session.cut.cancel();
                         return Some((Err(refusal.into()), line));
@@ -222,23 +223,20 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
 /// Whether the agent's identity should be made anew, because the CAs are not those that came with it.
 async fn should_renew(line: &mut Line) -> bool {
     let rotation = line.rotation.borrow_and_update().clone();
-    let Present { hub, caller, .. } = &line.guard;
+    let Present { hub, standing, .. } = &line.guard;
     // What cannot be read now is looked at with the next stream.
-    let agent = hub.store.load::<Agent>(&caller.id).await.ok().flatten();
+    let agent = hub.store.load::<Agent>(&standing.caller.id).await.ok().flatten();
     agent.is_some_and(|agent| agent.value.ca.wants_renewal(&rotation))
 }
 
-async fn heard(line: &Line, message: wire::AttachRequest) -> Result<(), Refusal> {
-    let Present { hub, caller, .. } = &line.guard;
-    peer::recheck(hub, caller).await?;
+async fn heard(guard: &mut Present, message: wire::AttachRequest) -> Result<(), Refusal> {
+    let Present { hub, standing, .. } = guard;
+    standing.recheck(hub).await?;
     if let Some(Message::Heartbeat(heartbeat)) = message.message {
         let now = hub.now();
         let skew = from_wire(heartbeat.clock_at)
             .map_or(0, |clock| clock.as_millisecond().saturating_sub(now.as_millisecond()));
-        hub.presence.update(&caller.id, |connected| {
-            connected.seen_at = now;
-            connected.clock_skew_ms = skew;
-        });
+        hub.presence.heard(&standing.caller.id, now, skew);
     }
     Ok(())
 }

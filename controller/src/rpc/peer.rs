@@ -118,9 +118,33 @@ pub(crate) async fn recheck_operator(hub: &Hub, caller: &OperatorCaller) -> Resu
     operator(hub, &caller.peer).await?.may(Act::See)
 }
 
-/// Decides again, in the middle of a stream.
-pub(crate) async fn recheck(hub: &Hub, caller: &AgentCaller) -> Result<(), Refusal> {
-    agent(hub, &caller.leaf, caller.origin, false).await.map(|_| ())
+/// An agent in the middle of a stream: decided about again on every message. Ten thousand of them say that they are alive
+/// all the time, so a record that did not change is not read again.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) caller: AgentCaller,
+    /// The record was right at this revision.
+    checked: Option<u64>,
+}
+
+impl Standing {
+    pub(crate) fn new(caller: AgentCaller) -> Self {
+        Self { caller, checked: None }
+    }
+
+    /// Decides again.
+    pub(crate) async fn recheck(&mut self, hub: &Hub) -> Result<(), Refusal> {
+        let Self { caller, checked } = self;
+        let as_before = |revision| !hub.store.agent_changed_after(&caller.id, revision);
+        if checked.is_some_and(as_before) && hub.now() < caller.leaf.not_after {
+            return Ok(());
+        }
+        // Told before the record is read: what is committed meanwhile counts as later.
+        let revision = *hub.store.revision().borrow();
+        agent(hub, &caller.leaf, caller.origin, false).await?;
+        *checked = Some(revision);
+        Ok(())
+    }
 }
 
 async fn agent(hub: &Hub, leaf: &tls::Peer, origin: Origin, renewing: bool) -> Result<AgentCaller, Refusal> {
@@ -382,5 +406,54 @@ pub(crate) fn operator_caller<T>(request: &tonic::Request<T>) -> Result<Operator
     match request.extensions().get::<Caller>() {
         Some(Caller::Operator(operator)) => Ok(operator.clone()),
         Some(Caller::Anyone | Caller::Agent(_)) | None => Err(Status::internal("not called by an operator")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::clock::SystemClock;
+    use proto::id::Identity;
+
+    use super::*;
+    use crate::lifecycle::agent::Standing as AgentStanding;
+    use crate::lifecycle::agent::tests::agent as example;
+    use crate::store::Store;
+    use crate::store::engine::Backend;
+    use crate::store::master_key::MasterKey;
+
+    #[tokio::test]
+    async fn a_change_of_the_record_counts_from_the_next_message_and_a_leaf_ends_in_time() {
+        let store = Store::open(Backend::memory(), true, MasterKey::random()).await.unwrap();
+        let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
+        let spki = proto::x509::hex(&Sha256::digest(b"key"));
+        let record = Agent { spki_sha256: spki, ..example() };
+        hub.store.commit(Changes::new().insert(&record)).await.unwrap();
+        let leaf = tls::Peer {
+            identity: Identity { role: Role::Agent, id: record.id.clone() },
+            serial: "01".into(),
+            spki_der: b"key".to_vec(),
+            not_after: hub.now() + std::time::Duration::from_secs(3_600),
+        };
+        let origin = Origin { address: None, number: 1 };
+        let caller = agent(&hub, &leaf, origin, false).await.unwrap();
+        let mut standing = Standing::new(caller.clone());
+        standing.recheck(&hub).await.unwrap();
+        standing.recheck(&hub).await.unwrap();
+
+        let mut stored = hub.store.load::<Agent>(&record.id).await.unwrap().unwrap();
+        stored.value.standing = AgentStanding::Revoked;
+        hub.store.commit(Changes::new().update(&stored)).await.unwrap();
+        let refusal = Status::from(standing.recheck(&hub).await.unwrap_err());
+        assert_eq!(refusal.code(), Code::PermissionDenied);
+        assert!(standing.recheck(&hub).await.is_err(), "and stays so");
+
+        let mut stored = hub.store.load::<Agent>(&record.id).await.unwrap().unwrap();
+        stored.value.standing = AgentStanding::Enrolled;
+        hub.store.commit(Changes::new().update(&stored)).await.unwrap();
+        standing.recheck(&hub).await.unwrap();
+        standing.caller.leaf.not_after = hub.now();
+        assert!(standing.recheck(&hub).await.is_err(), "its leaf has ended");
     }
 }

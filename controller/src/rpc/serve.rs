@@ -31,8 +31,8 @@ use crate::tasks::hub::Hub;
 
 /// Largest message of a peer. Reports with all targets of a busy agent stay far below.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// A dead peer is noticed after this and [`KEEPALIVE_ANSWER`].
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// A dead peer is noticed after this and [`KEEPALIVE_ANSWER`]. Agents say something every 30 s: those are not asked.
+const KEEPALIVE: Duration = Duration::from_secs(45);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// Streams of one connection.
 const STREAMS_MAX: u32 = 64;

@@ -36,6 +36,12 @@ impl Record for Name {
 }
 
 impl Store {
+    /// Whether the agent's record changed after `revision`, one that [`Store::revision`] told. Asks no disk.
+    #[must_use]
+    pub fn agent_changed_after(&self, id: &str, revision: u64) -> bool {
+        self.engine.agent_changed_after(id, revision)
+    }
+
     /// Returns the agent with this name.
     ///
     /// # Errors

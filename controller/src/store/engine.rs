@@ -2,6 +2,7 @@
 //! a single writer and no group commit). It never initialises anything over an existing file, and never acknowledges
 //! before the disk did. Called by `store` and, through it, by everyone.
 
+mod agents;
 mod file;
 mod fill;
 mod frozen;
@@ -257,6 +258,11 @@ impl Engine {
     #[must_use]
     pub fn revision(&self) -> watch::Receiver<u64> {
         self.writer.revision()
+    }
+
+    /// Whether the agent's record changed after `revision`, one that [`Self::revision`] told. Asks no disk.
+    pub(super) fn agent_changed_after(&self, id: &str, revision: u64) -> bool {
+        self.writer.agents().is_newer(id, revision)
     }
 }
 

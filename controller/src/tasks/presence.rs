@@ -182,8 +182,16 @@ impl Presence {
         }
     }
 
+    /// Notes a heartbeat. Views do not look again for it.
+    pub fn heard(&self, agent_id: &str, now: Timestamp, clock_skew_ms: i64) {
+        if let Some(connected) = self.lock().get_mut(agent_id) {
+            connected.seen_at = now;
+            connected.clock_skew_ms = clock_skew_ms;
+        }
+    }
+
     /// Changes what is known of a connected agent; nothing happens when it is not connected. Views look again only when
-    /// the change is worth it: a heartbeat alone is not.
+    /// the change is worth it.
     pub fn update(&self, agent_id: &str, change: impl FnOnce(&mut Connected)) {
         let mut agents = self.lock();
         let Some(connected) = agents.get_mut(agent_id) else { return };

@@ -454,3 +454,27 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn an_agent_that_changed_is_told_from_one_that_did_not() {
+    let engine = memory().await;
+    let write = |id: &str, expected: u64| {
+        let mut batch = Batch::new();
+        batch.expect(Table::Agent, id, expected);
+        batch.put(Table::Agent, id, b"{}".to_vec());
+        batch
+    };
+    engine.commit(write("a1", 0)).await.unwrap();
+    engine.commit(write("a2", 0)).await.unwrap();
+    let revision = *engine.revision().borrow();
+    assert!(!engine.agent_changed_after("a1", revision) && !engine.agent_changed_after("a2", revision));
+    engine.commit(put("a1", "of another table")).await.unwrap();
+    assert!(engine.commit(write("a1", 99)).await.is_err(), "refused, so unchanged");
+    assert!(!engine.agent_changed_after("a1", revision));
+    engine.commit(write("a2", 2)).await.unwrap();
+    assert!(engine.agent_changed_after("a2", revision) && !engine.agent_changed_after("a1", revision));
+    let mut forgotten = Batch::new();
+    forgotten.delete(Table::Agent, "a1");
+    engine.commit(forgotten).await.unwrap();
+    assert!(engine.agent_changed_after("a1", revision));
+}

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::batch::{Batch, CommitError};
+use super::agents::AgentChanges;
 use super::{ENGINE, EngineError, REVISION, Stored, blocking, definition, storage};
 use crate::lifecycle::problem::causes;
 
@@ -26,6 +27,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<(Batch, Reply)>,
     revision: watch::Receiver<u64>,
     failed: CancellationToken,
+    agents: Arc<AgentChanges>,
     _task: JoinSet<()>,
 }
 
@@ -35,9 +37,10 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let (announce, revision) = watch::channel(revision);
         let failed = CancellationToken::new();
+        let agents = Arc::new(AgentChanges::default());
         let mut task = JoinSet::new();
-        task.spawn(write(Arc::downgrade(database), jobs, announce, failed.clone()));
-        Self { queue, revision, failed, _task: task }
+        task.spawn(write(Arc::downgrade(database), jobs, announce, failed.clone(), agents.clone()));
+        Self { queue, revision, failed, agents, _task: task }
     }
 
     pub(super) fn failed(&self) -> CancellationToken {
@@ -46,6 +49,10 @@ impl Writer {
 
     pub(super) fn revision(&self) -> watch::Receiver<u64> {
         self.revision.clone()
+    }
+
+    pub(super) fn agents(&self) -> &AgentChanges {
+        &self.agents
     }
 
     pub(super) async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
@@ -60,6 +67,7 @@ async fn write(
     mut jobs: mpsc::Receiver<(Batch, Reply)>,
     announce: watch::Sender<u64>,
     failed: CancellationToken,
+    agents: Arc<AgentChanges>,
 ) {
     // Also when a commit panics, as redb may on a damaged file.
     let failed = failed.drop_guard();
@@ -67,7 +75,17 @@ async fn write(
     while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
         let Some(database) = database.upgrade() else { break };
         let (batches, replies): (Vec<_>, Vec<_>) = group.drain(..).unzip();
-        match blocking(move || commit(&database, &batches)).await {
+        let agents = agents.clone();
+        let work = move || {
+            let done = commit(&database, &batches)?;
+            for (batch, outcome) in batches.iter().zip(&done.1) {
+                if let Ok(revision) = outcome {
+                    agents.note(batch, *revision);
+                }
+            }
+            Ok(done)
+        };
+        match blocking(work).await {
             Ok((revision, outcomes)) => {
                 announce.send_if_modified(|latest| std::mem::replace(latest, revision) != revision);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
