@@ -39,6 +39,7 @@ use crate::keys::{Action, Context, Key};
 use crate::screens::add_certificate::Wizard;
 use crate::screens::agent::AgentScreen;
 use crate::screens::audit::AuditScreen;
+use crate::screens::backup::BackupScreen;
 use crate::screens::certificate::CertificateScreen;
 use crate::screens::enroll::Enroll;
 use crate::screens::identity_ca::IdentityCaScreen;
@@ -103,6 +104,13 @@ pub(crate) enum Msg {
         took: Duration,
         /// The answer, or why there is none.
         result: Result<Reply, ClientError>,
+    },
+    /// A long answer is on its way.
+    Progress {
+        /// The request's number.
+        id: u64,
+        /// How much of it there is.
+        bytes: u64,
     },
     /// A timer went off.
     Timer(Timer),
@@ -216,6 +224,8 @@ pub(crate) struct Model {
     pub(crate) team: List<Member>,
     /// The operator to be.
     pub(crate) invite: Option<Invite>,
+    /// The backup that is asked for, runs or is done.
+    pub(crate) backup: Option<BackupScreen>,
     /// The restore.
     pub(crate) restore: RestoreScreen,
     /// The identity CA.
@@ -273,6 +283,7 @@ impl Model {
             audit: AuditScreen::default(),
             team: List::default(),
             invite: None,
+            backup: None,
             restore: RestoreScreen::default(),
             identity_ca: IdentityCaScreen::default(),
             layers: Vec::new(),
@@ -317,7 +328,8 @@ impl Model {
             Place::Restore => Context::Restore,
             Place::IdentityCa => Context::IdentityCa,
             Place::Invite if self.invite.as_ref().is_some_and(|invite| invite.answer.is_some()) => Context::Waiting,
-            Place::AddCertificate | Place::Sheet | Place::Invite => Context::Form,
+            Place::Backup if self.backup.as_ref().is_some_and(|backup| !backup.is_asked()) => Context::Waiting,
+            Place::AddCertificate | Place::Sheet | Place::Invite | Place::Backup => Context::Form,
             Place::Enroll if self.enroll.as_ref().is_some_and(|enroll| enroll.token.is_some()) => Context::Waiting,
             Place::Enroll => Context::Form,
         }
@@ -459,6 +471,12 @@ pub(crate) fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             Some(call) => reply::take(model, call, took, result),
             None => Vec::new(),
         },
+        Msg::Progress { id, bytes } => {
+            if let (Some(Call::Backup(_)), Some(screen)) = (model.running.get(&id), &mut model.backup) {
+                screen.wrote(bytes);
+            }
+            Vec::new()
+        }
         Msg::Timer(timer) => timed(model, timer),
     };
     settle(model, &mut cmds);

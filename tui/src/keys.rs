@@ -136,7 +136,7 @@ impl Context {
             Self::Restore => "Restore",
             Self::IdentityCa => "Identity CA",
             Self::Form => "Form",
-            Self::Waiting => "One-time command",
+            Self::Waiting => "Command to run",
             Self::Prompt => "Prompt",
             Self::Dialog => "Question",
             Self::Reading => "Reading",
@@ -237,6 +237,8 @@ pub(crate) enum Action {
     RevokeVersion,
     /// Hold still, or lift that.
     Pause,
+    /// Take a backup.
+    Backup,
     /// Accept a restore.
     Accept,
     /// Make the next identity CA.
@@ -430,6 +432,7 @@ pub(crate) const TABLE: &[Binding] = &[
         row(A::CaRetire, "identity-ca.retire", &[Char('D')], &[C::IdentityCa], "retire", "drop the old CA for good"),
     ),
     changing(1, row(A::CaAbort, "identity-ca.abort", &[Char('c')], &[C::IdentityCa], "abort", "go one step back")),
+    changing(1, row(A::Backup, "backup", &[Char('B')], &[C::Overview, C::Restore], "backup", "take a sealed backup")),
     row(A::Copy, "copy", &[Char('y')], &[C::Audit, C::Waiting], "copy", "copy the command that shows"),
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),

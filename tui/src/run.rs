@@ -164,7 +164,10 @@ impl Dashboard {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
                     let started = Instant::now();
-                    let result = Box::pin(calls::perform(&client, call)).await;
+                    let heard = to_loop.clone();
+                    // A full loop hears of the next part.
+                    let told = move |bytes| drop(heard.try_send(Msg::Progress { id, bytes }));
+                    let result = Box::pin(calls::perform(&client, call, &told)).await;
                     let reply = Msg::Reply { id, took: started.elapsed(), result };
                     // A closed channel: the dashboard has ended, nobody waits.
                     drop(to_loop.send(reply).await);

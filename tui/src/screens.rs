@@ -5,6 +5,7 @@ pub(crate) mod add_certificate;
 pub(crate) mod agent;
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod enroll;
@@ -75,6 +76,8 @@ pub(crate) enum Place {
     Restore,
     /// The identity CA.
     IdentityCa,
+    /// A backup.
+    Backup,
 }
 
 impl Place {
@@ -94,7 +97,8 @@ impl Place {
             | Self::Issuers
             | Self::Team
             | Self::Audit
-            | Self::Restore => Self::Overview,
+            | Self::Restore
+            | Self::Backup => Self::Overview,
         }
     }
 }
@@ -144,7 +148,7 @@ pub(crate) fn steps(model: &mut Model) -> Option<&mut dyn Steps> {
         Place::Act(_) => &mut model.audit.scroll,
         Place::Restore => &mut model.restore.scroll,
         Place::IdentityCa => &mut model.identity_ca.peers,
-        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => return None,
+        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite | Place::Backup => return None,
     })
 }
 
@@ -168,6 +172,7 @@ pub(crate) fn page_rows(model: &Model) -> usize {
         | Place::Invite
         | Place::Act(_)
         | Place::Restore
+        | Place::Backup
         | Place::Sheet => usize::from(view::body_height(model)).saturating_sub(4),
     }
 }
@@ -175,7 +180,7 @@ pub(crate) fn page_rows(model: &Model) -> usize {
 /// Returns what the place has to read.
 pub(crate) fn reads(model: &Model) -> Vec<Call> {
     match &model.place {
-        Place::Overview => vec![Call::Overview],
+        Place::Overview | Place::Backup => vec![Call::Overview],
         Place::Certificates => vec![Call::Certificates {
             filter: model.certificates.filter.clone(),
             sort: model.sort,
@@ -224,6 +229,7 @@ pub(crate) fn entered(model: &mut Model) {
     } else if model.invite.is_none() {
         model.place = Place::Team;
     }
+    forget_backup(model);
     match &model.place {
         Place::Certificate(name) => model.certificate.open(name),
         Place::Agent(name) => model.agent.open(name),
@@ -239,7 +245,16 @@ pub(crate) fn entered(model: &mut Model) {
         Place::Team => model.team.refresh(),
         Place::Restore => model.restore = restore::RestoreScreen::default(),
         Place::IdentityCa => model.identity_ca.peers.refresh(),
-        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite => {}
+        Place::AddCertificate | Place::Enroll | Place::Sheet | Place::Invite | Place::Backup => {}
+    }
+}
+
+/// A passphrase that was typed is forgotten wherever one goes; a backup on its way goes on.
+pub(crate) fn forget_backup(model: &mut Model) {
+    if model.place != Place::Backup {
+        model.backup.take_if(|backup| !backup.runs());
+    } else if model.backup.is_none() {
+        model.place = Place::Overview;
     }
 }
 
@@ -305,6 +320,7 @@ pub(crate) fn target(model: &Model) -> Option<Place> {
         | Place::Team
         | Place::Act(_)
         | Place::Restore
+        | Place::Backup
         | Place::Invite => None,
     }
 }
@@ -364,6 +380,7 @@ pub(crate) fn command_here(model: &Model) -> Option<String> {
         Place::Audit => Some(audit::export_command(model)),
         Place::Enroll => Some(model.enroll.as_ref()?.token.as_ref()?.response.command.clone()),
         Place::Invite => model.invite.as_ref()?.command_to_hand_over(),
+        Place::Backup => model.backup.as_ref()?.check_command(),
         _ => None,
     }
 }
@@ -412,6 +429,7 @@ pub(crate) fn form_key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
         Place::AddCertificate => add_certificate::key(model, key),
         Place::Enroll => enroll::key(model, key),
         Place::Invite => invite::key(model, key),
+        Place::Backup => backup::key(model, key),
         Place::Sheet => sheet::key(model, key),
         _ => None,
     }
@@ -426,6 +444,7 @@ pub(crate) fn form_insert(model: &mut Model, text: &str) -> Option<Vec<Cmd>> {
         Place::AddCertificate => add_certificate::insert(model, text),
         Place::Enroll => enroll::insert(model, text),
         Place::Invite => invite::insert(model, text),
+        Place::Backup => backup::insert(model, text),
         Place::Sheet => sheet::insert(model, text),
         _ => None,
     }
@@ -457,6 +476,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         }
         Place::IdentityCa => identity_ca::paint(model, area, buf),
         Place::Invite => invite::paint(model, area, buf),
+        Place::Backup => backup::paint(model, area, buf),
         Place::Sheet => sheet::paint(model, area, buf),
     }
 }
@@ -481,6 +501,7 @@ pub(crate) fn status(model: &Model) -> (String, String) {
         Place::Restore => restore::status(model),
         Place::IdentityCa => identity_ca::status(model),
         Place::Invite => invite::status(model),
+        Place::Backup => backup::status(model),
         Place::Sheet => sheet::status(model),
     }
 }

@@ -111,7 +111,7 @@ const PLACES: [(&str, &str, &str); 7] = [
 fn place_key(model: &Model) -> &'static str {
     let place = if model.place == Place::Sheet { model.back.last().unwrap_or(&model.place) } else { &model.place };
     match place {
-        Place::Overview | Place::Restore => "1",
+        Place::Overview | Place::Restore | Place::Backup => "1",
         Place::Certificates | Place::Certificate(_) | Place::AddCertificate => "2",
         Place::Agents | Place::Agent(_) | Place::Enroll | Place::IdentityCa => "3",
         Place::Jobs | Place::Job(_) => "4",

@@ -323,3 +323,70 @@ fn the_wizard_asks_the_controller_before_it_creates() {
     let last = fake.requests().pop().unwrap();
     assert!(last.contains("dry_run: false") && last.contains("ab.example.test"), "{last}");
 }
+
+#[test]
+fn a_restore_is_accepted_by_its_name_after_it_stood_for_a_moment() {
+    let restore = fixtures::restore();
+    let fake = FakeController::start(World { restore, ..world() });
+    let mut desk = Desk::start(dashboard(&fake.socket()));
+    desk.wait_text("live");
+    desk.type_keys("grA");
+    desk.wait_text("accept the restore");
+    desk.type_keys("ctl\r");
+    desk.wait_text("type the exact name first");
+    assert!(fake.requests().is_empty(), "{:?}", fake.requests());
+    desk.type_keys("-1");
+    // The question counts down by itself.
+    desk.wait_text("Enter: accept");
+    desk.press("\r");
+    desk.wait_text("accepted");
+    assert_eq!(fake.requests().len(), 1, "{:?}", fake.requests());
+    assert!(fake.requests()[0].contains("keep_operators: false"), "{:?}", fake.requests());
+    desk.press("Q");
+}
+
+#[test]
+fn a_rotation_takes_its_step_once_and_only_when_everyone_is_ready() {
+    let fake = FakeController::start(World { identity_ca: fixtures::identity_ca(), ..world() });
+    let mut desk = Desk::start(dashboard(&fake.socket()));
+    desk.wait_text("live");
+    desk.type_keys("gkD");
+    desk.wait_text("not ready: h2");
+    fake.change(|world| {
+        world.identity_ca.waiting.clear();
+        world.identity_ca.waiting_total = 0;
+    });
+    desk.wait_text("All have a leaf of the next CA");
+    desk.type_keys("D0a1b2c3e");
+    assert!(fake.requests().is_empty());
+    desk.type_keys("\x7fd");
+    desk.wait_text("Enter: retire");
+    desk.press("\r");
+    desk.wait_text("the old CA is dropped");
+    assert_eq!(fake.requests().len(), 1, "{:?}", fake.requests());
+    assert!(fake.requests()[0].contains("retire"), "{:?}", fake.requests());
+    desk.press("Q");
+}
+
+#[test]
+fn a_backup_is_written_here_and_says_why_when_it_is_not() {
+    let fake = FakeController::start(World { backup: vec![b"one ".to_vec(), b"two".to_vec()], ..world() });
+    let mut command = dashboard(&fake.socket());
+    command.cwd(fake.folder());
+    let mut desk = Desk::start(command);
+    desk.wait_text("live");
+    desk.type_keys("B");
+    desk.press("\x15");
+    desk.type_keys("mine.backup\r\rcorrect horse battery\rcorrect horse battery\r\r");
+    desk.wait_text("7 bytes written to mine.backup");
+    assert_eq!(std::fs::read(fake.folder().join("mine.backup")).unwrap(), b"one two");
+    assert!(!desk.seen.0.lock().unwrap().raw.contains("orrec"), "the passphrase is never painted");
+    assert_eq!(fake.requests().len(), 1);
+    desk.type_keys("qB");
+    desk.press("\x15");
+    desk.type_keys("mine.backup\r\rcorrect horse battery\rcorrect horse battery\r\r");
+    desk.wait_text("mine.backup is there already");
+    assert_eq!(fake.requests().len(), 1, "an old backup is not written over");
+    desk.press("\x1b");
+    desk.press("Q");
+}

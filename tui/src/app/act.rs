@@ -16,6 +16,7 @@ use crate::app::layer::{self, Choice, Confirm, Filter, Layer, Note, PURGES, Pale
 use crate::app::many::{self, Marks, are_meant};
 use crate::app::{Cmd, Model, Prefix, Timer, off, refuse, trust};
 use crate::keys::{self, Action, Context, GO, Key};
+use crate::screens::backup::BackupScreen;
 use crate::screens::team::{Member, ROLES, member_here};
 use crate::screens::{self, Place};
 use crate::theme::State;
@@ -128,6 +129,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Test => test(model),
         Action::Edit => edit(model),
         Action::Copy => copy(model),
+        Action::Backup => screens::backup::open(model),
         Action::Mark => mark(model),
         Action::MarkAll => many::mark_all(model),
         Action::Run if are_meant(model) => many::rehearse(model, "renew"),
@@ -148,7 +150,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         | Action::CaRetire
         | Action::CaAbort => ask(model, action),
         Action::Yes => layer::yes(model),
-        Action::Quit => vec![Cmd::Quit],
+        Action::Quit => quit(model),
         Action::Redraw => vec![Cmd::Repaint],
         Action::Suspend => vec![Cmd::Suspend],
         Action::Interrupt => interrupt(model),
@@ -264,7 +266,8 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         | Place::Audit
         | Place::Act(_)
         | Place::Restore
-        | Place::IdentityCa => model.go_back(),
+        | Place::IdentityCa
+        | Place::Backup => model.go_back(),
     }
 }
 
@@ -287,6 +290,7 @@ fn tab(model: &mut Model, forward: bool) -> Vec<Cmd> {
         | Place::Act(_)
         | Place::Restore
         | Place::IdentityCa
+        | Place::Backup
         | Place::Invite => {}
     }
     model.read()
@@ -318,6 +322,16 @@ fn interrupt(model: &mut Model) -> Vec<Cmd> {
     model.notices.say(model.now, State::Idle, "Ctrl-c again leaves the dashboard");
     cmds.push(Cmd::After(Timer::Interrupt, INTERRUPT_WINDOW));
     cmds
+}
+
+/// A backup on its way ends with the dashboard.
+fn quit(model: &mut Model) -> Vec<Cmd> {
+    if model.interrupted || !model.backup.as_ref().is_some_and(BackupScreen::runs) {
+        return vec![Cmd::Quit];
+    }
+    model.interrupted = true;
+    model.notices.say(model.now, State::Warn, "a backup is on its way: Q again leaves without it");
+    vec![Cmd::After(Timer::Interrupt, INTERRUPT_WINDOW)]
 }
 
 /// Asks before something is changed; the question names its record for good.

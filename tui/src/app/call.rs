@@ -115,6 +115,8 @@ pub(crate) enum Call {
     RemoveOperator(String),
     /// About a restore or the identity CA.
     Trust(Trust),
+    /// Take a backup.
+    Backup(Box<BackupWish>),
 }
 
 /// What is asked about what everything else trusts.
@@ -201,9 +203,21 @@ impl Call {
             | Self::Invite(_)
             | Self::SetRole(_)
             | Self::RemoveOperator(_)
-            | Self::Trust(Trust::Accept { .. } | Trust::Rotate(_)) => false,
+            | Self::Trust(Trust::Accept { .. } | Trust::Rotate(_))
+            | Self::Backup(_) => false,
         }
     }
+}
+
+/// A backup that is wanted. What opens it is put in when it is sent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct BackupWish {
+    /// File to write, on this machine.
+    pub(crate) to: String,
+    /// File with the recovery key, on this machine; empty when a passphrase seals it.
+    pub(crate) key_file: String,
+    /// The passphrase; empty when a key does.
+    pub(crate) passphrase: Secret,
 }
 
 /// What is wanted of an issuer; roots and key are put in when it is sent.
@@ -304,6 +318,8 @@ pub(crate) enum Reply {
     Restore(Box<GetRestoreResponse>),
     /// To `Trust`: the identity CA.
     IdentityCa(Box<IdentityCa>),
+    /// To `Backup`: so many bytes.
+    BackedUp(u64),
 }
 
 /// A join token as the screen shows it; its text never appears in `Debug`.

@@ -70,6 +70,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
         "role" => "SetOperatorRole",
         "operator.remove" => "RemoveOperator",
         "restore.accept" => "AcceptRestore",
+        "backup" => "CreateBackup",
         "identity-ca.prepare" | "identity-ca.activate" | "identity-ca.retire" | "identity-ca.abort" => {
             "RotateIdentityCa"
         }

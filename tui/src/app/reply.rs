@@ -12,9 +12,10 @@ use crate::app::call::{Call, Page, Reply, Token, Trust};
 use crate::app::link::Link;
 use crate::app::{Cmd, Model, many, trust};
 use crate::client::{ClientError, ErrorKind};
-use crate::screens::Place;
 use crate::screens::overview::AttentionRow;
+use crate::screens::{self, Place};
 use crate::theme::State;
+use crate::widgets::text::count;
 
 /// Takes the answer to `call`.
 pub(crate) fn take(model: &mut Model, call: Call, took: Duration, result: Result<Reply, ClientError>) -> Vec<Cmd> {
@@ -99,9 +100,24 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         | Reply::Operator(_)
         | Reply::OperatorRemoved) => return team::answered(model, call, reply),
         Reply::Restore(restore) => return trust::restored(model, &call, *restore),
+        Reply::BackedUp(bytes) => return backed_up(model, &call, bytes),
         Reply::IdentityCa(found) => return trust::rotated(model, &call, *found),
     }
     Vec::new()
+}
+
+fn backed_up(model: &mut Model, call: &Call, bytes: u64) -> Vec<Cmd> {
+    let Call::Backup(wish) = call else { return Vec::new() };
+    if let Some(screen) = &mut model.backup {
+        screen.done(bytes);
+    }
+    model.notices.say(model.now, State::Ok, format!("backup: {} bytes written to {}", count(bytes), wish.to));
+    if model.place == Place::Backup {
+        return model.read();
+    }
+    // It was left: what it ended as is told, and the next one begins anew.
+    model.backup = None;
+    model.read()
 }
 
 fn issuer_removed(model: &mut Model, call: Call) -> Vec<Cmd> {
@@ -365,6 +381,13 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
             }
             model.notices.fail(model.now, &doing(call), &error.problem);
         }
+        Call::Backup(_) => {
+            if let Some(screen) = &mut model.backup {
+                screen.failed(&error.problem);
+            }
+            screens::forget_backup(model);
+            model.notices.fail(model.now, &doing(call), &error.problem);
+        }
         Call::AddOperator(_) | Call::Invite(_) => {
             if let Some(invite) = model.invite.as_mut().filter(|invite| invite.asked()) {
                 invite.refused(error);
@@ -406,6 +429,7 @@ fn doing(call: &Call) -> String {
         Call::SetRole(request) => format!("role of {}", request.name),
         Call::CancelJob(_) => "cancel the job".to_owned(),
         Call::Trust(Trust::Accept { .. }) => "accept the restore".to_owned(),
+        Call::Backup(_) => "backup".to_owned(),
         Call::Trust(Trust::Rotate(step)) => format!("identity CA: {}", step.word()),
         Call::Act(request) if request.act.is_empty() => "retry".to_owned(),
         Call::Act(request) => request.act.clone(),

@@ -6,6 +6,7 @@ mod fixtures;
 mod many;
 
 mod audit;
+mod backup;
 mod changes;
 mod lives;
 mod team;
@@ -233,6 +234,7 @@ impl Desk {
             Call::Operators | Call::AddOperator(_) | Call::Invite(_) | Call::SetRole(_) | Call::RemoveOperator(_) => {
                 team::answer(&self.team, call)
             }
+            Call::Backup(_) => Reply::BackedUp(2_345_678),
             Call::Trust(asked) => trust::answer(&self.restore, &self.identity_ca, *asked),
         })
     }
@@ -556,7 +558,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         desk.keys(more);
         desk
     };
-    vec![
+    let mut tours = vec![
         ("overview", at("", "", "")),
         ("certificates", at("2", "", "")),
         ("certificate", at("2\n", "", "")),
@@ -614,7 +616,9 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("filter", at("2/", "", "api")),
         ("help", at("2?", "", "")),
         ("go", at("2g", "", "")),
-    ]
+    ];
+    tours.extend(backup::tour());
+    tours
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proto::audit::Line;
 use proto::clock::to_wire;
+use proto::operator::v1::create_backup_request::Recovery;
 use proto::operator::v1::{
     AcceptRestoreRequest, AddIssuerRequest, CancelJobRequest, ConsentAgentRequest, ForgetAgentRequest, GetAgentRequest,
     GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
@@ -14,7 +15,7 @@ use proto::operator::v1::{
     RotateIdentityCaRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
-use crate::app::call::{AuditPage, Call, Invitation, IssuerWish, Page, Reply, Token, Trust};
+use crate::app::call::{AuditPage, BackupWish, Call, Invitation, IssuerWish, Page, Reply, Token, Trust};
 use crate::app::list::PAGE_ROWS;
 use crate::client::{AuditFilter, Client, ClientError, ErrorKind, fold_audit, read_roots, read_secret};
 use crate::widgets::form::Secret;
@@ -28,11 +29,15 @@ const AUDIT_PAGES_MAX: usize = 20;
 /// Jobs shown.
 const JOBS_MAX: u32 = 200;
 
-/// Asks the controller.
+/// Asks the controller. `told` hears how many bytes of a long answer there are so far.
 ///
 /// # Errors
 /// When it refuses, fails or cannot be reached.
-pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, ClientError> {
+pub(crate) async fn perform(
+    client: &Client,
+    call: Call,
+    told: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Reply, ClientError> {
     Ok(match call {
         Call::Overview => Reply::Overview(Box::new(client.get_overview(GetOverviewRequest {}).await?)),
         Call::Certificates { filter, sort, rows } => certificates(client, &filter, sort, rows).await?,
@@ -99,6 +104,7 @@ pub(crate) async fn perform(client: &Client, call: Call) -> Result<Reply, Client
             Reply::OperatorRemoved
         }
         Call::Trust(call) => trust(client, call).await?,
+        Call::Backup(wish) => Reply::BackedUp(back_up(client, *wish, told).await?),
     })
 }
 
@@ -115,6 +121,22 @@ async fn trust(client: &Client, call: Trust) -> Result<Reply, ClientError> {
             Reply::IdentityCa(Box::new(client.rotate_identity_ca(request).await?))
         }
     })
+}
+
+async fn back_up(client: &Client, wish: BackupWish, told: &(dyn Fn(u64) + Send + Sync)) -> Result<u64, ClientError> {
+    let BackupWish { to, key_file, passphrase } = wish;
+    let recovery = if key_file.is_empty() {
+        Recovery::Passphrase(passphrase.expose().to_owned())
+    } else {
+        let read = move || read_secret("key-file", "the recovery key", &format!("@{key_file}"));
+        Recovery::Key(tokio::task::spawn_blocking(read).await.unwrap_or_else(|stopped| Err(unread(&stopped)))?)
+    };
+    client.save_backup(recovery, Path::new(&to), told).await
+}
+
+fn unread(stopped: &tokio::task::JoinError) -> ClientError {
+    let cause = stopped.to_string();
+    ClientError::local(ErrorKind::Failed, "READ_STOPPED", "the files could not be read", &cause, "try again")
 }
 
 /// Reads the audit from its end on, so many acts, but not longer than an operator waits.
@@ -166,10 +188,7 @@ async fn from_files(root: String, key: Secret) -> Result<(Option<String>, String
             if key.is_file() { read_secret("eab-key", "the MAC key", key.expose())? } else { key.expose().to_owned() };
         Ok::<_, ClientError>((roots, key))
     });
-    read.await.unwrap_or_else(|stopped| {
-        let cause = stopped.to_string();
-        Err(ClientError::local(ErrorKind::Failed, "READ_STOPPED", "the files could not be read", &cause, "try again"))
-    })
+    read.await.unwrap_or_else(|stopped| Err(unread(&stopped)))
 }
 
 fn page_size() -> u32 {
