@@ -32,6 +32,8 @@ const LIST_LEFT: i32 = 2;
 pub const LIST_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Most leaves on one list: a list is one record, and a batch of the store holds a mebibyte.
 pub const REVOKED_MAX: u64 = 15_000;
+/// With so many an operator is told, while there is room for what is urgent.
+pub const REVOKED_MANY: u64 = REVOKED_MAX / 5 * 4;
 
 /// The private part of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

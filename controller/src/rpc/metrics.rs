@@ -21,6 +21,7 @@ use super::operator::{limits, overview};
 use super::status::Refusal;
 use super::web;
 use crate::lifecycle::clock_skew::Verdict;
+use crate::lifecycle::private_ca::REVOKED_MAX;
 use crate::tasks::hub::Hub;
 
 /// What was counted is told again within this: counting reads every certificate.
@@ -138,6 +139,7 @@ async fn count(hub: &Hub) -> Result<String, Refusal> {
         u64::try_from(disagree).unwrap_or(u64::MAX),
     );
     page.limits(hub).await?;
+    page.lists(hub).await?;
     Ok(page.text)
 }
 
@@ -193,6 +195,19 @@ impl Page {
         }
         Ok(())
     }
+
+    /// The revocation lists of private CAs.
+    async fn lists(&mut self, hub: &Hub) -> Result<(), Refusal> {
+        let name = "certwright_revocation_list_left";
+        self.family(name, "gauge", "Leaves for which the revocation list of a private CA has room.");
+        for issuer in hub.store.issuers().await? {
+            if issuer.value.private.is_some() {
+                let revoked = hub.store.revoked_leaves_count(&issuer.value.id).await?;
+                self.sample(name, &[("issuer", &issuer.value.name)], REVOKED_MAX.saturating_sub(revoked));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Prometheus escapes backslash, quote and line feed in a label.
@@ -206,13 +221,21 @@ mod tests {
     use proto::clock::SystemClock;
 
     use super::*;
+    use crate::lifecycle::issuer::tests::issuer;
+    use crate::lifecycle::private_ca::tests::private_ca;
     use crate::store::Store;
     use crate::store::engine::Backend;
     use crate::store::master_key::MasterKey;
+    use crate::store::records::Changes;
+    use crate::store::tables::Table;
 
     async fn asked(path: &str) -> (StatusCode, String) {
         let store = Store::open(Backend::memory(), true, MasterKey::random()).await.unwrap();
         let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
+        let mut corp = issuer("corp");
+        corp.private = Some(private_ca(&["*.corp.example"]));
+        let named = Changes::new().insert(&corp).claim_name(Table::IssuerName, &corp.name, &corp.id);
+        hub.store.commit(named).await.unwrap();
         let request = Request::get(path).body(()).unwrap();
         let response = answer(&hub, &Counted::default(), &request).await;
         let status = response.status();
@@ -235,6 +258,7 @@ mod tests {
             }
         }
         assert!(page.contains("certwright_clock_right 1\n") && page.contains("certwright_paused 0\n"), "{page}");
+        assert!(page.contains("certwright_revocation_list_left{issuer=\"corp\"} 15000\n"), "{page}");
     }
 
     #[tokio::test]

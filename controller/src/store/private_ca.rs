@@ -39,8 +39,8 @@ impl Store {
     /// When the store cannot be read.
     pub async fn revoked_leaves(&self, issuer_id: &str) -> Result<Vec<Versioned<RevokedLeaf>>, StoreError> {
         let prefix = format!("{issuer_id}/");
-        // One more than may be revoked would be a bug, and is shown rather than dropped.
-        let most = usize::try_from(REVOKED_MAX).unwrap_or(usize::MAX).saturating_add(1);
+        // After a restore those of the backup stand beside those since, until what expired of them is removed.
+        let most = usize::try_from(REVOKED_MAX * 2).unwrap_or(usize::MAX);
         self.read(move |snapshot| snapshot.list(&prefix, Bound::Unbounded, ScanOrder::Ascending, most)).await
     }
 

@@ -159,6 +159,8 @@ async fn list(hub: &Hub, issuer_id: &str) -> Result<(), PrivateCaError> {
     let Some(ca) = &issuer.value.private else { return Ok(()) };
     let earlier = hub.store.load::<RevocationList>(issuer_id).await?;
     let rows = hub.store.revoked_leaves(issuer_id).await?;
+    let (past, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.value.is_past(now));
+    forget(hub, &past).await?;
     let newest = rows.iter().map(|row| row.revision).max().unwrap_or(0);
     // A new root needs none: name and key are the same.
     let stands =
@@ -167,7 +169,7 @@ async fn list(hub: &Hub, issuer_id: &str) -> Result<(), PrivateCaError> {
     if stands {
         return Ok(());
     }
-    let (past, revoked): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| row.value).partition(|row| row.is_past(now));
+    let revoked: Vec<RevokedLeaf> = rows.into_iter().map(|row| row.value).collect();
     let key = key(hub, &issuer.value, ca)?;
     let number = RevocationList::number_at(earlier.as_ref().map(|list| &list.value), now);
     let der = private_ca::sign_list(ca, &key, &revoked, number, now)?;
@@ -186,10 +188,15 @@ async fn list(hub: &Hub, issuer_id: &str) -> Result<(), PrivateCaError> {
     };
     // Not for an issuer that is removed at this moment.
     let changes = changes.expect(Table::Issuer, issuer_id, issuer.revision);
-    let changes = past.iter().take(PAST_MAX).fold(changes, |changes, row| {
-        changes.delete_raw(Table::RevokedLeaf, &format!("{}/{}", row.issuer_id, row.serial))
-    });
     hub.store.commit(changes).await?;
+    Ok(())
+}
+
+/// Removes the rows of leaves that expired, so that there is room for others.
+async fn forget(hub: &Hub, past: &[Versioned<RevokedLeaf>]) -> Result<(), CommitError> {
+    for part in past.chunks(PAST_MAX) {
+        hub.store.commit(part.iter().fold(Changes::new(), Changes::remove)).await?;
+    }
     Ok(())
 }
 
@@ -266,7 +273,11 @@ pub(crate) async fn revoke(
     }
     if hub.store.revoked_leaves_count(&issuer.id).await? >= REVOKED_MAX {
         let message = format!("the revocation list of {} is full: {REVOKED_MAX} leaves", issuer.name);
-        let hint = "it is tried again every day: leaves that expired leave it; or add another private CA";
+        let name = &issuer.name;
+        let hint = format!(
+            "it is tried again every day: leaves that expired leave it; certwright certs rekey replaces it meanwhile; \
+             for new certificates add another private CA beside {name}"
+        );
         return Ok(Err(Problem::new("REVOCATION_LIST_FULL", message, "", hint)));
     }
     let leaf = RevokedLeaf {
@@ -331,4 +342,86 @@ pub(crate) async fn mark(hub: &Hub, facts: &mut CurrentVersion) -> Result<(), St
 
 fn key_of(version: &CurrentVersion) -> String {
     format!("{}/{}", version.issuer_id, version.serial)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+    use proto::clock::SystemClock;
+
+    use super::*;
+    use crate::lifecycle::issuer::tests::issuer;
+    use crate::lifecycle::private_ca::tests::private_ca;
+    use crate::lifecycle::renewal::tests::certificate;
+    use crate::store::Store;
+    use crate::store::engine::Backend;
+    use crate::store::master_key::MasterKey;
+
+    /// A leaf with the longest row of a list: 16 octets of serial, and a reason.
+    fn leaf(number: u64, hub: &Hub, expired: SignedDuration) -> RevokedLeaf {
+        RevokedLeaf {
+            issuer_id: "corp".into(),
+            serial: format!("{:032x}", (0x40_u128 << 120) + u128::from(number)),
+            revoked_at: hub.now(),
+            reason: RevocationReason::KeyCompromise,
+            not_after: hub.now() - expired,
+        }
+    }
+
+    async fn put(hub: &Hub, leaves: &[RevokedLeaf]) {
+        for part in leaves.chunks(PAST_MAX) {
+            hub.store.commit(part.iter().fold(Changes::new(), Changes::upsert)).await.unwrap();
+        }
+    }
+
+    async fn made(hub: &Hub) -> RevocationList {
+        list(hub, "corp").await.unwrap();
+        hub.store.load::<RevocationList>("corp").await.unwrap().unwrap().value
+    }
+
+    #[tokio::test]
+    async fn a_list_holds_all_it_may_refuses_more_and_has_room_again_once_leaves_expired() {
+        let store = Store::open(Backend::memory(), true, MasterKey::random()).await.unwrap();
+        let hub = Hub::open(store, Arc::new(SystemClock)).await.unwrap();
+        let mut corp = issuer("corp");
+        corp.private = Some(private_ca(&["*.corp.example"]));
+        hub.store.commit(Changes::new().insert(&corp)).await.unwrap();
+        root(&hub, hub.store.load::<Issuer>("corp").await.unwrap().unwrap()).await.unwrap();
+        let valid = -SignedDuration::from_hours(24);
+        put(&hub, &(0..REVOKED_MAX).map(|number| leaf(number, &hub, valid)).collect::<Vec<_>>()).await;
+        let full = made(&hub).await;
+        assert_eq!(full.count, REVOKED_MAX);
+
+        let version = Version {
+            id: "v".into(),
+            certificate_id: "c".into(),
+            facts: CurrentVersion {
+                issuer_id: "corp".into(),
+                not_after: hub.now() - valid,
+                ..certificate(1).current.unwrap()
+            },
+            leaf_pem: String::new(),
+            chain_pem: String::new(),
+            order_url: String::new(),
+            issued_at: hub.now(),
+            reason: String::new(),
+        };
+        let asked = async || revoke(&hub, &corp, &version, RevocationReason::Superseded).await.unwrap();
+        let refused = asked().await.unwrap_err();
+        assert_eq!(refused.reason, "REVOCATION_LIST_FULL");
+        // Expired, but clients may still ask for it: it stays.
+        put(&hub, &[leaf(0, &hub, SignedDuration::ZERO)]).await;
+        assert_eq!(made(&hub).await.count, REVOKED_MAX);
+        asked().await.unwrap_err();
+        let expired = LIST_LIFE + SignedDuration::from_secs(1);
+        put(&hub, &(0..200).map(|number| leaf(number, &hub, expired)).collect::<Vec<_>>()).await;
+        list(&hub, "corp").await.unwrap();
+        assert_eq!(hub.store.revoked_leaves_count("corp").await.unwrap(), REVOKED_MAX - 200, "all of them, at once");
+        hub.store.commit(asked().await.unwrap()).await.unwrap();
+        let next = made(&hub).await;
+        assert_eq!(next.count, REVOKED_MAX - 199);
+        assert!(next.number > full.number);
+    }
 }

@@ -17,6 +17,8 @@ use crate::{SOON, served};
 
 const CORP: &str = "corp";
 const DAY: Duration = Duration::from_secs(86_400);
+/// Certificates of the scenario of many.
+const MANY: u64 = 100;
 /// A killed controller comes back after seconds.
 const RECOVERY: Duration = Duration::from_secs(20 * 60);
 
@@ -322,6 +324,60 @@ async fn nothing_is_made_twice_whatever_commit_the_controller_dies_at() {
         }
         assert!(nth > 1, "{step:?} never struck");
     }
+}
+
+/// Acts on all certificates of the CA, and returns the parent job once it ended.
+async fn act_on_all(world: &mut World, act: &str) -> api::Job {
+    let request = api::ActOnCertificatesRequest {
+        act: act.to_owned(),
+        filter: format!("issuer:{CORP}"),
+        request_id: act.to_owned(),
+        reason: "superseded".to_owned(),
+        ..Default::default()
+    };
+    let accepted = world.operator.act(request).await.unwrap();
+    assert_eq!((accepted.total, accepted.skipped_total), (MANY, 0), "{act}: nothing is locked");
+    let ended = async |world: &World| {
+        let request = api::GetJobRequest { id: accepted.job_id.clone() };
+        world.operator.client().get_job(request).await.is_ok_and(|job| job.into_inner().finished_at > 0)
+    };
+    world.settle("the act has ended", RECOVERY, ended).await;
+    world.operator.job(&accepted.job_id).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_are_renewed_rekeyed_and_revoked_by_a_filter_without_waiting_for_anyone() {
+    let mut world = world(1).await;
+    let names: Vec<String> = (0..MANY).map(|number| format!("w{number:03}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let custody = if number % 2 == 0 { Custody::Agent } else { Custody::Controller };
+        create(&world, wish(&world, name, custody)).await.unwrap();
+    }
+    let all_live = async |world: &World| {
+        let all = world.operator.certificates().await;
+        let is_idle = |one: &api::Certificate| one.order.as_ref().is_none_or(|order| order.phase == "completed");
+        let is_live = |one: &api::Certificate| one.status == "active" && one.deployment == "ok" && is_idle(one);
+        all.len() == names.len() && all.iter().all(is_live)
+    };
+    world.settle("all are live", RECOVERY, all_live).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for act in ["renew", "rekey", "revoke"] {
+        let began = world.now_ms();
+        let job = act_on_all(&mut world, act).await;
+        let batch = job.batch.unwrap();
+        assert_eq!((job.state.as_str(), batch.succeeded), ("succeeded", MANY), "{act}");
+        world.settle("all are live again", RECOVERY, all_live).await;
+        let took = Duration::from_millis((world.now_ms() - began).unsigned_abs());
+        assert!(took < SOON, "{act} took {took:?}: nothing waits for limits");
+        for name in &names {
+            let current = current(&world, name).await.unwrap();
+            assert!(seen.insert(current.serial), "{act}: {name} has another version");
+            assert_eq!(served(&world, 0, &format!("{name}.example.test")), Some(current.fingerprint_sha256));
+        }
+    }
+    let listed = listed(&world).await.1;
+    assert!(listed.len() == names.len() && listed.iter().all(|serial| seen.contains(serial)));
+    world.check().await;
 }
 
 #[tokio::test(start_paused = true)]

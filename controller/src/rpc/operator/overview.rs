@@ -13,6 +13,7 @@ use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::holder::HELD_TWICE;
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::pause::{self, Held, Pause};
+use crate::lifecycle::private_ca::{REVOKED_MANY, REVOKED_MAX};
 use crate::lifecycle::renewal;
 use crate::lifecycle::restore::RESTORE;
 use crate::lifecycle::rotation::CA_UNKNOWN;
@@ -113,17 +114,10 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         attention.push(line("controller", "audit", "LINES LOST", &why, action, None));
     }
     attention.extend(agents.iter().filter_map(|agent| agent_attention(hub, agent, now)));
-    attention.extend(issuers.iter().filter_map(|issuer| {
-        let problem = issuer.value.problem.as_ref()?;
-        let what = match (issuer.value.halt, &issuer.value.account_url) {
-            (Some(_), _) => "HALTED",
-            (None, None) => "NO ACCOUNT",
-            (None, Some(_)) => "FAILING",
-        };
-        Some(line("issuer", &issuer.value.name, what, &problem.message, &problem.hint, None))
-    }));
+    attention.extend(issuers.iter().filter_map(|issuer| issuer_attention(&issuer.value)));
     attention
         .extend(issuers.iter().filter_map(|one| Some(limit_attention(&one.value, tally.held.get(&one.value.id)?))));
+    attention.extend(list_attention(hub, &issuers).await?);
     if let Some((agent, _)) = hub.audit.witnesses().into_iter().find(|(_, witness)| !witness.agrees) {
         let why = format!("agent {agent} kept another line than the controller has");
         let action =
@@ -168,6 +162,36 @@ fn pause_attention(pause: &Pause) -> wire::Attention {
     let why = format!("{}; {}", problem.message, problem.cause);
     let what = if pause.by == RESTORE { "RESTORED" } else { "PAUSED" };
     line("controller", "", what, &why, &problem.hint, Some(pause.at))
+}
+
+fn issuer_attention(issuer: &Issuer) -> Option<wire::Attention> {
+    let problem = issuer.problem.as_ref()?;
+    let has_account = issuer.account_url.is_some() || issuer.private.is_some();
+    let what = match (issuer.halt, has_account) {
+        (Some(_), _) => "HALTED",
+        (None, false) => "NO ACCOUNT",
+        (None, true) => "FAILING",
+    };
+    Some(line("issuer", &issuer.name, what, &problem.message, &problem.hint, None))
+}
+
+async fn list_attention(hub: &Hub, issuers: &[Versioned<Issuer>]) -> Result<Vec<wire::Attention>, Refusal> {
+    let mut lines = Vec::new();
+    for issuer in issuers.iter().map(|issuer| &issuer.value).filter(|issuer| issuer.private.is_some()) {
+        lines.extend(fullness(&issuer.name, hub.store.revoked_leaves_count(&issuer.id).await?));
+    }
+    Ok(lines)
+}
+
+/// A revocation list that is nearly full: what finds no room on it is not revoked.
+fn fullness(name: &str, revoked: u64) -> Option<wire::Attention> {
+    if revoked < REVOKED_MANY {
+        return None;
+    }
+    let what = if revoked < REVOKED_MAX { "LIST NEARLY FULL" } else { "LIST FULL" };
+    let why = format!("{revoked} leaves are on its revocation list, which holds {REVOKED_MAX}");
+    let action = "leaves leave it a week after they expire; add another private CA and give certificates that issuer";
+    Some(line("issuer", name, what, &why, action, None))
 }
 
 fn counts(counts: BTreeMap<&'static str, u64>) -> Vec<wire::Count> {
@@ -290,4 +314,17 @@ fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {
     let record = &bundle.certificate.value;
     let planned = renewal::planned(record, bundle.renewal_info())?;
     Some((planned.at, record.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_list_is_told_before_it_is_full() {
+        let told = |revoked| fullness("corp", revoked).map(|line| line.what);
+        assert_eq!(told(REVOKED_MANY - 1), None);
+        assert_eq!(told(REVOKED_MANY).as_deref(), Some("LIST NEARLY FULL"));
+        assert_eq!(told(REVOKED_MAX).as_deref(), Some("LIST FULL"));
+    }
 }
