@@ -240,11 +240,23 @@ pub(crate) fn record_heading(model: &Model, place: &str, name: &str, right: &Lin
     put_right(buf, area, 0, right);
 }
 
+/// Returns the tab after `at`, or before it, around the ends.
+pub(crate) fn next_tab<T: Copy + PartialEq>(tabs: &[T], at: T, forward: bool) -> T {
+    let count = tabs.len().max(1);
+    let index = tabs.iter().position(|tab| *tab == at).unwrap_or(0);
+    let to = if forward { index + 1 } else { index + count - 1 } % count;
+    tabs.get(to).copied().unwrap_or(at)
+}
+
 /// Returns the tabs of a record, the chosen one in brackets.
-pub(crate) fn tabs_line(labels: impl Iterator<Item = String>, chosen: usize, theme: Theme) -> Line<'static> {
+pub(crate) fn tabs_line<T: PartialEq>(
+    tabs: impl Iterator<Item = (T, String)>,
+    chosen: T,
+    theme: Theme,
+) -> Line<'static> {
     let mut spans = vec![Span::raw(" ")];
-    for (index, label) in labels.enumerate() {
-        if index == chosen {
+    for (tab, label) in tabs {
+        if tab == chosen {
             spans.push(Span::styled(format!("[{label}]"), theme.strong()));
         } else {
             spans.push(Span::raw(format!(" {label} ")));

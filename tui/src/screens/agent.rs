@@ -79,9 +79,7 @@ impl AgentScreen {
 
     /// Turns to the next or previous tab.
     pub(crate) fn turn(&mut self, forward: bool) {
-        let at = TABS.iter().position(|tab| *tab == self.tab).unwrap_or(0);
-        let to = if forward { at + 1 } else { at + TABS.len() - 1 } % TABS.len();
-        self.tab = TABS.get(to).copied().unwrap_or_default();
+        self.tab = view::next_tab(&TABS, self.tab, forward);
         self.cursor = 0;
     }
 
@@ -122,8 +120,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         return None;
     };
     let labels = [format!("Certificates {}", record.targets.len()), "Policy".to_owned(), "Activity".to_owned()];
-    let chosen = TABS.iter().position(|tab| *tab == screen.tab).unwrap_or(0);
-    put(buf, area, 1, &view::tabs_line(labels.into_iter(), chosen, theme));
+    put(buf, area, 1, &view::tabs_line(TABS.into_iter().zip(labels), screen.tab, theme));
     let body = part(area, 2, u16::MAX);
     let top = if body.height >= IDENTITY_HEIGHT + 5 { IDENTITY_HEIGHT } else { 0 };
     identity(model, record, part(body, 0, top), buf);

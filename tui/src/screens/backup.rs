@@ -205,6 +205,7 @@ fn submit(model: &mut Model) -> Vec<Cmd> {
     screen.stage = Stage::Runs(0);
     screen.problem = None;
     let wish = screen.wish();
+    model.notices.say(model.now, State::Busy, format!("backup into {} …", wish.to));
     vec![model.call(Call::Backup(Box::new(wish)))]
 }
 

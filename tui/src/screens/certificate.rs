@@ -98,9 +98,7 @@ impl CertificateScreen {
 
     /// Turns to the next or previous tab.
     pub(crate) fn turn(&mut self, forward: bool) {
-        let at = TABS.iter().position(|tab| *tab == self.tab).unwrap_or(0);
-        let to = if forward { at + 1 } else { at + TABS.len() - 1 } % TABS.len();
-        self.tab = TABS.get(to).copied().unwrap_or_default();
+        self.tab = view::next_tab(&TABS, self.tab, forward);
         self.cursor = 0;
     }
 
@@ -215,8 +213,8 @@ fn tabs(model: &Model, record: &Certificate, area: Rect, buf: &mut Buffer) {
         Tab::History => "History".to_owned(),
         Tab::Settings => "Settings".to_owned(),
     };
-    let chosen = TABS.iter().position(|tab| *tab == model.certificate.tab).unwrap_or(0);
-    put(buf, area, 0, &view::tabs_line(TABS.iter().map(|tab| label(*tab)), chosen, model.theme));
+    let labels = TABS.into_iter().map(|tab| (tab, label(tab)));
+    put(buf, area, 0, &view::tabs_line(labels, model.certificate.tab, model.theme));
 }
 
 /// The phases keep their height over all tabs, so that turning does not make them jump; small windows give it to the tab.

@@ -33,6 +33,8 @@ const SLOTS_HEIGHT: u16 = 6;
 const NEXT_HEIGHT: u16 = 4;
 const COLUMNS: [Column; 4] = [names("NAME", 16), fixed("KIND", 8, 1), fixed("LAST SEEN", 10, 2), growing("READY", 30)];
 const COLUMNS_COMPACT: [Column; 2] = [names("NAME", 14), growing("READY", 20)];
+/// No rotation is on its way.
+const STEADY: &str = "steady";
 /// The word of an agent's record that is ready.
 const READY: &str = "ready";
 
@@ -91,8 +93,13 @@ impl IdentityCaScreen {
 
     fn list(&mut self, now: Timestamp) {
         let Some(found) = &self.record else { return };
+        if found.phase == STEADY {
+            // Nobody has to be ready for anything.
+            self.peers = List::default();
+            return;
+        }
         let mut items: Vec<Peer> = found.waiting.iter().cloned().map(Peer::from).collect();
-        for agent in self.agents.iter().filter(|agent| agent.identity_ca == READY && found.phase != "steady") {
+        for agent in self.agents.iter().filter(|agent| agent.identity_ca == READY) {
             let last_seen_at = agent.last_seen_at;
             let known = IdentityCaPeer {
                 kind: "agent".to_owned(),
@@ -105,7 +112,7 @@ impl IdentityCaScreen {
                 items.push(ready);
             }
         }
-        let total = if found.phase == "steady" { 0 } else { found.ready.saturating_add(found.waiting_total) };
+        let total = found.ready.saturating_add(found.waiting_total);
         self.peers.take(Page { items, total, more: false }, now);
     }
 
@@ -130,7 +137,7 @@ pub(crate) fn rows(model: &Model) -> usize {
 pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let (theme, screen) = (model.theme, &model.identity_ca);
     let right = screen.record.as_ref().map_or_else(Line::default, |found| {
-        let state = if found.phase == "steady" { State::Ok } else { State::Busy };
+        let state = if found.phase == STEADY { State::Ok } else { State::Busy };
         badge(state, &format!("{} ", found.phase), theme)
     });
     view::record_heading(model, "Agents", "Identity CA", &right, area, buf);
@@ -179,13 +186,13 @@ fn next_lines(model: &Model, found: &IdentityCa) -> Vec<Line<'static>> {
     let theme = model.theme;
     let width = usize::from(model.size.0).saturating_sub(2).max(1);
     let mut lines = Vec::new();
-    if found.phase != "steady" {
+    if found.phase != STEADY {
         let text = format!(" Ready {}, not ready {}", count(found.ready), count(found.waiting_total));
         lines.push(Line::styled(text, theme.strong()));
     }
     let forward = if found.phase == "prepared" { "activate" } else { "retire" };
     let text = match (found.phase.as_str(), found.waiting_total) {
-        ("steady", _) => {
+        (STEADY, _) => {
             "No rotation is on its way. n prepares the next CA: it is trusted, and does not sign yet.".to_owned()
         }
         ("prepared", 0) => "All trust the next CA: A lets it sign.".to_owned(),
