@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use self::batch::CommitError;
-use self::engine::{Backend, Engine, EngineError, Order, Snapshot};
+use self::engine::{Backend, Engine, EngineError, Order, RESTORE, Snapshot};
 use self::master_key::{MasterKey, MasterKeyError};
 pub use self::migrate::SCHEMA_VERSION;
 use self::migrate::Schema;
@@ -89,7 +89,6 @@ impl StoreError {
     /// Returns the error for people.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        const RESTORE: &str = "nothing was changed; restore the database from a backup, or find out who wrote to it";
         let (reason, cause, hint) = match self {
             Self::Engine(error) => return error.problem(),
             Self::MasterKey(error) => return error.problem(),

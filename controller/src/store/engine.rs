@@ -146,16 +146,25 @@ pub enum EngineError {
         #[source]
         source: Arc<serde_json::Error>,
     },
+    /// redb, or what reads through it, came upon something that cannot be, and panicked.
+    #[error("the database cannot be read: {what}")]
+    Panicked {
+        /// What the panic says.
+        what: String,
+    },
     /// The writer is gone: the process is ending.
     #[error("the store has stopped")]
     Stopped,
 }
 
+/// What to do about a database that is damaged, or not ours.
+pub(super) const RESTORE: &str = "no record was changed; name the right --state DIR, or move the damaged files away and make the database from the newest \
+     backup: certwright-controller backup restore --state DIR --from FILE";
+
 impl EngineError {
     /// Returns the error for people.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        const RESTORE: &str = "nothing was changed; restore the database from a backup, or name the right one";
         let cause = crate::lifecycle::problem::causes(self);
         let (reason, hint) = match self {
             Self::Missing { .. } => {
@@ -175,9 +184,11 @@ impl EngineError {
             Self::File { path, .. } => {
                 ("DATABASE_UNREADABLE", format!("check owner, directory and disk of {}", path.display()))
             }
-            Self::Foreign { .. } | Self::Open { .. } | Self::Damaged { .. } | Self::Undecodable { .. } => {
-                ("DATABASE_DAMAGED", RESTORE.to_owned())
-            }
+            Self::Foreign { .. }
+            | Self::Open { .. }
+            | Self::Damaged { .. }
+            | Self::Undecodable { .. }
+            | Self::Panicked { .. } => ("DATABASE_DAMAGED", RESTORE.to_owned()),
             Self::Storage(_) => ("DATABASE_FAILED", "check the disk and its free space, then restart".to_owned()),
             Self::Stopped => ("STOPPING", "try again once the controller has started".to_owned()),
         };
@@ -209,7 +220,16 @@ impl Engine {
     /// # Errors
     /// When it is missing, open elsewhere, readable by others, not ours or broken; nothing is changed then.
     pub async fn open(backend: Backend, create: bool) -> Result<Self, EngineError> {
-        let (database, revision) = blocking(move || open(backend, create)).await?;
+        let path = backend.path();
+        let opened = blocking(move || open(backend, create)).await;
+        let (database, revision) = opened.map_err(|error| match error {
+            // Nothing of ours runs there that could: redb takes a damaged page at its word.
+            EngineError::Panicked { what } => {
+                let source = redb::Error::Corrupted(what);
+                EngineError::Open { path, source: Arc::new(source) }
+            }
+            other => other,
+        })?;
         let database = Arc::new(database);
         let writer = Arc::new(Writer::start(&database, revision));
         Ok(Self { database, writer })
@@ -461,14 +481,20 @@ fn is_empty(low: Bound<&str>, high: Bound<&str>) -> bool {
     }
 }
 
-/// Runs blocking work. A panic in it goes on in the caller; a runtime that is ending reports [`EngineError::Stopped`].
+/// Runs blocking work. A panic in it becomes an error: redb has no other word for a page that a flipped bit made nonsense of. A
+/// runtime that is ending reports [`EngineError::Stopped`].
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let what =
+                    said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given").to_owned();
+                Err(EngineError::Panicked { what })
+            }
             Err(_cancelled) => Err(EngineError::Stopped),
         },
     }

@@ -1,6 +1,7 @@
 //! Conflicts, limits, scans, and what an opener is told.
 
 mod crash;
+mod flips;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -322,7 +323,8 @@ async fn a_panic_in_a_read_is_the_readers_own() {
     let mut readers = tokio::task::JoinSet::new();
     let reading = engine.clone();
     readers.spawn(async move { reading.read::<()>(|_| panic!("a bug")).await });
-    assert!(readers.join_next().await.unwrap().unwrap_err().is_panic());
+    let refused = readers.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(&refused, EngineError::Panicked { what } if what == "a bug"), "{refused:?}");
     engine.commit(put("a", "1")).await.unwrap();
 }
 
@@ -334,7 +336,7 @@ async fn a_panic_in_a_commit_ends_the_engine_and_leaves_no_one_waiting() {
     engine.commit(put("a", "1")).await.unwrap();
     *fault.lock().unwrap() = Fault::Panic;
     let outcome = engine.commit(put("b", "1")).await;
-    assert!(matches!(outcome, Err(CommitError::Storage(EngineError::Stopped))), "{outcome:?}");
+    assert!(matches!(outcome, Err(CommitError::Storage(EngineError::Panicked { .. }))), "{outcome:?}");
     engine.failed().cancelled().await;
     assert!(matches!(engine.commit(put("b", "1")).await, Err(CommitError::Storage(EngineError::Stopped))));
 }

@@ -69,7 +69,7 @@ async fn write(
     failed: CancellationToken,
     agents: Arc<AgentChanges>,
 ) {
-    // Also when a commit panics, as redb may on a damaged file.
+    // However this task ends.
     let failed = failed.drop_guard();
     let mut group = Vec::new();
     while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
