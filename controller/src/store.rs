@@ -28,12 +28,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tracing::info;
 
 use self::batch::CommitError;
 use self::engine::{Backend, Engine, EngineError, Order, RESTORE, Snapshot};
 use self::master_key::{MasterKey, MasterKeyError};
 pub use self::migrate::SCHEMA_VERSION;
-use self::migrate::Schema;
+use self::migrate::{PROGRAM, Schema, keep_aside};
 use self::records::{Changes, Record, Versioned};
 use self::seal::{Keyring, KeyringRecord, SealError};
 use crate::lifecycle::problem::{Problem, causes};
@@ -66,6 +67,15 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+    /// Another version of the controller wrote the database, and no copy of it can be kept.
+    #[error("cannot keep a copy of the database {path}, which another version of the controller wrote")]
+    Copy {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A database with records but without schema or keyring.
     #[error("the database {path} has records but no {missing}")]
     Incomplete {
@@ -96,7 +106,12 @@ impl StoreError {
             Self::SchemaNewer { .. } => (
                 "DATABASE_NEWER",
                 "a newer controller wrote it; nothing was touched".to_owned(),
-                "start the newer controller, or restore the backup made before the upgrade",
+                "start the newer controller; or go back: move the database away and the copy DATABASE.before-VERSION in its place",
+            ),
+            Self::Copy { source, .. } => (
+                "UPGRADE_COPY_FAILED",
+                source.to_string(),
+                "no record was changed; make room for the copy beside the database (or check that the directory can be written), then start again",
             ),
             Self::Incomplete { .. } => ("DATABASE_DAMAGED", "it was not written by a controller".to_owned(), RESTORE),
             Self::Keyring { source, .. } => ("DATABASE_DAMAGED", source.to_string(), RESTORE),
@@ -122,6 +137,7 @@ impl Store {
     /// When the database, its schema or the key do not fit; nothing is changed then.
     pub async fn open(backend: Backend, create: bool, master: MasterKey) -> Result<Self, StoreError> {
         let path = backend.path();
+        let in_file = matches!(backend, Backend::File(_));
         let engine = Engine::open(backend, create).await?;
         let (revision, schema, keyring) = engine
             .read(|snapshot| {
@@ -132,11 +148,12 @@ impl Store {
                 Ok((snapshot.revision()?, schema, keyring))
             })
             .await?;
-        if let Some(Versioned { value: Schema { version: found }, .. }) = schema
-            && found > SCHEMA_VERSION
+        if let Some(found) = schema.as_ref().map(|schema| schema.value.version).filter(|found| *found > SCHEMA_VERSION)
         {
             return Err(StoreError::SchemaNewer { path, found, known: SCHEMA_VERSION });
         }
+        let failed = |source| StoreError::Commit { path: path.clone(), source };
+        let written_by = schema.as_ref().map(|schema| schema.value.program.clone());
         let keyring = match (schema, keyring) {
             (None, None) if revision == 0 => {
                 start(&engine, &master).await.map_err(|source| StoreError::Commit { path: path.clone(), source })?
@@ -149,6 +166,11 @@ impl Store {
                 Err(source) => return Err(StoreError::Keyring { path, source }),
             },
         };
+        if let Some(before) = written_by.filter(|before| before != PROGRAM) {
+            keep_copy(in_file.then_some(&path), &before).await?;
+            let noted = engine.commit(Changes::new().upsert(&Schema::now()).into_batch().map_err(failed)?).await;
+            noted.map_err(failed)?;
+        }
         Ok(Self { engine, keyring: Arc::new(keyring), path })
     }
 
@@ -212,13 +234,25 @@ impl Store {
     }
 }
 
+/// Keeps a copy of what another version wrote, and nothing has changed yet.
+async fn keep_copy(file: Option<&PathBuf>, before: &str) -> Result<(), StoreError> {
+    if let Some(path) = file {
+        let path = path.clone();
+        let kept = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || keep_aside(&path)
+        });
+        let kept = kept.await.map_err(|_stopping| EngineError::Stopped)?;
+        let copy = kept.map_err(|source| StoreError::Copy { path, source })?;
+        info!(copy = %copy.display(), before, now = PROGRAM, "another version wrote this database: it is kept as a copy, see the manual for the way back");
+    }
+    Ok(())
+}
+
 /// Writes the first records of a new database.
 async fn start(engine: &Engine, master: &MasterKey) -> Result<Keyring, CommitError> {
     let keyring = Keyring::random();
-    let first = Changes::new()
-        .insert(&Schema { version: SCHEMA_VERSION })
-        .insert(&keyring.rewrap(master))
-        .insert(&due::Form::NOW);
+    let first = Changes::new().insert(&Schema::now()).insert(&keyring.rewrap(master)).insert(&due::Form::NOW);
     engine.commit(first.into_batch()?).await?;
     Ok(keyring)
 }

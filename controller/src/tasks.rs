@@ -24,6 +24,7 @@ pub(crate) mod renewal_info;
 pub mod restore;
 pub(crate) mod retention;
 pub(crate) mod revocation;
+pub(crate) mod room;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,10 +85,11 @@ enum Name {
     Proof,
     Batches,
     PrivateCa,
+    Room,
 }
 
 impl Name {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Clock,
         Self::Accounts,
         Self::Issuance,
@@ -102,6 +104,7 @@ impl Name {
         Self::Proof,
         Self::Batches,
         Self::PrivateCa,
+        Self::Room,
     ];
 }
 
@@ -109,7 +112,7 @@ impl Name {
     /// Whether it stands still while a restored controller is not accepted. The others change nothing outside.
     fn is_held(self) -> bool {
         match self {
-            Self::Clock | Self::Departures | Self::Mail => false,
+            Self::Clock | Self::Departures | Self::Mail | Self::Room => false,
             Self::Accounts
             | Self::Issuance
             | Self::Jobs
@@ -151,6 +154,7 @@ async fn supervise(name: Name, context: Context, stop: CancellationToken) {
             Name::Proof => one.spawn(proof::run(context.hub, child)),
             Name::Batches => one.spawn(batches::run(context.hub, child)),
             Name::PrivateCa => one.spawn(private_ca::run(context, child)),
+            Name::Room => one.spawn(room::run(context.hub, child)),
             Name::Departures => one.spawn(departures::run(context.hub, child)),
         };
         let mut joined = tokio::select! {

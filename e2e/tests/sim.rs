@@ -20,6 +20,8 @@ mod bulk;
 mod clock;
 #[path = "sim/crash.rs"]
 mod crash;
+#[path = "sim/full_disk.rs"]
+mod full_disk;
 #[path = "sim/isolation.rs"]
 mod isolation;
 #[path = "sim/issuers.rs"]
@@ -48,6 +50,8 @@ mod private_ca;
 mod renewal;
 #[path = "sim/restore.rs"]
 mod restore;
+#[path = "sim/restored.rs"]
+mod restored;
 #[path = "sim/revocation.rs"]
 mod revocation;
 #[path = "sim/road.rs"]

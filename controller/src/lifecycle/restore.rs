@@ -133,6 +133,8 @@ pub enum Removed {
     OperatorRemoved,
     /// A leaf of a private CA was revoked.
     LeafRevoked,
+    /// The next identity CA, of this id, began to sign: who followed it does not know the one before any more.
+    IdentityCaActivated,
 }
 
 impl Removal {
@@ -150,7 +152,7 @@ impl Removed {
     pub fn refuses_agent(self) -> bool {
         match self {
             Self::AgentRevoked | Self::AgentForgotten | Self::AgentReplaced => true,
-            Self::OperatorRemoved | Self::LeafRevoked => false,
+            Self::OperatorRemoved | Self::LeafRevoked | Self::IdentityCaActivated => false,
         }
     }
 }

@@ -146,6 +146,11 @@ impl PeerCa {
         self.held = self.issued.clone();
     }
 
+    /// A database of before this CA signed was restored: who followed is lost, and who did not shows it by coming back.
+    pub fn followed(&mut self, unknown: &str) {
+        self.held = Some(Made { by: unknown.to_owned(), roots: vec![unknown.to_owned()] });
+    }
+
     /// Another leaf than the latest was shown: nothing is known of what came with it.
     pub fn forget(&mut self) {
         *self = Self::default();
@@ -186,7 +191,7 @@ impl PeerCa {
         self.is_lost(rotation).then(|| {
             Problem::new(
                 CA_UNKNOWN,
-                format!("{name} cannot come back: it was away while the identity CA was changed"),
+                format!("{name} cannot come back: the identity CA was changed while it was away, or after the backup that was restored"),
                 "what it trusts, or what it shows, is of a CA that is no longer there",
                 format!("certwright agents enroll {name} --replace, and run its command on that server"),
             )

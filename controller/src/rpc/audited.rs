@@ -134,6 +134,9 @@ pub(crate) fn from(peer: &Peer) -> String {
 
 impl From<AuditError> for Refusal {
     fn from(error: AuditError) -> Self {
+        if let AuditError::Full(full) = &error {
+            return Self::new(Code::Unavailable, full.problem());
+        }
         let cause = crate::lifecycle::problem::causes(&error);
         let hint = "nothing was done: what is not audited does not happen; check the disk of the controller";
         Self::new(Code::Unavailable, Problem::new("AUDIT_FAILED", "the audit could not be written", cause, hint))

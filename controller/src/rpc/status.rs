@@ -9,6 +9,7 @@ use tracing::error;
 use crate::lifecycle::problem::{Problem, chain};
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
+use crate::store::engine::EngineError;
 use crate::tasks::limits::LimitError;
 
 /// A refusal on its way out.
@@ -87,6 +88,9 @@ impl From<Refusal> for Status {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Engine(full @ EngineError::Full(_)) = &error {
+            return Self::new(Code::Unavailable, full.problem());
+        }
         error!(error = %chain(&error), "store failed");
         let hint = "journalctl -u certwright-controller says which file and why; nothing was changed";
         Self::new(
@@ -111,6 +115,7 @@ impl From<CommitError> for Refusal {
             CommitError::Conflict { .. } => Self::changed_meanwhile("the record"),
             // Nothing is broken: what was asked is more than one change may hold.
             CommitError::TooLarge => Self::new(Code::InvalidArgument, error.problem()),
+            CommitError::Storage(full @ EngineError::Full(_)) => Self::new(Code::Unavailable, full.problem()),
             other @ (CommitError::NotEncodable { .. } | CommitError::Storage(_)) => {
                 error!(error = %chain(&other), "commit failed");
                 let hint = "journalctl -u certwright-controller says why (a full disk, most often); nothing was changed; repeat when it is mended";

@@ -6,6 +6,7 @@ mod agents;
 mod file;
 mod fill;
 mod frozen;
+mod slot;
 mod writer;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::fill::{Filler, fill};
 pub use self::frozen::Frozen;
+use self::slot::{Slot, Source};
 use self::writer::Writer;
 use super::batch::{Batch, CommitError};
 use super::tables::Table;
@@ -127,6 +129,9 @@ pub enum EngineError {
     /// Reading or writing failed.
     #[error("the database failed")]
     Storage(#[source] Arc<redb::Error>),
+    /// The disk is full. Nothing is lost: it is tried again until there is room.
+    #[error("the disk of the database is full")]
+    Full(#[source] Arc<redb::Error>),
     /// A value has no revision in front.
     #[error("{key} of {table} is damaged")]
     Damaged {
@@ -190,21 +195,37 @@ impl EngineError {
             | Self::Undecodable { .. }
             | Self::Panicked { .. } => ("DATABASE_DAMAGED", RESTORE.to_owned()),
             Self::Storage(_) => ("DATABASE_FAILED", "check the disk and its free space, then restart".to_owned()),
+            Self::Full(_) => (
+                "DATABASE_FULL",
+                "nothing was changed, and agents go on with what they hold; make room on the disk of the controller's state directory (df): it \
+                 goes on by itself within seconds"
+                    .to_owned(),
+            ),
             Self::Stopped => ("STOPPING", "try again once the controller has started".to_owned()),
         };
         Problem::new(reason, self.to_string(), cause, hint)
     }
+
+    /// Tells a full disk from all else that goes wrong.
+    fn full(error: redb::Error) -> Result<Self, redb::Error> {
+        match &error {
+            redb::Error::Io(io) if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Ok(Self::Full(Arc::new(error)))
+            }
+            _ => Err(error),
+        }
+    }
 }
 
-/// Every way in which redb reports an error becomes [`EngineError::Storage`].
+/// Every way in which redb reports an error becomes [`EngineError::Storage`], or [`EngineError::Full`].
 pub(super) fn storage(error: impl Into<redb::Error>) -> EngineError {
-    EngineError::Storage(Arc::new(error.into()))
+    EngineError::full(error.into()).unwrap_or_else(|other| EngineError::Storage(Arc::new(other)))
 }
 
 /// The open database. Clones share it; it closes with the last one.
 #[derive(Clone)]
 pub struct Engine {
-    database: Arc<Database>,
+    slot: Arc<Slot>,
     writer: Arc<Writer>,
 }
 
@@ -221,6 +242,7 @@ impl Engine {
     /// When it is missing, open elsewhere, readable by others, not ours or broken; nothing is changed then.
     pub async fn open(backend: Backend, create: bool) -> Result<Self, EngineError> {
         let path = backend.path();
+        let (source, backend) = Source::of(backend);
         let opened = blocking(move || open(backend, create)).await;
         let (database, revision) = opened.map_err(|error| match error {
             // Nothing of ours runs there that could: redb takes a damaged page at its word.
@@ -230,9 +252,9 @@ impl Engine {
             }
             other => other,
         })?;
-        let database = Arc::new(database);
-        let writer = Arc::new(Writer::start(&database, revision));
-        Ok(Self { database, writer })
+        let slot = Arc::new(Slot::new(source, Arc::new(database)));
+        let writer = Arc::new(Writer::start(&slot, revision));
+        Ok(Self { slot, writer })
     }
 
     /// Runs `f` on one consistent state of all tables, off the async threads. Later commits do not show in it.
@@ -243,16 +265,24 @@ impl Engine {
         &self,
         f: impl FnOnce(&Snapshot<'_>) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let database = self.database.clone();
+        let database = self.slot.get().await?;
         let result = blocking(move || {
             let transaction = database.begin_read().map_err(storage)?;
             f(&Snapshot { transaction: &transaction })
         });
-        let result = result.await;
-        if let Err(EngineError::Storage(_)) = &result {
-            self.writer.failed().cancel();
+        match result.await {
+            // A write failed, and its writer deals with that.
+            Err(EngineError::Storage(error))
+                if matches!(*error, redb::Error::PreviousIo | redb::Error::DatabaseClosed) =>
+            {
+                Err(EngineError::Stopped)
+            }
+            Err(EngineError::Storage(error)) => {
+                self.writer.failed().cancel();
+                Err(EngineError::Storage(error))
+            }
+            other => other,
         }
-        result
     }
 
     /// Applies the batch durably and returns its revision. Dropping the future does not take the batch back.
@@ -265,6 +295,12 @@ impl Engine {
             return Err(CommitError::TooLarge);
         }
         self.writer.commit(batch).await
+    }
+
+    /// Tells whether the disk is full, and nothing can be changed until there is room.
+    #[must_use]
+    pub fn full(&self) -> watch::Receiver<Option<EngineError>> {
+        self.writer.full()
     }
 
     /// Is cancelled once the disk failed. redb then refuses all further work until the database is opened again: the

@@ -21,6 +21,7 @@ use crate::lifecycle::event::Severity;
 use crate::lifecycle::problem::{Problem, chain};
 use crate::store::audit::AuditKey;
 use crate::store::batch::CommitError;
+use crate::store::engine::EngineError;
 use crate::store::engine::Order as ScanOrder;
 use crate::store::records::Changes;
 use crate::store::seal::SealError;
@@ -41,6 +42,9 @@ pub(crate) enum AuditError {
     /// Reading the end of the chain, or writing.
     #[error("cannot write the audit")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The disk is full.
+    #[error(transparent)]
+    Full(EngineError),
     /// A line of that number is there already.
     #[error("the end of the audit moved meanwhile")]
     Conflict,
@@ -238,6 +242,7 @@ async fn try_append(hub: &Hub, end: &mut Option<End>, drafts: &[Draft]) -> Resul
     match hub.store.commit(changes).await {
         Ok(_) => {}
         Err(CommitError::Conflict { .. }) => return Err(AuditError::Conflict),
+        Err(CommitError::Storage(full @ EngineError::Full(_))) => return Err(AuditError::Full(full)),
         Err(error) => return Err(store_error(error)),
     }
     *end = Some(next);
@@ -251,7 +256,10 @@ async fn open(store: &Store) -> Result<Option<End>, AuditError> {
         let last = store.audit_lines(None, ScanOrder::Descending, 1).await?;
         Ok::<_, StoreError>((key, last))
     };
-    let (key, last) = read.await.map_err(store_error)?;
+    let (key, last) = read.await.map_err(|error| match error {
+        StoreError::Engine(full @ EngineError::Full(_)) => AuditError::Full(full),
+        other => store_error(other),
+    })?;
     let Some(key) = key else { return Ok(None) };
     let pem = store.keyring.open(AuditKey::place(), &key.value.key).map_err(|error: SealError| store_error(error))?;
     let key = KeyPair::from_pkcs8_pem_and_sign_algo(pem.expose_secret(), &PKCS_ECDSA_P256_SHA256);

@@ -9,6 +9,7 @@ use crate::ca::CaError;
 use crate::lifecycle::agent::Standing;
 use crate::lifecycle::operator::Proof;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::restore::Removed;
 use crate::lifecycle::rotation::{PeerCa, Phase, Rotation, Step};
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::serve::Server;
@@ -144,6 +145,12 @@ pub(crate) async fn rotate(
         if muster.count() > request.anyway {
             return Err(not_ready(step, &muster));
         }
+    }
+    if step == Step::Activate
+        && rotation.allows(step)
+        && let Some(next) = &rotation.next
+    {
+        hub.removed(Removed::IdentityCaActivated, next, "identity CA").await;
     }
     let (kind, message) = words(step, &rotation);
     let event = hub.event(kind, message).by(&caller.name);

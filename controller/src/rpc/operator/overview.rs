@@ -124,9 +124,7 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
             "certwright audit verify --witness FILE compares; certwright-agent status -o json on its host is FILE";
         attention.insert(0, line("controller", "audit", "AUDIT REWRITTEN", &why, action, None));
     }
-    if let Some(problem) = hub.clock_watch.verdict().problem() {
-        attention.insert(0, line("controller", "clock", "CLOCK WRONG", &problem.message, &problem.hint, None));
-    }
+    attention.splice(0..0, machine_attention(hub));
     let total = attention.len().saturating_add(unsent);
     attention.truncate(ATTENTION_MAX);
     let mut jobs = Vec::new();
@@ -155,6 +153,14 @@ pub(crate) async fn overview(hub: &Hub) -> Result<wire::GetOverviewResponse, Ref
         backup_at: to_wire(backup.as_ref().map(|backup| backup.made_at)),
         backup_by: backup.map(|backup| backup.by).unwrap_or_default(),
     })
+}
+
+/// What is wrong with the controller's own machine.
+fn machine_attention(hub: &Hub) -> Vec<wire::Attention> {
+    let full = hub.store.engine.full().borrow().as_ref().map(|full| ("disk", "DISK FULL", full.problem()));
+    let clock = hub.clock_watch.verdict().problem().map(|problem| ("clock", "CLOCK WRONG", problem));
+    let wrong = full.into_iter().chain(clock);
+    wrong.map(|(name, what, problem)| line("controller", name, what, &problem.message, &problem.hint, None)).collect()
 }
 
 fn pause_attention(pause: &Pause) -> wire::Attention {

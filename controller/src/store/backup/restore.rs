@@ -53,6 +53,8 @@ struct Pass<'a> {
     removed: HashMap<&'a str, Removed>,
     /// Issuers of the backup.
     issuers: HashSet<String>,
+    /// The last identity CA that the backup may not know of.
+    next_ca: Option<&'a str>,
     epoch_before: u64,
     /// The last line of the audit.
     line: Option<(u64, String)>,
@@ -73,11 +75,14 @@ impl<R: Read> Opened<R> {
     ) -> Result<(Summary, Restore), BackupError> {
         fill(backend, |filler| {
             let made_at = self.about.made_at;
-            let removals = terms.removals.iter().flatten().filter(|removal| removal.is_news_for(made_at));
+            let news = terms.removals.iter().flatten().filter(|removal| removal.is_news_for(made_at));
+            let (rotations, removals): (Vec<_>, Vec<_>) =
+                news.partition(|removal| removal.what == Removed::IdentityCaActivated);
             let mut pass = Pass {
                 master,
                 terms,
-                removed: removals.map(|removal| (removal.id.as_str(), removal.what)).collect(),
+                removed: removals.iter().map(|removal| (removal.id.as_str(), removal.what)).collect(),
+                next_ca: rotations.last().map(|rotation| rotation.id.as_str()),
                 issuers: HashSet::new(),
                 epoch_before: FIRST_EPOCH,
                 line: None,
@@ -136,6 +141,11 @@ impl Pass<'_> {
         if is(Table::Agent) && self.removed.get(row.key.as_str()).is_some_and(|what| what.refuses_agent()) {
             let mut agent: Agent = serde_json::from_slice(&row.bytes)?;
             agent.standing = Standing::Revoked;
+            row.bytes = serde_json::to_vec(&agent)?;
+        }
+        if let Some(next) = self.next_ca.filter(|_| is(Table::Agent)) {
+            let mut agent: Agent = serde_json::from_slice(&row.bytes)?;
+            agent.ca.followed(next);
             row.bytes = serde_json::to_vec(&agent)?;
         }
         Ok(Some(row))

@@ -46,7 +46,8 @@ pub(super) fn open_custom(backend: Box<dyn StorageBackend>, create: bool) -> Res
     if empty && !create {
         return Err(EngineError::Missing { path });
     }
-    let database = builder().create_with_backend(Boxed(backend)).map_err(|error| not_opened(&path, error))?;
+    let database =
+        builder().create_with_backend(Boxed(Arc::from(backend))).map_err(|error| not_opened(&path, error))?;
     if empty {
         initialise(&database)?;
     }
@@ -61,6 +62,16 @@ fn verified(path: &Path, length: u64, mut database: Database) -> Result<Database
         let _counted_anew = database.check_integrity().map_err(|error| not_opened(path, error))?;
     }
     Ok(database)
+}
+
+/// Opens anew what was open a moment ago: it was verified then.
+pub(super) fn open_file_again(path: &Path) -> Result<Database, EngineError> {
+    builder().open(path).map_err(|error| not_opened(path, error))
+}
+
+/// The same of a custom backend.
+pub(super) fn open_custom_again(backend: Arc<dyn StorageBackend>) -> Result<Database, EngineError> {
+    builder().create_with_backend(Boxed(backend)).map_err(|error| not_opened(Path::new(CUSTOM), error))
 }
 
 fn builder() -> Builder {
@@ -125,7 +136,7 @@ pub(super) fn new_custom(backend: Box<dyn StorageBackend>) -> Result<Database, E
     if backend.len().map_err(failed("look at", &path))? > 0 {
         return Err(EngineError::Exists { path });
     }
-    builder().create_with_backend(Boxed(backend)).map_err(|error| not_opened(&path, error))
+    builder().create_with_backend(Boxed(Arc::from(backend))).map_err(|error| not_opened(&path, error))
 }
 
 /// Marks a new database as ours.
@@ -159,13 +170,16 @@ fn not_opened(path: &Path, error: DatabaseError) -> EngineError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => EngineError::AlreadyOpen { path },
-        other => EngineError::Open { path, source: Arc::new(other.into()) },
+        other => match EngineError::full(other.into()) {
+            Ok(full) => full,
+            Err(other) => EngineError::Open { path, source: Arc::new(other) },
+        },
     }
 }
 
-/// redb takes a sized backend.
+/// redb takes a sized backend, and keeps it to itself: one that is opened again after a full disk is shared.
 #[derive(Debug)]
-struct Boxed(Box<dyn StorageBackend>);
+pub(super) struct Boxed(pub(super) Arc<dyn StorageBackend>);
 
 impl StorageBackend for Boxed {
     fn len(&self) -> io::Result<u64> {

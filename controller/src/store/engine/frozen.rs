@@ -26,7 +26,7 @@ impl Engine {
     /// # Errors
     /// When it cannot be read.
     pub async fn freeze(&self) -> Result<Frozen, EngineError> {
-        let database = self.database.clone();
+        let database = self.slot.get().await?;
         let transaction = blocking(move || database.begin_read().map_err(storage)).await?;
         Ok(Frozen { transaction: Arc::new(transaction) })
     }

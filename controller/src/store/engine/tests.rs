@@ -305,7 +305,7 @@ async fn a_failing_disk_is_reported_and_ends_the_engine() {
     let engine = Engine::open(Backend::Custom(Box::new(backend)), false).await.unwrap();
     engine.commit(put("a", "kept")).await.unwrap();
     assert!(!engine.failed().is_cancelled());
-    *fault.lock().unwrap() = Fault::Full;
+    *fault.lock().unwrap() = Fault::Broken;
     let refused = engine.commit(put("a", "lost")).await.unwrap_err();
     assert!(matches!(refused, CommitError::Storage(EngineError::Storage(_))), "{refused:?}");
     assert!(engine.failed().is_cancelled());
@@ -315,6 +315,51 @@ async fn a_failing_disk_is_reported_and_ends_the_engine() {
     drop(engine);
     let engine = open_file(&path, false).await.unwrap();
     assert_eq!(text(&engine, "a").await, Some((1, "kept".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_changes_alone_and_they_go_on_once_there_is_room() {
+    let fault = Arc::new(Mutex::new(Fault::None));
+    let backend = Probe { inner: InMemoryBackend::new(), syncs: Arc::default(), fault: fault.clone() };
+    let engine = Engine::open(Backend::Custom(Box::new(backend)), true).await.unwrap();
+    engine.commit(put("a", "kept")).await.unwrap();
+    let frozen = engine.freeze().await.unwrap();
+    for round in 0..3 {
+        *fault.lock().unwrap() = Fault::Full;
+        for _ in 0..3 {
+            let refused = engine.commit(put("a", "lost")).await.unwrap_err();
+            assert!(matches!(refused, CommitError::Storage(EngineError::Full(_))), "{refused:?}");
+            let problem = refused.problem();
+            assert_eq!(problem.reason, "DATABASE_FULL");
+            assert!(problem.cause.contains("no storage space"), "{problem:?}");
+            assert_eq!(text(&engine, "a").await.unwrap().1, "kept", "round {round}");
+            assert!(engine.full().borrow().is_some() && !engine.failed().is_cancelled());
+            tokio::time::sleep(std::time::Duration::from_secs(3 * round)).await;
+        }
+        *fault.lock().unwrap() = Fault::None;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        engine.commit(put("b", &round.to_string())).await.unwrap();
+        assert!(engine.full().borrow().is_none());
+        assert_eq!(*engine.revision().borrow(), 2 + round);
+    }
+    assert!(
+        frozen.read(|snapshot| snapshot.get(T, "a")).await.is_err(),
+        "what was frozen is of a file that was closed"
+    );
+    drop(frozen);
+    assert_eq!(text(&engine, "a").await, Some((1, "kept".to_owned())));
+}
+
+#[tokio::test]
+async fn another_file_in_its_place_is_not_taken_for_the_database() {
+    let directory = directory();
+    let path = directory.path().join("controller.redb");
+    let engine = open_file(&path, true).await.unwrap();
+    engine.commit(put("a", "1")).await.unwrap();
+    fs::rename(&path, directory.path().join("moved.redb")).unwrap();
+    drop(open_file(&path, true).await.unwrap());
+    let refused = engine.slot.reopen().await.unwrap_err();
+    assert!(matches!(refused, EngineError::Missing { .. }), "{refused:?}");
 }
 
 #[tokio::test]
@@ -345,8 +390,10 @@ async fn a_panic_in_a_commit_ends_the_engine_and_leaves_no_one_waiting() {
 enum Fault {
     #[default]
     None,
-    /// Every write and sync fails.
+    /// There is no room for more: what is there, the header, can be written again.
     Full,
+    /// Every write and sync fails: the disk is broken.
+    Broken,
     /// The next sync panics, as redb itself may on a damaged file.
     Panic,
 }
@@ -360,8 +407,13 @@ struct Probe<B> {
 }
 
 impl<B> Probe<B> {
-    fn check(&self) -> std::io::Result<()> {
-        if matches!(*self.fault.lock().unwrap(), Fault::Full) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    fn check(&self, grows: bool) -> std::io::Result<()> {
+        match *self.fault.lock().unwrap() {
+            Fault::Full if grows => Err(ErrorKind::StorageFull.into()),
+            Fault::Full => Ok(()),
+            Fault::Broken => Err(std::io::Error::other("a broken disk")),
+            Fault::None | Fault::Panic => Ok(()),
+        }
     }
 }
 
@@ -375,12 +427,15 @@ impl<B: StorageBackend> StorageBackend for Probe<B> {
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.check()?;
+        self.check(true)?;
         self.inner.set_len(len)
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.check()?;
+        self.check(false)?;
+        if matches!(*self.fault.lock().unwrap(), Fault::Full) {
+            return self.inner.sync_data();
+        }
         let fault = std::mem::take(&mut *self.fault.lock().unwrap());
         assert!(!matches!(fault, Fault::Panic), "a fault of the test");
         self.syncs.fetch_add(1, Ordering::SeqCst);
@@ -388,7 +443,7 @@ impl<B: StorageBackend> StorageBackend for Probe<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.check()?;
+        self.check(offset > 0)?;
         self.inner.write(offset, data)
     }
 }

@@ -2,15 +2,18 @@
 //! so a lone batch pays nothing for the grouping. Called by `engine` only.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::batch::{Batch, CommitError};
 use super::agents::AgentChanges;
+use super::slot::Slot;
 use super::{ENGINE, EngineError, REVISION, Stored, blocking, definition, storage};
 use crate::lifecycle::problem::causes;
 
@@ -18,6 +21,9 @@ use crate::lifecycle::problem::causes;
 const QUEUE_MAX: usize = 1024;
 /// Most batches of one transaction: bounds the time that the last of them waits, and the memory (each is ≤ 1 MiB).
 const GROUP_MAX: usize = 256;
+
+/// A full disk is left alone so long before the next change tries it: every try closes and opens the database.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 type Reply = oneshot::Sender<Result<u64, CommitError>>;
 
@@ -28,19 +34,26 @@ pub(super) struct Writer {
     revision: watch::Receiver<u64>,
     failed: CancellationToken,
     agents: Arc<AgentChanges>,
+    full: watch::Receiver<Option<EngineError>>,
     _task: JoinSet<()>,
 }
 
 impl Writer {
     /// Starts the task. It holds the database only while it commits, so that the last clone of the engine closes it.
-    pub(super) fn start(database: &Arc<Database>, revision: u64) -> Self {
+    pub(super) fn start(slot: &Arc<Slot>, revision: u64) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let (announce, revision) = watch::channel(revision);
+        let (room, full) = watch::channel(None);
         let failed = CancellationToken::new();
         let agents = Arc::new(AgentChanges::default());
         let mut task = JoinSet::new();
-        task.spawn(write(Arc::downgrade(database), jobs, announce, failed.clone(), agents.clone()));
-        Self { queue, revision, failed, agents, _task: task }
+        let said = Said { revision: announce, full: room, agents: agents.clone() };
+        task.spawn(write(Arc::downgrade(slot), jobs, said, failed.clone()));
+        Self { queue, revision, failed, agents, full, _task: task }
+    }
+
+    pub(super) fn full(&self) -> watch::Receiver<Option<EngineError>> {
+        self.full.clone()
     }
 
     pub(super) fn failed(&self) -> CancellationToken {
@@ -62,46 +75,95 @@ impl Writer {
     }
 }
 
-async fn write(
-    database: Weak<Database>,
-    mut jobs: mpsc::Receiver<(Batch, Reply)>,
-    announce: watch::Sender<u64>,
-    failed: CancellationToken,
+/// What the writer tells everyone.
+struct Said {
+    revision: watch::Sender<u64>,
+    full: watch::Sender<Option<EngineError>>,
     agents: Arc<AgentChanges>,
-) {
+}
+
+impl Said {
+    fn stored(&self, revision: u64) {
+        self.revision.send_if_modified(|latest| std::mem::replace(latest, revision) != revision);
+        self.full.send_if_modified(|full| full.take().is_some());
+    }
+}
+
+async fn write(slot: Weak<Slot>, mut jobs: mpsc::Receiver<(Batch, Reply)>, said: Said, failed: CancellationToken) {
     // However this task ends.
     let failed = failed.drop_guard();
-    let mut group = Vec::new();
+    let (mut group, mut leave_alone) = (Vec::new(), None);
     while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
-        let Some(database) = database.upgrade() else { break };
+        let Some(slot) = slot.upgrade() else { break };
         let (batches, replies): (Vec<_>, Vec<_>) = group.drain(..).unzip();
-        let agents = agents.clone();
-        let work = move || {
-            let done = commit(&database, &batches)?;
-            for (batch, outcome) in batches.iter().zip(&done.1) {
-                if let Ok(revision) = outcome {
-                    agents.note(batch, *revision);
-                }
-            }
-            Ok(done)
+        let full = said.full.borrow().clone().filter(|_| leave_alone.is_some_and(|until| Instant::now() < until));
+        let outcome = match full {
+            Some(full) => Err(full),
+            None => attempt(&slot, &said.agents, batches).await,
         };
-        match blocking(work).await {
+        match outcome {
             Ok((revision, outcomes)) => {
-                announce.send_if_modified(|latest| std::mem::replace(latest, revision) != revision);
+                said.stored(revision);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     answer(reply, outcome);
                 }
             }
             Err(failure) => {
-                error!(error = %failure, cause = causes(&failure), "the database cannot store changes");
+                let goes_on = matches!(failure, EngineError::Full(_));
+                if goes_on && leave_alone.is_none_or(|until| Instant::now() >= until) {
+                    leave_alone = Some(Instant::now() + FULL_RETRY_AFTER);
+                    said.full.send_replace(Some(failure.clone()));
+                }
                 for reply in replies {
                     answer(reply, Err(failure.clone().into()));
                 }
-                break;
+                if !goes_on {
+                    error!(error = %failure, cause = causes(&failure), "the database cannot store changes");
+                    break;
+                }
             }
         }
     }
     drop(failed);
+}
+
+type Outcomes = (u64, Vec<Result<u64, CommitError>>);
+
+/// Commits. After a full disk the database is opened anew at once, so that it can be read.
+async fn attempt(slot: &Arc<Slot>, agents: &Arc<AgentChanges>, batches: Vec<Batch>) -> Result<Outcomes, EngineError> {
+    let database = match slot.now() {
+        Some(database) => database,
+        // The disk was too full even to open it.
+        None => {
+            slot.reopen().await?;
+            slot.now().ok_or(EngineError::Stopped)?
+        }
+    };
+    let agents = Arc::clone(agents);
+    let work = move || {
+        let done = match commit(&database, &batches) {
+            Ok(done) => done,
+            Err(failure) => {
+                // Whether it reached the disk is known to nobody: who asks reads.
+                batches.iter().for_each(|batch| agents.note(batch, u64::MAX));
+                return Err(failure);
+            }
+        };
+        for (batch, outcome) in batches.iter().zip(&done.1) {
+            if let Ok(revision) = outcome {
+                agents.note(batch, *revision);
+            }
+        }
+        Ok(done)
+    };
+    let outcome = blocking(work).await;
+    if let Err(full @ EngineError::Full(_)) = outcome {
+        return match slot.reopen().await {
+            Ok(()) | Err(EngineError::Full(_)) => Err(full),
+            Err(other) => Err(other),
+        };
+    }
+    outcome
 }
 
 /// A caller that has gone does not need its answer.
@@ -110,7 +172,7 @@ fn answer(reply: Reply, outcome: Result<u64, CommitError>) {
 }
 
 /// Applies the batches in their order; each sees those before it. Returns the last revision and each one's outcome.
-fn commit(database: &Database, batches: &[Batch]) -> Result<(u64, Vec<Result<u64, CommitError>>), EngineError> {
+fn commit(database: &Database, batches: &[Batch]) -> Result<Outcomes, EngineError> {
     let mut transaction = database.begin_write().map_err(storage)?;
     // The second sync is the price of a restart in milliseconds after a kill, with a repair that need not guess.
     transaction.set_two_phase_commit(true);

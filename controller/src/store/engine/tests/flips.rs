@@ -155,8 +155,8 @@ async fn a_page_that_is_nonsense_is_an_error_of_its_reader() {
     disk.set_len(u64::try_from(bytes.len()).unwrap()).unwrap();
     disk.write(0, &bytes).unwrap();
     let database = Database::builder().create_with_backend(disk).unwrap();
-    let database = Arc::new(database);
-    let engine = Engine { writer: Arc::new(Writer::start(&database, 1)), database };
+    let slot = Arc::new(Slot::new(Source::Custom(Arc::new(InMemoryBackend::new())), Arc::new(database)));
+    let engine = Engine { writer: Arc::new(Writer::start(&slot, 1)), slot };
     let mut bad = 0;
     for table in TABLES {
         for (_, key) in used.rows.keys().filter(|(name, _)| *name == table.name()) {
