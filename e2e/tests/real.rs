@@ -20,6 +20,8 @@ mod ca_features;
 mod command_line;
 #[path = "real/fault_ca.rs"]
 mod fault_ca;
+#[path = "real/full_disk.rs"]
+mod full_disk;
 #[path = "real/hosts.rs"]
 mod hosts;
 #[path = "real/kill.rs"]
