@@ -13,15 +13,19 @@ use crate::host::Host;
 use crate::policy::file::PolicyFile;
 use crate::problem::Problem;
 use crate::state::StateDir;
+use crate::target::Target;
 
 mod command;
 mod files;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod request;
+mod switches;
 mod webroot;
 
+use files::Prepared;
 use request::{ApplyReply, ApplyRequest, Call, Handle};
+use switches::Switches;
 
 /// Requests that may wait; each is one small effect of this server.
 const QUEUE_MAX: usize = 64;
@@ -120,10 +124,19 @@ impl Room {
                 files::held(&target, policy.permit(&target)?).map(ApplyReply::Held)
             }
             ApplyRequest::Install(install) => self.install(*install).map(|changed| ApplyReply::Installed { changed }),
+            ApplyRequest::Confirm(target_id) => {
+                let _writing = self.turn();
+                Switches::load(&self.state)?.close(&target_id).map(done)
+            }
+            ApplyRequest::CanRollBack(target_id) => {
+                Switches::load(&self.state).map(|switches| ApplyReply::CanRollBack(switches.has(&target_id)))
+            }
+            ApplyRequest::RollBack(target) => self.roll_back(&target).map(ApplyReply::RolledBack),
             ApplyRequest::Purge { target, names } => {
                 let _writing = self.turn();
                 let policy = self.policy.current()?;
-                files::purge(&target, policy.permit(&target)?, &names).map(done)
+                files::purge(&target, policy.permit(&target)?, &names)?;
+                Switches::load(&self.state)?.close(&target.id).map(done)
             }
             ApplyRequest::ServeToken { webroot, token, key_authorization } => {
                 let _writing = self.turn();
@@ -148,7 +161,28 @@ impl Room {
         let pair = files::pair::check(&install.target, &install.leaf_pem, &install.chain_pem, key)?;
         policy.permit_leaf(root, &install.target, &pair.leaf)?;
         let _writing = self.turn();
-        files::install(&install.target, root, &pair, &install.dropped)
+        let mut switches = Switches::load(&self.state)?;
+        let pinned = switches.pinned(&install.target.dir);
+        let prepared = match files::prepare(&install.target, root, &pair, &install.dropped, &pinned)? {
+            Prepared::InPlace { changed } => return Ok(changed),
+            Prepared::Install(prepared) => prepared,
+        };
+        if let Some(before) = &prepared.before {
+            switches.open(&install.target, before, install.was_proven)?;
+        }
+        prepared.perform().map(|()| true)
+    }
+
+    /// Puts the files back that were proven before; `None` when there is nothing to put back.
+    fn roll_back(&self, target: &Target) -> Result<Option<[u8; 32]>, Problem> {
+        let policy = self.policy.current()?;
+        let root = policy.permit(target)?;
+        let _writing = self.turn();
+        let mut switches = Switches::load(&self.state)?;
+        let Some(before) = switches.before(target).cloned() else { return Ok(None) };
+        files::roll_back(target, root, &before)?;
+        switches.close(&target.id)?;
+        Ok(Some(before.leaf))
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {

@@ -4,8 +4,9 @@
 //! ```text
 //!            new wish                 every endpoint shows the leaf
 //!  Nothing ───────────▶ Apply ──────────────────────────────────────▶ Keep
-//!                         ▲  └── failed, not live ──▶ Wait(retry_at) ──┐
-//!                         └──────────────── time reached ◀─────────────┘
+//!                         ▲  ├── failed, not live ──────────▶ Wait(retry_at) ──┐
+//!                         │  └── and others were proven before ▶ RollBack ─────┤
+//!                         └──────────────── time reached ◀────────────────────┘
 //! ```
 
 use std::time::Duration;
@@ -26,8 +27,8 @@ const RETRY_SECONDS: [u64; 3] = [60, 300, 900];
 const REST_MAX: Duration = Duration::from_secs(300);
 /// Reloads that end well and change nothing, before only a new write or a new wish reloads again.
 pub(crate) const RELOADS_MAX: u32 = 3;
-/// The longest of [`RETRY_SECONDS`].
-const RETRY_MAX: SignedDuration = SignedDuration::from_secs(900);
+/// When a version that was rolled back is tried again: each attempt disturbs a service that works with the version before.
+const ROLLED_BACK_RETRY_SECONDS: [u64; 3] = [300, 3_600, 21_600];
 
 /// What came of a target's last attempt; kept in the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub(crate) struct Outcome {
     /// Reloads of this wish that ended well since its files were written last.
     pub(crate) reloads: u32,
     pub(crate) purged: bool,
+    /// The version before was proven and this one is not: it comes back before anything else is tried.
+    pub(crate) roll_back: bool,
     /// Where files were written, so that a name no longer listed can be removed.
     pub(crate) dir: String,
     pub(crate) names: Vec<String>,
@@ -66,6 +69,7 @@ pub(crate) enum Status {
     Applied,
     Unproven,
     NotLive,
+    RolledBack,
     Failed,
 }
 
@@ -76,6 +80,7 @@ impl From<Status> for TargetStatus {
             Status::Applied => Self::Applied,
             Status::Unproven => Self::Unproven,
             Status::NotLive => Self::NotLive,
+            Status::RolledBack => Self::RolledBack,
             Status::Failed => Self::Failed,
         }
     }
@@ -101,6 +106,8 @@ pub(crate) enum TargetStep {
     Keep,
     /// Write, reload, prove.
     Apply { attempt: u32 },
+    /// Put the files of before back, reload, prove them.
+    RollBack,
     /// Remove our files once nothing serves them any more.
     Purge { attempt: u32 },
     /// Not before this instant.
@@ -109,20 +116,24 @@ pub(crate) enum TargetStep {
 
 /// Decides the next step of one target.
 pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp) -> TargetStep {
+    let last = last.filter(|last| last.wish == target.digest());
+    // Further away than any rest: the clock was ahead when it was written down (reliability.md TM3).
+    let rests = |at: Timestamp, longest| now < at && now.duration_until(at) <= longest;
+    let rest = last.and_then(|last| last.retry_at.filter(|at| rests(*at, longest_retry(last.status))));
+    // Also while it is paused: a pause keeps what works.
+    if last.is_some_and(|last| last.roll_back) {
+        return rest.map_or(TargetStep::RollBack, TargetStep::Wait);
+    }
     if target.hold || (target.version.is_none() && !target.purge) {
         return TargetStep::Nothing;
     }
     let step = |attempt| if target.purge { TargetStep::Purge { attempt } } else { TargetStep::Apply { attempt } };
-    let Some(last) = last.filter(|last| last.wish == target.digest()) else { return step(1) };
-    match (last.status, last.retry_at) {
-        (Status::Applied | Status::Unproven, _) => TargetStep::Keep,
-        // Further away than any rest: the clock was ahead when it was written down (reliability.md TM3).
-        (Status::Pending | Status::NotLive | Status::Failed, Some(retry_at))
-            if now < retry_at && now.duration_until(retry_at) <= RETRY_MAX =>
-        {
-            TargetStep::Wait(retry_at)
+    let Some(last) = last else { return step(1) };
+    match last.status {
+        Status::Applied | Status::Unproven => TargetStep::Keep,
+        Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {
+            rest.map_or_else(|| step(last.attempt.saturating_add(1)), TargetStep::Wait)
         }
-        (Status::Pending | Status::NotLive | Status::Failed, _) => step(last.attempt.saturating_add(1)),
     }
 }
 
@@ -168,10 +179,21 @@ pub(crate) fn judge(held: Option<&StateName>, offered: &StateName) -> Offer {
 }
 
 /// Returns how long a target rests after its n-th failed attempt; `jitter` is in 0..=255 and takes up to a fifth away.
-pub(crate) fn retry_after(attempt: u32, jitter: u8) -> Duration {
+pub(crate) fn retry_after(status: Status, attempt: u32, jitter: u8) -> Duration {
+    let ladder = retry_seconds(status);
+    let [.., longest] = ladder;
     let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
-    let seconds = RETRY_SECONDS.get(index).or(RETRY_SECONDS.last()).copied().unwrap_or(900);
+    let seconds = ladder.get(index).copied().unwrap_or(longest);
     Duration::from_millis(seconds * 1000 - seconds * 200 * u64::from(jitter) / 255)
+}
+
+fn retry_seconds(status: Status) -> [u64; 3] {
+    if status == Status::RolledBack { ROLLED_BACK_RETRY_SECONDS } else { RETRY_SECONDS }
+}
+
+fn longest_retry(status: Status) -> SignedDuration {
+    let [.., longest] = retry_seconds(status).map(Duration::from_secs);
+    SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX)
 }
 
 /// Returns how long a call, a key or a write of the agent's own rests after its n-th failure: `first` doubling to 5 min;
@@ -225,6 +247,7 @@ pub(crate) mod tests {
             attempt,
             reloads: 0,
             purged: false,
+            roll_back: false,
             dir: target.dir.clone(),
             names: vec![],
         }
@@ -298,11 +321,38 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn retries_back_off_to_a_quarter_of_an_hour() {
-        let seconds: Vec<u64> = (1..=5).map(|attempt| retry_after(attempt, 0).as_secs()).collect();
-        assert_eq!(seconds, [60, 300, 900, 900, 900]);
-        assert_eq!(retry_after(1, 255), Duration::from_secs(48));
-        assert_eq!(SignedDuration::try_from(retry_after(9, 0)).unwrap(), RETRY_MAX, "a wait is never longer");
+    fn retries_back_off_to_a_quarter_of_an_hour_and_to_six_where_each_disturbs_what_works() {
+        let seconds = |status| [1, 2, 3, 4, 99].map(|attempt| retry_after(status, attempt, 0).as_secs());
+        assert_eq!(seconds(Status::Failed), [60, 300, 900, 900, 900]);
+        assert_eq!(seconds(Status::RolledBack), [300, 3_600, 21_600, 21_600, 21_600]);
+        assert_eq!(retry_after(Status::NotLive, 1, 255), Duration::from_secs(48));
+        for status in [Status::NotLive, Status::RolledBack] {
+            let longest = SignedDuration::try_from(retry_after(status, 9, 0)).unwrap();
+            assert_eq!(longest, longest_retry(status), "a wait is never longer");
+        }
+    }
+
+    #[test]
+    fn what_was_proven_comes_back_before_anything_else() {
+        let mut target = target();
+        let failed = Outcome { roll_back: true, ..outcome(&target, Status::NotLive, 2, None) };
+        assert_eq!(next_step(&target, Some(&failed), at(0)), TargetStep::RollBack);
+        target.hold = true;
+        assert_eq!(next_step(&target, Some(&failed), at(0)), TargetStep::RollBack, "also while it is paused");
+        let resting = Outcome { retry_at: Some(at(60)), ..failed.clone() };
+        assert_eq!(next_step(&target, Some(&resting), at(59)), TargetStep::Wait(at(60)));
+        assert_eq!(next_step(&target, Some(&resting), at(60)), TargetStep::RollBack);
+        target.hold = false;
+        let back = outcome(&target, Status::RolledBack, 2, Some(at(3_600)));
+        assert_eq!(next_step(&target, Some(&back), at(3_599)), TargetStep::Wait(at(3_600)));
+        assert_eq!(next_step(&target, Some(&back), at(3_600)), TargetStep::Apply { attempt: 3 });
+        target.deploy_wish += 1;
+        assert_eq!(next_step(&target, Some(&back), at(0)), TargetStep::Apply { attempt: 1 }, "an operator asks");
+        assert_eq!(
+            next_step(&target, Some(&failed), at(0)),
+            TargetStep::Apply { attempt: 1 },
+            "another wish is not this one"
+        );
     }
 
     #[test]

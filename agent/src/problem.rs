@@ -37,6 +37,12 @@ impl Problem {
         }
     }
 
+    /// Says what happened next as well; reason, cause and hint stay those of the first.
+    #[must_use]
+    pub(crate) fn then(&self, next: &str) -> Self {
+        Self::new(&self.reason, format!("{}; {next}", self.message), &self.cause, &self.hint)
+    }
+
     /// A bug of ours that must not take the agent down.
     #[must_use]
     pub fn internal(what: &str) -> Self {

@@ -158,6 +158,7 @@ fn word(status: TargetStatus) -> &'static str {
         TargetStatus::Applied => "applied",
         TargetStatus::Unproven => "unproven",
         TargetStatus::NotLive => "not_live",
+        TargetStatus::RolledBack => "rolled_back",
         TargetStatus::Failed => "failed",
     }
 }

@@ -254,7 +254,7 @@ async fn a_failed_reload_is_quoted_and_the_files_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_keeps_the_old_leaf_is_not_live() {
+async fn a_service_that_keeps_the_old_leaf_keeps_its_files_too() {
     let controller = Controller::new();
     let site = Site::new(&controller);
     site.enroll().await.unwrap();
@@ -268,10 +268,25 @@ async fn a_service_that_keeps_the_old_leaf_is_not_live() {
     let new = controller.issue("v2", &csr);
     site.ignore_reloads();
     controller.publish(|desired| desired.targets[0] = site.target("v2", &new));
-    let report = controller.wait(|seen| seen.target(TargetStatus::NotLive)).await;
-    assert_eq!(report.served_fingerprint_sha256, old);
-    assert_eq!(report.problem.unwrap().reason, "NOT_LIVE");
+    let report = controller.wait(|seen| seen.target(TargetStatus::RolledBack)).await;
+    assert_eq!((report.served_fingerprint_sha256, site.leaf()), (old.clone(), old));
+    let problem = report.problem.unwrap();
+    assert_eq!(problem.reason, "NOT_LIVE");
+    assert!(problem.message.ends_with("; the certificate of before is served again"), "{}", problem.message);
+    let steps: Vec<&str> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["write", "reload", "verify", "roll back", "reload", "verify"]);
     assert!(report.finished_at - report.started_at < 60_000 && report.retry_at > report.finished_at);
+
+    // The service listens again: the next attempt goes through, and the files stay.
+    site.heed_reloads();
+    controller.publish(|desired| desired.targets[0].deploy_wish = 1);
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    assert_eq!(site.leaf(), new);
+    site.ignore_reloads();
+    let newest = controller.issue("v3", &csr);
+    controller.publish(|desired| desired.targets[0] = site.target("v3", &newest));
+    controller.wait(|seen| seen.target(TargetStatus::RolledBack)).await;
+    assert_eq!(site.leaf(), new);
 
     // What it still serves is no longer current, but its configuration names these files.
     controller.publish(|desired| desired.targets[0].purge = true);
@@ -279,6 +294,49 @@ async fn a_service_that_keeps_the_old_leaf_is_not_live() {
         controller.wait(|seen| seen.target(TargetStatus::Pending).filter(|report| report.problem.is_some())).await;
     assert_eq!(report.problem.unwrap().reason, "STILL_SERVED");
     assert!(site.dir().join("key.pem").exists());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_certificate_that_is_not_proven_stays() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let first = controller.issue("v1", &csr);
+    site.ignore_reloads();
+    controller.publish(|desired| desired.targets.push(site.target("v1", &first)));
+    controller.wait(|seen| seen.target(TargetStatus::NotLive)).await;
+    // The service never showed it: there is nothing proven to go back to.
+    let second = controller.issue("v2", &csr);
+    controller.publish(|desired| desired.targets[0] = site.target("v2", &second));
+    controller.wait(|seen| seen.target(TargetStatus::NotLive).filter(|report| report.version_id == "v2")).await;
+    assert_eq!(site.leaf(), second);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_dies_before_the_proof_still_knows_what_was_proven() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let old = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(site.target("v1", &old)));
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    let new = controller.issue("v2", &csr);
+    site.ignore_reloads();
+    controller.publish(|desired| desired.targets[0] = site.target("v2", &new));
+    controller.wait(|_| (site.leaf() == new).then_some(())).await;
+    agent.kill().await;
+    assert_eq!(site.leaf(), new, "cut after the switch");
+    let agent = site.start();
+    controller.wait(|seen| seen.target(TargetStatus::RolledBack)).await;
+    assert_eq!(site.leaf(), old);
     agent.stop().await.unwrap();
 }
 

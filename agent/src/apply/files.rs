@@ -1,10 +1,12 @@
 //! Puts a version's files into a target's directory so that they appear together or not at all (design §4 *Files*).
 //! Called by `apply` with a target that the policy permits; never touches anything outside of its directory.
 
-use nix::unistd::{Group, User};
-use rustix::fs::Stat;
+use std::collections::BTreeSet;
 
+use nix::unistd::{Group, User};
 use proto::x509::{Chain, to_pem};
+use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
 
 use super::request::HeldPem;
 use crate::policy::Dir;
@@ -19,23 +21,99 @@ use pair::Pair;
 use steps::{Live, Step};
 use tree::{NewFile, Tree, TreeError};
 
-/// Writes the version; returns whether anything had to change.
-pub(super) fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[String]) -> Result<bool, Problem> {
+/// What is visible before a switch, and how to make it visible again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Before {
+    generation: u64,
+    /// Fingerprint of the leaf.
+    pub(super) leaf: [u8; 32],
+    /// The target's files of then.
+    names: Vec<String>,
+    /// Files that were not there.
+    added: Vec<String>,
+}
+
+/// A version that is about to be written.
+#[derive(Debug)]
+pub(super) struct Install {
+    tree: Tree,
+    files: Vec<NewFile>,
+    steps: Vec<Step>,
+    /// `None` when there was no certificate of this target.
+    pub(super) before: Option<Before>,
+}
+
+/// What is to be done for a version.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// Nothing, or it was done without a switch.
+    InPlace {
+        changed: bool,
+    },
+    Install(Install),
+}
+
+/// Looks at what has to be written. `pinned` are generations of the directory that may be needed again.
+pub(super) fn prepare(
+    target: &Target,
+    root: &Dir,
+    pair: &Pair,
+    dropped: &[String],
+    pinned: &BTreeSet<u64>,
+) -> Result<Prepared, Problem> {
     let files = new_files(target, pair)?;
     let tree = open(target, root, true)?;
     refuse_older(target, &tree, pair)?;
     if is_written(&tree, &files).map_err(|error| error.problem())? {
         // An attempt that was cut after the switch had no time for these.
-        return unlink(&tree, dropped);
+        return unlink(&tree, dropped).map(|changed| Prepared::InPlace { changed });
     }
-    let steps = plan(target, &tree, dropped)?;
+    let names = target.names();
+    let mut looked_at = names.clone();
+    looked_at.extend(dropped.iter().cloned());
+    let observed = tree.observe(&looked_at).map_err(|error| error.problem())?;
+    let plan = steps::steps(&observed, &target.dir, &names, dropped, pinned)?;
+    let (there, missing): (Vec<_>, Vec<_>) =
+        looked_at.into_iter().partition(|name| matches!(observed.live.get(name), Some(Live::Ours | Live::Regular)));
+    let leaf = current_leaf(target, &tree)?;
+    let before = plan.before.zip(leaf).map(|(generation, leaf)| {
+        let added = missing.into_iter().filter(|name| names.contains(name)).collect();
+        Before { generation, leaf: leaf.fingerprint_sha256, names: there, added }
+    });
+    Ok(Prepared::Install(Install { tree, files, steps: plan.steps, before }))
+}
+
+impl Install {
+    /// Writes and switches. Cut at any step, every visible file is as it was or all of them are new.
+    pub(super) fn perform(&self) -> Result<(), Problem> {
+        perform(&self.tree, &self.steps, &self.files)
+    }
+}
+
+/// Makes visible again what was there before. May be cut and repeated at any step.
+pub(super) fn roll_back(target: &Target, root: &Dir, before: &Before) -> Result<(), Problem> {
+    let tree = open(target, root, false)?;
+    let Before { generation, names, added, .. } = before;
+    let looked_at: Vec<String> = names.iter().chain(added).cloned().collect();
+    let observed = tree.observe(&looked_at).map_err(|error| error.problem())?;
+    perform(&tree, &steps::steps_back(&observed, &target.dir, names, added, *generation)?, &[])
+}
+
+fn perform(tree: &Tree, steps: &[Step], files: &[NewFile]) -> Result<(), Problem> {
     for (done, step) in steps.iter().enumerate() {
-        if let Err(error) = tree.perform(step, &files) {
+        if let Err(error) = tree.perform(step, files) {
             tree.tidy(steps.get(..=done).unwrap_or_default());
             return Err(error.problem());
         }
     }
-    Ok(true)
+    Ok(())
+}
+
+impl Before {
+    /// The generation that must stay.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
 }
 
 /// Whether the desired version's files are all there, judged without the version at hand.
@@ -125,12 +203,6 @@ fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {
         ));
     }
     Ok(tree)
-}
-
-fn plan(target: &Target, tree: &Tree, dropped: &[String]) -> Result<Vec<Step>, Problem> {
-    let names = target.names();
-    let observed = tree.observe(&names).map_err(|error| error.problem())?;
-    steps::steps(&observed, &target.dir, &names, dropped)
 }
 
 fn new_files(target: &Target, pair: &Pair) -> Result<Vec<NewFile>, Problem> {

@@ -65,7 +65,7 @@ fn desired(state: &StateDir) -> Result<Option<wire::GetDesiredResponse>, Problem
 }
 
 /// A disk that cannot be read stays an error: what is on it may be whole.
-fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Problem>) -> Result<Option<T>, Problem> {
+pub(super) fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Problem>) -> Result<Option<T>, Problem> {
     match part {
         Err(problem) if problem.reason == BROKEN => {
             state.set_aside(name)?;

@@ -40,6 +40,11 @@ pub(crate) enum ApplyRequest {
     /// The leaf and chain in the target's files.
     ReadHeld(Box<Target>),
     Install(Box<Install>),
+    /// The target's files are proven: they stay.
+    Confirm(String),
+    /// Whether the target's files can go back to those that were proven before.
+    CanRollBack(String),
+    RollBack(Box<Target>),
     Run(Vec<String>),
     Purge {
         target: Box<Target>,
@@ -65,6 +70,8 @@ pub(crate) struct Install {
     pub(crate) key_pem: Option<SecretString>,
     /// Names this target wrote earlier and no longer lists.
     pub(crate) dropped: Vec<String>,
+    /// What is there now was proven: it can come back until the new version is confirmed.
+    pub(crate) was_proven: bool,
 }
 
 /// A leaf with its chain, PEM.
@@ -87,6 +94,8 @@ pub(crate) enum ApplyReply {
     Leaves(Vec<[u8; 32]>),
     Held(Option<HeldPem>),
     Installed { changed: bool },
+    CanRollBack(bool),
+    RolledBack(Option<[u8; 32]>),
     Ran(CommandOutcome),
 }
 
@@ -158,6 +167,22 @@ impl Handle {
     pub(crate) async fn install(&self, install: Install) -> Result<bool, Problem> {
         match self.call(ApplyRequest::Install(Box::new(install))).await? {
             ApplyReply::Installed { changed } => Ok(changed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns whether the target's files can go back to those that were proven before.
+    pub(crate) async fn can_roll_back(&self, target_id: &str) -> Result<bool, Problem> {
+        match self.call(ApplyRequest::CanRollBack(target_id.to_owned())).await? {
+            ApplyReply::CanRollBack(can) => Ok(can),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts the files back that were proven before; returns their leaf, or `None` when there is nothing to put back.
+    pub(crate) async fn roll_back(&self, target: &Target) -> Result<Option<[u8; 32]>, Problem> {
+        match self.call(ApplyRequest::RollBack(Box::new(target.clone()))).await? {
+            ApplyReply::RolledBack(leaf) => Ok(leaf),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,5 +1,6 @@
 //! Carries targets through one pass: fetch and write each, then run every distinct reload command once, then prove each
-//! by handshake. One target's failure never stops another. Effects on this server are asked of `apply`.
+//! by handshake. A version that is not proven makes room for the one that was: that is a pass of its own. One target's
+//! failure never stops another. Effects on this server are asked of `apply`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -12,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::agent::v1 as wire;
 use proto::clock::Clock;
 use proto::text::{many_lines, one_line};
-use proto::x509::hex;
+use proto::x509::{Chain, hex};
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -32,6 +33,9 @@ use crate::target::{Endpoint, Target};
 const READING: Duration = Duration::from_secs(2);
 /// Targets that are worked on at the same time.
 const AT_ONCE: usize = 4;
+/// What to do about a service that does not take a version.
+const AGAIN: &str = "correct the service on this server; the agent tries again by itself, or at once with: certwright targets \
+                     deploy NAME";
 /// Output kept of a step that failed.
 const OUTPUT_BYTES_MAX: usize = 4096;
 /// Said of a purge that had no endpoint to look at.
@@ -66,6 +70,8 @@ pub(crate) struct Job {
     pub(crate) reloads: u32,
     /// Names that this target wrote earlier in the same directory.
     pub(crate) names_before: Vec<String>,
+    /// The files of before come back, because of this outcome.
+    pub(crate) roll_back: Option<Box<Outcome>>,
 }
 
 /// Works on targets; shared by all passes.
@@ -87,6 +93,8 @@ struct Attempt {
     written: bool,
     /// As in the job, and carried on.
     reloads: u32,
+    /// The leaf that is back in the files.
+    rolled_back_to: Option<[u8; 32]>,
 }
 
 /// Each distinct command of a pass, run by whoever needs it first.
@@ -133,7 +141,10 @@ impl Deployer {
     /// Writes the files; `None` when the attempt ends here.
     async fn begin(&self, job: Job) -> Option<Attempt> {
         let (started_at, reloads) = (self.clock.now(), job.reloads);
-        let mut attempt = Attempt { job, started_at, steps: Vec::new(), written: false, reloads };
+        let mut attempt = Attempt { job, started_at, steps: Vec::new(), written: false, reloads, rolled_back_to: None };
+        if let Some(failed) = attempt.job.roll_back.take() {
+            return self.begin_roll_back(attempt, *failed).await;
+        }
         if attempt.job.target.purge {
             let outcome = self.purge(&mut attempt).await;
             self.tell(&attempt, Change::Done(Box::new(outcome))).await;
@@ -158,6 +169,33 @@ impl Deployer {
         attempt.step("write", attempt.job.target.dir.clone(), attempt.written, None, &note, started);
         let Some(problem) = problem else { return Some(attempt) };
         let outcome = self.outcome(&attempt, Status::Failed, Some(problem), None);
+        self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+        None
+    }
+
+    /// Puts the files of before back; `None` when the attempt ends here.
+    async fn begin_roll_back(&self, mut attempt: Attempt, failed: Outcome) -> Option<Attempt> {
+        self.tell(&attempt, Change::Doing("rolling back")).await;
+        let started = Instant::now();
+        let back = self.apply.roll_back(&attempt.job.target).await;
+        attempt.started_at = failed.started_at;
+        attempt.steps.clone_from(&failed.steps);
+        let note = back.as_ref().err().map(|problem| problem.cause.clone()).unwrap_or_default();
+        attempt.step("roll back", attempt.job.target.dir.clone(), back.is_ok(), None, &note, started);
+        let outcome = match back {
+            Ok(Some(leaf)) => {
+                attempt.rolled_back_to = Some(leaf);
+                attempt.job.roll_back = Some(Box::new(failed));
+                return Some(attempt);
+            }
+            Ok(None) => Outcome { roll_back: false, ..failed },
+            Err(problem) => {
+                let retry_at = self.retry_at(Status::Failed, attempt.job.attempt);
+                let problem =
+                    failed.problem.as_ref().map_or_else(|| problem.clone(), |first| first.then(&problem.message));
+                Outcome { problem: Some(problem), retry_at, steps: attempt.steps.clone(), ..failed }
+            }
+        };
         self.tell(&attempt, Change::Done(Box::new(outcome))).await;
         None
     }
@@ -196,20 +234,87 @@ impl Deployer {
             chain_pem: fetched.chain_pem,
             key_pem: has_key.then_some(key_pem),
             dropped,
+            was_proven: self.is_proven(target).await?,
         };
         let changed = self.apply.install(install).await?;
         Ok(Written::Yes { changed })
     }
 
+    /// Whether what is in the target's files now works: still valid, and served wherever it can be looked at. Only then
+    /// there is something worth coming back to.
+    async fn is_proven(&self, target: &Target) -> Result<bool, Problem> {
+        let Some(held) = self.apply.read_held(target).await? else { return Ok(false) };
+        let chain = Chain::parse_pem(held.leaf_pem.as_bytes()).ok();
+        if chain.is_none_or(|chain| chain.leaf.not_after <= self.clock.now()) {
+            return Ok(false);
+        }
+        let looks = target.verify.iter().map(|endpoint| served(self.host.as_ref(), endpoint, &self.clock));
+        let shown = join_all(looks).await;
+        Ok(shown.iter().all(|seen| matches!(seen, Ok(leaf) if *leaf == held.fingerprint_sha256)))
+    }
+
     async fn finish(&self, mut attempt: Attempt, runs: &Runs) {
-        let outcome = match self.already_live(&mut attempt).await {
-            Some(outcome) => outcome,
-            None => match self.reload(&mut attempt, runs).await {
-                Err(problem) => self.outcome(&attempt, Status::Failed, Some(problem), None),
-                Ok(()) => self.verify(&mut attempt).await,
+        let outcome = match (attempt.job.roll_back.take(), attempt.rolled_back_to) {
+            (Some(failed), Some(leaf)) => self.finish_roll_back(&mut attempt, *failed, leaf, runs).await,
+            _ => match self.already_live(&mut attempt).await {
+                Some(outcome) => self.concluded(&attempt, outcome).await,
+                None => {
+                    let outcome = match self.reload(&mut attempt, runs).await {
+                        Err(problem) => self.outcome(&attempt, Status::Failed, Some(problem), None),
+                        Ok(()) => self.verify(&mut attempt).await,
+                    };
+                    self.concluded(&attempt, outcome).await
+                }
             },
         };
         self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+    }
+
+    /// Confirms what is proven, so that the files stay; asks for the files of before when this version is not.
+    async fn concluded(&self, attempt: &Attempt, mut outcome: Outcome) -> Outcome {
+        let target_id = attempt.job.target.id.clone();
+        match outcome.status {
+            Status::Applied | Status::Unproven => {
+                let Err(problem) = self.apply.perform(ApplyRequest::Confirm(target_id)).await else { return outcome };
+                // Nothing is lost: the next attempt finds it live and confirms it.
+                self.outcome(attempt, Status::Pending, Some(problem), outcome.served_fingerprint_sha256)
+            }
+            Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {
+                // What cannot be told stays as it is; the files are a matching pair either way.
+                if self.apply.can_roll_back(&target_id).await.unwrap_or_default() {
+                    outcome.roll_back = true;
+                    outcome.retry_at = None;
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Reloads and proves the files that are back. A service that has not read the new ones is not disturbed.
+    async fn finish_roll_back(&self, attempt: &mut Attempt, failed: Outcome, leaf: [u8; 32], runs: &Runs) -> Outcome {
+        let was_reloaded = failed.steps.iter().any(|step| step.name == "reload");
+        let reloaded = if was_reloaded { self.reload(attempt, runs).await } else { Ok(()) };
+        let target = attempt.job.target.clone();
+        let mut shown = None;
+        // What is served counts: a reload that fails again, as over a broken configuration, took nothing away.
+        let mut trouble = reloaded.err().filter(|_| target.verify.is_empty());
+        self.tell(attempt, Change::Doing("verifying")).await;
+        let started = Instant::now();
+        let proofs = target.verify.iter().map(|endpoint| prove(self.host.as_ref(), endpoint, leaf, &self.clock));
+        for (endpoint, seen) in target.verify.iter().zip(join_all(proofs).await) {
+            let problem = not_live(endpoint, &seen, leaf, false);
+            let note = problem.as_ref().map(|problem| problem.cause.clone()).unwrap_or_default();
+            attempt.step("verify", endpoint.to_string(), problem.is_none(), None, &note, started);
+            shown = seen.ok().or(shown);
+            trouble = trouble.or(problem);
+        }
+        let what = match &trouble {
+            None if target.verify.is_empty() => "the files of before are back".to_owned(),
+            None => "the certificate of before is served again".to_owned(),
+            Some(problem) => format!("the files of before are back, but {}", problem.message),
+        };
+        let problem = failed.problem.map(|problem| Problem { hint: AGAIN.to_owned(), ..problem.then(&what) });
+        self.outcome(attempt, Status::RolledBack, problem, shown)
     }
 
     /// Looks at what is served before a reload is repeated; `None` when the attempt goes on with it.
@@ -331,9 +436,8 @@ impl Deployer {
         let finished_at = self.clock.now();
         let retry_at = match status {
             Status::Applied | Status::Unproven => None,
-            Status::Pending | Status::NotLive | Status::Failed => {
-                let after = retry_after(attempt.job.attempt, jitter());
-                finished_at.checked_add(SignedDuration::try_from(after).unwrap_or_default()).ok()
+            Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {
+                self.retry_at(status, attempt.job.attempt)
             }
         };
         let mut names = target.names();
@@ -357,9 +461,15 @@ impl Deployer {
             attempt: attempt.job.attempt,
             reloads: attempt.reloads,
             purged: false,
+            roll_back: false,
             dir: target.dir.clone(),
             names,
         }
+    }
+
+    fn retry_at(&self, status: Status, attempt: u32) -> Option<Timestamp> {
+        let after = retry_after(status, attempt, jitter());
+        self.clock.now().checked_add(SignedDuration::try_from(after).unwrap_or_default()).ok()
     }
 
     async fn tell(&self, attempt: &Attempt, change: Change) {
@@ -397,12 +507,7 @@ fn reload_failed(subject: &str, run: &CommandOutcome) -> Problem {
         CommandExit::TimedOut => format!("did not end within {} s and was killed", run.took.as_secs()),
         CommandExit::NotStarted(error) => format!("could not be started: {error}"),
     };
-    Problem::new(
-        "RELOAD_FAILED",
-        format!("`{subject}` {how}; the new files are in place"),
-        one_line(&run.output, 600),
-        "correct the service on this server; the agent tries again by itself, or at once with: certwright targets deploy NAME",
-    )
+    Problem::new("RELOAD_FAILED", format!("`{subject}` {how}"), one_line(&run.output, 600), AGAIN)
 }
 
 /// `reloads_stopped` when the agent will not run the reload commands again by itself.

@@ -308,8 +308,9 @@ impl Reconciler {
                 continue;
             }
             let last = self.outcomes.get(&target.id);
-            let attempt = match next_step(target, last, now) {
-                TargetStep::Apply { attempt } | TargetStep::Purge { attempt } => attempt,
+            let (attempt, roll_back) = match next_step(target, last, now) {
+                TargetStep::Apply { attempt } | TargetStep::Purge { attempt } => (attempt, None),
+                TargetStep::RollBack => (last.map_or(1, |last| last.attempt), last.cloned().map(Box::new)),
                 TargetStep::Wait(at) => {
                     self.retry_at = Some(self.retry_at.map_or(at, |first| first.min(at)));
                     continue;
@@ -318,7 +319,7 @@ impl Reconciler {
             };
             let names_before = names_before(desired, target, last);
             let reloads = last.filter(|last| last.wish == target.digest()).map_or(0, |last| last.reloads);
-            jobs.push(Job { target: target.clone(), attempt, reloads, names_before });
+            jobs.push(Job { target: target.clone(), attempt, reloads, names_before, roll_back });
         }
         if jobs.is_empty() {
             return;

@@ -57,7 +57,7 @@ impl KeyUse {
         self.live.retain(|live| Some(live) != slot);
         match outcome.status {
             Status::Applied | Status::Unproven => self.retired.append(&mut self.live),
-            Status::Pending | Status::NotLive | Status::Failed => {}
+            Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {}
         }
         self.live.extend(slot.cloned());
     }

@@ -133,6 +133,16 @@ impl Site {
         *self.host.deaf.lock().unwrap() = true;
     }
 
+    pub(crate) fn heed_reloads(&self) {
+        *self.host.deaf.lock().unwrap() = false;
+    }
+
+    /// SHA-256 of the leaf in the files; empty when there is none.
+    pub(crate) fn leaf(&self) -> Vec<u8> {
+        let leaf = CertificateDer::from_pem_file(self.dir().join("fullchain.pem"));
+        leaf.map(|leaf| proto::x509::fingerprint(&leaf).to_vec()).unwrap_or_default()
+    }
+
     pub(crate) fn fail_reloads(&self) {
         *self.host.broken.lock().unwrap() = true;
     }

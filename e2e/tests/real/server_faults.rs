@@ -55,16 +55,16 @@ async fn a_broken_nginx_configuration_is_shown_in_nginxs_words() -> anyhow::Resu
     server.host.write("/etc/nginx/nginx.conf", &good.replace("worker_processes 1;", "wrker_processes 1;")).await?;
     let ran = site.create(&server, "web", &name, &["--wait=60s"]).await?;
     assert_eq!(ran.status, Some(1), "no target was applied: {ran}");
-    let record = until_target(&site, "failed").await?;
+    let record = until_target(&site, "rolled_back").await?;
     assert_eq!(record["status"], "active", "the certificate itself is there");
-    explains(&record["targets"][0]["error"], &["nginx", "wrker_processes"]);
+    explains(&record["targets"][0]["error"], &["nginx", "wrker_processes", "is served again"]);
     says(&ran.text(), &["wrker_processes"]);
     server.host.write("/etc/nginx/nginx.conf", &good).await?;
     heals_by_deploy(&site, &server).await
 }
 
 #[tokio::test]
-async fn a_leaf_that_is_not_served_is_not_live() -> anyhow::Result<()> {
+async fn a_leaf_that_is_not_served_takes_its_files_back() -> anyhow::Result<()> {
     let (site, server) = site_with_server().await?;
     let name = server.identifier();
     let good = server.host.read("/etc/nginx/nginx.conf").await?;
@@ -73,7 +73,7 @@ async fn a_leaf_that_is_not_served_is_not_live() -> anyhow::Result<()> {
     server.host.write("/etc/nginx/nginx.conf", &good.replace(&server.dir(&name), elsewhere)).await?;
     let ran = site.create(&server, "web", &name, &["--wait=60s"]).await?;
     assert_eq!(ran.status, Some(1), "{ran}");
-    let record = until_target(&site, "not_live").await?;
+    let record = until_target(&site, "rolled_back").await?;
     explains(&record["targets"][0]["error"], &["127.0.0.1:443"]);
     server.host.write("/etc/nginx/nginx.conf", &good).await?;
     heals_by_deploy(&site, &server).await

@@ -81,13 +81,22 @@ pub(super) enum Step {
     Prune(u64),
 }
 
-/// Returns the steps for writing `names`, in order; `dropped` are names of this target that it no longer lists.
+/// What to do, and the generation that holds what is visible before the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    pub(super) before: Option<u64>,
+}
+
+/// Returns the steps for writing `names`, in order; `dropped` are names of this target that it no longer lists, `pinned`
+/// generations may be needed again.
 pub(super) fn steps(
     observed: &Observed,
     dir: &str,
     names: &[String],
     dropped: &[String],
-) -> Result<Vec<Step>, Problem> {
+    pinned: &BTreeSet<u64>,
+) -> Result<Plan, Problem> {
     for name in names {
         if let Some(Live::Foreign(what)) = observed.live.get(name) {
             return Err(foreign(dir, name, what));
@@ -126,7 +135,44 @@ pub(super) fn steps(
     steps.extend(names.iter().filter(missing).cloned().map(Step::Link));
     steps.push(Step::Switch(generation));
     steps.extend(dropped.iter().filter(|name| !names.contains(name)).cloned().map(Step::Unlink));
-    steps.extend(generations.iter().rev().skip(GENERATIONS_KEPT).copied().map(Step::Prune));
+    // The one before the switch may be needed as well.
+    let stays = |generation: &&u64| pinned.contains(generation) || base == Some(**generation);
+    let old = generations.iter().rev().skip(GENERATIONS_KEPT).filter(|generation| !stays(generation));
+    steps.extend(old.copied().map(Step::Prune));
+    Ok(Plan { steps, before: base })
+}
+
+/// Returns the steps that make `names` visible again as generation `from` has them, and take `added` away. What other
+/// targets of the directory have written since stays.
+pub(super) fn steps_back(
+    observed: &Observed,
+    dir: &str,
+    names: &[String],
+    added: &[String],
+    from: u64,
+) -> Result<Vec<Step>, Problem> {
+    for name in names {
+        match observed.live.get(name) {
+            Some(Live::Foreign(what)) => return Err(foreign(dir, name, what)),
+            Some(Live::Regular) => return Err(foreign(dir, name, "a file of somebody else")),
+            Some(Live::Missing | Live::Ours) | None => {}
+        }
+    }
+    let mut steps: Vec<Step> = observed.leftovers.iter().cloned().map(Step::Clear).collect();
+    let generation = observed.generations.last().map_or(1, |last| last + 1);
+    let stage = stage_name(generation);
+    let copy = |generation, name: &String| Step::CopyKept { stage: stage.clone(), generation, name: name.clone() };
+    steps.push(Step::MakeStage(stage.clone()));
+    steps.extend(names.iter().map(|name| copy(from, name)));
+    if let Some(current) = observed.current {
+        let others = observed.linked().filter(|name| !names.contains(name) && !added.contains(name));
+        steps.extend(others.map(|name| copy(current, name)));
+    }
+    steps.push(Step::Commit { stage: stage.clone(), generation });
+    let missing = |name: &&String| observed.live.get(*name).is_none_or(|live| *live == Live::Missing);
+    steps.extend(names.iter().filter(missing).cloned().map(Step::Link));
+    steps.push(Step::Switch(generation));
+    steps.extend(added.iter().cloned().map(Step::Unlink));
     Ok(steps)
 }
 
@@ -171,7 +217,8 @@ mod tests {
 
     #[test]
     fn an_empty_directory_gets_one_generation_and_one_switch() {
-        let steps = steps(&Observed::default(), "/d", &names(&["cert.pem", "key.pem"]), &[]).unwrap();
+        let steps =
+            steps(&Observed::default(), "/d", &names(&["cert.pem", "key.pem"]), &[], &BTreeSet::new()).unwrap().steps;
         assert_eq!(steps.first(), Some(&Step::MakeBase));
         assert_eq!(steps.iter().filter(|step| matches!(step, Step::Switch(_))).count(), 1);
         assert_eq!(steps.last(), Some(&Step::Switch(1)));
@@ -181,7 +228,7 @@ mod tests {
     fn existing_files_become_generation_zero_first() {
         let live = BTreeMap::from([("cert.pem".to_owned(), Live::Regular), ("key.pem".to_owned(), Live::Regular)]);
         let observed = Observed { live, ..Observed::default() };
-        let steps = steps(&observed, "/d", &names(&["cert.pem", "key.pem"]), &[]).unwrap();
+        let steps = steps(&observed, "/d", &names(&["cert.pem", "key.pem"]), &[], &BTreeSet::new()).unwrap().steps;
         let switches: Vec<&Step> = steps.iter().filter(|step| matches!(step, Step::Switch(_))).collect();
         assert_eq!(switches, [&Step::Switch(0), &Step::Switch(1)]);
     }
@@ -196,7 +243,8 @@ mod tests {
             live: ["cert.pem", "other.pem", "old.pem"].map(|name| (name.to_owned(), Live::Ours)).into(),
             ..Observed::default()
         };
-        let steps = steps(&observed, "/d", &names(&["cert.pem"]), &names(&["old.pem"])).unwrap();
+        let steps =
+            steps(&observed, "/d", &names(&["cert.pem"]), &names(&["old.pem"]), &BTreeSet::new()).unwrap().steps;
         let carried = Step::CopyKept { stage: ".7.new".into(), generation: 6, name: "other.pem".into() };
         assert!(steps.contains(&carried) && steps.contains(&Step::Switch(7)));
         assert!(steps.contains(&Step::Unlink("old.pem".into())));
@@ -210,6 +258,9 @@ mod tests {
     fn what_is_no_file_is_refused() {
         let live = BTreeMap::from([("cert.pem".to_owned(), Live::Foreign("a symbolic link".into()))]);
         let observed = Observed { live, ..Observed::default() };
-        assert_eq!(steps(&observed, "/d", &names(&["cert.pem"]), &[]).unwrap_err().reason, "NOT_A_FILE");
+        assert_eq!(
+            steps(&observed, "/d", &names(&["cert.pem"]), &[], &BTreeSet::new()).unwrap_err().reason,
+            "NOT_A_FILE"
+        );
     }
 }

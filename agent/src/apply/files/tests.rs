@@ -12,6 +12,31 @@ use crate::target::{TargetFile, Version};
 
 const NAME: &str = "h1.example.test";
 
+/// Prepares and performs; returns whether anything had to change.
+fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[String]) -> Result<bool, Problem> {
+    match prepare(target, root, pair, dropped, &BTreeSet::new())? {
+        Prepared::InPlace { changed } => Ok(changed),
+        Prepared::Install(prepared) => prepared.perform().map(|()| true),
+    }
+}
+
+fn plan(target: &Target, tree: &Tree, dropped: &[String]) -> Result<Vec<Step>, Problem> {
+    let names = target.names();
+    let observed = tree.observe(&names).map_err(|error| error.problem())?;
+    steps::steps(&observed, &target.dir, &names, dropped, &BTreeSet::new()).map(|plan| plan.steps)
+}
+
+/// Writes a version and returns what was visible before.
+fn switch(target: &Target, root: &Dir, issued: &Issued, dropped: &[String]) -> Before {
+    match prepare(target, root, &pair_of(target, issued), dropped, &BTreeSet::new()).unwrap() {
+        Prepared::Install(prepared) => {
+            prepared.perform().unwrap();
+            prepared.before.unwrap()
+        }
+        Prepared::InPlace { .. } => panic!("nothing to switch"),
+    }
+}
+
 /// A directory that the policy allows, and a target in it.
 struct Site {
     dir: tempfile::TempDir,
@@ -496,4 +521,94 @@ fn knows_the_leaves_of_all_generations_that_are_kept() {
     issued.iter().for_each(|issued| assert!(site.install(issued).unwrap()));
     assert_eq!(look(&target.names()), [false, true, true, true]);
     assert_eq!(look(&["other.pem".to_owned()]), [false; 4], "a neighbour's");
+}
+
+#[test]
+fn any_instant_of_a_roll_back_may_be_the_last() {
+    let (old, new) = (issue(0), issue(1));
+    for killed_after in 0.. {
+        let site = Site::new();
+        site.install(&old).unwrap();
+        let target = site.target(&new);
+        let before = switch(&target, &site.root(), &new, &[]);
+        assert_eq!(before.leaf, old.fingerprint_sha256);
+        let tree = open(&target, &site.root(), false).unwrap();
+        let observed = tree.observe(&target.names()).unwrap();
+        let steps = steps::steps_back(&observed, &target.dir, &before.names, &before.added, before.generation).unwrap();
+        let mut seen = Vec::new();
+        for step in steps.iter().take(killed_after) {
+            tree.perform(step, &[]).unwrap();
+            seen.push(visible(&site.path()));
+        }
+        let (old, new) = (Some(old.fingerprint_sha256), Some(new.fingerprint_sha256));
+        assert!(seen.iter().all(|seen| [old, new].contains(seen)), "something else was visible");
+        roll_back(&target, &site.root(), &before).unwrap();
+        assert_eq!(visible(&site.path()), old);
+        let mode = fs::metadata(site.path().join("key.pem")).unwrap().mode();
+        assert_eq!(mode & 0o777, target.files.iter().find(|file| file.content == Content::Key).unwrap().mode);
+        if killed_after >= steps.len() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_roll_back_brings_dropped_names_back_and_takes_new_ones_away() {
+    let site = Site::new();
+    let (old, new) = (issue(0), issue(1));
+    site.install(&old).unwrap();
+    let mut target = site.target(&new);
+    for file in &mut target.files {
+        if file.content == Content::Chain {
+            file.name = "issuers.pem".to_owned();
+        }
+    }
+    let before = switch(&target, &site.root(), &new, &["chain.pem".to_owned()]);
+    assert!(site.path().join("issuers.pem").exists() && !site.path().join("chain.pem").exists());
+    roll_back(&target, &site.root(), &before).unwrap();
+    assert!(!site.path().join("issuers.pem").exists() && site.path().join("chain.pem").exists());
+    assert_eq!(visible(&site.path()), Some(old.fingerprint_sha256));
+}
+
+#[test]
+fn a_roll_back_leaves_what_another_target_of_the_directory_wrote_since() {
+    let site = Site::new();
+    let (old, new, newest) = (issue(0), issue(1), issue(2));
+    let other = |issued: &Issued| {
+        let mut target = site.target(issued);
+        target.files.retain(|file| file.content == Content::Leaf);
+        target.files[0].name = "other.pem".to_owned();
+        target
+    };
+    site.install(&old).unwrap();
+    install(&other(&old), &site.root(), &pair_of(&other(&old), &old), &[]).unwrap();
+    let target = site.target(&new);
+    let before = switch(&target, &site.root(), &new, &[]);
+    let pinned = BTreeSet::from([before.generation()]);
+    // More often than generations are kept.
+    for day in 2..8 {
+        let next = issue(day);
+        match prepare(&other(&next), &site.root(), &pair_of(&other(&next), &next), &[], &pinned).unwrap() {
+            Prepared::Install(prepared) => prepared.perform().unwrap(),
+            Prepared::InPlace { .. } => panic!("nothing to switch"),
+        }
+    }
+    install(&other(&newest), &site.root(), &pair_of(&other(&newest), &newest), &[]).unwrap_err();
+    roll_back(&target, &site.root(), &before).unwrap();
+    assert_eq!(visible(&site.path()), Some(old.fingerprint_sha256));
+    let others = pair::leaf_of(&fs::read(site.path().join("other.pem")).unwrap()).unwrap();
+    assert_eq!(others.not_before.strftime("%Y").to_string(), "2037", "the newest of the other target stays");
+}
+
+#[test]
+fn a_file_that_somebody_put_in_the_place_of_ours_is_not_rolled_over() {
+    let site = Site::new();
+    let (old, new) = (issue(0), issue(1));
+    site.install(&old).unwrap();
+    let target = site.target(&new);
+    let before = switch(&target, &site.root(), &new, &[]);
+    fs::remove_file(site.path().join("key.pem")).unwrap();
+    fs::write(site.path().join("key.pem"), "mine").unwrap();
+    assert_eq!(roll_back(&target, &site.root(), &before).unwrap_err().reason, "NOT_A_FILE");
+    assert_eq!(fs::read_to_string(site.path().join("key.pem")).unwrap(), "mine");
 }
