@@ -26,6 +26,11 @@ pub mod fuzzing {
         }
     }
 
+    /// A backup.
+    pub fn backup(file: &[u8]) {
+        crate::store::backup::fuzz(file);
+    }
+
     /// A problem document (RFC 7807).
     pub fn problem(body: &[u8]) {
         crate::acme::fuzz_problem(body);

@@ -11,6 +11,8 @@
 //!
 //! The secrets inside stay sealed by the database's keyring, which the second key wraps.
 
+#[cfg(fuzzing)]
+mod fuzz;
 mod read;
 mod restore;
 mod write;
@@ -21,6 +23,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+#[cfg(fuzzing)]
+pub use self::fuzz::fuzz;
 pub use self::read::{Opened, open};
 pub use self::restore::Terms;
 pub use self::write::BackupStream;

@@ -32,6 +32,7 @@ const PARSERS: &[(&str, Parser)] = &[
     ("http01", |bytes| text(bytes, agent::fuzzing::http01_head)),
     // An operator, and files.
     ("identifier", |bytes| text(bytes, |text| drop(identifier::parse(text)))),
+    ("backup", controller::fuzzing::backup),
     ("filter", |bytes| text(bytes, |text| drop(Filter::parse(text)))),
     ("allowed", |bytes| text(bytes, |text| drop(text.parse::<Allowed>()))),
     ("policy", |bytes| text(bytes, |text| drop(agent::policy::Policy::parse("policy.toml", text)))),

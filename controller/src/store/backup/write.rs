@@ -164,7 +164,7 @@ impl BackupStream {
 }
 
 /// A chunk behind its length.
-fn framed(sealed: &[u8], flag: u32) -> Vec<u8> {
+pub(super) fn framed(sealed: &[u8], flag: u32) -> Vec<u8> {
     let len = u32::try_from(sealed.len()).unwrap_or_default() | flag;
     [&len.to_be_bytes(), sealed].concat()
 }
