@@ -6,6 +6,7 @@ pub(crate) mod deployment;
 mod held;
 pub(crate) mod http01;
 pub(crate) mod identity;
+mod pace;
 pub(crate) mod reconcile;
 pub(crate) mod report;
 pub(crate) mod session;

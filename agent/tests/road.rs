@@ -497,6 +497,24 @@ async fn a_wrong_clock_makes_no_storm_of_renewals() {
     assert_eq!(controller.wait(|seen| Some(seen.renewals)).await, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_asks_for_a_renewal_without_end_gets_it_soon_and_then_ever_less_often() {
+    let controller = Controller::new();
+    controller.ask_to_renew();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.wait(|seen| (seen.renewals == 1).then_some(())).await;
+    let mut before = 1;
+    for (hour, at_most) in [(1, 11), (2, 6), (3, 6)] {
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        let renewals = controller.renewals();
+        assert!((3..=at_most).contains(&(renewals - before)), "{} in hour {hour}", renewals - before);
+        before = renewals;
+    }
+    agent.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_second_agent_on_the_same_state_is_refused() {
     let controller = Controller::new();

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::client::{self, Client};
 use super::identity::Identity;
 use super::jitter;
+use super::pace::{self, Pace};
 use super::trouble::Memory;
 use crate::apply::request::Handle;
 use crate::host::Host;
@@ -33,9 +34,9 @@ const GOOD: Duration = Duration::from_secs(30);
 const RENEW_LOOK_MAX: Duration = Duration::from_secs(3_600);
 /// Shortest sleep between two looks.
 const RENEW_LOOK_MIN: Duration = Duration::from_secs(1);
-/// Rest between two attempts at a new leaf, also when this server's clock is wrong by days.
-const RENEW_REST: Duration = Duration::from_secs(600);
-/// When the controller asks all agents for it, each waits up to this, so that they do not come at once.
+/// Rest between two attempts at a new leaf that is due, also when this server's clock is wrong by days.
+const RENEW_REST: Duration = pace::REST_MAX;
+/// When the controller asks all agents for it, each waits up to this or less, as it says, so that they do not come at once.
 const RENEW_SPREAD: Duration = Duration::from_secs(60);
 /// Hello and heartbeats that wait for the wire.
 const OUTBOUND_MAX: usize = 8;
@@ -66,6 +67,8 @@ pub(crate) struct Session {
 struct Holder {
     identity: Identity,
     renew_not_before: Instant,
+    /// When it may because the controller asks.
+    asked: Pace,
     /// Since when the controller has taken this connection.
     attached_at: Option<Instant>,
     trouble: Memory,
@@ -86,7 +89,9 @@ impl Session {
     pub(crate) async fn hold(self, identity: Identity, stop: CancellationToken) {
         let trouble = Memory::open(self.state.clone());
         let instance = proto::id::random_id();
-        let mut holder = Holder { identity, renew_not_before: Instant::now(), attached_at: None, trouble, instance };
+        let renew_not_before = Instant::now();
+        let mut holder =
+            Holder { identity, renew_not_before, asked: Pace::default(), attached_at: None, trouble, instance };
         let mut attempt = 0;
         loop {
             holder.attached_at = None;
@@ -189,8 +194,9 @@ impl Session {
                     Ok(Some(hint)) => {
                         if hint.renew_identity && !is_asked {
                             is_asked = true;
-                            let soon = Instant::now() + RENEW_SPREAD * u32::from(jitter()) / 255;
-                            look_at = look_at.min(soon.max(holder.renew_not_before));
+                            let now = Instant::now();
+                            let soon = now + spread(&hint) * u32::from(jitter()) / 255;
+                            look_at = look_at.min(soon.max(holder.asked.may_at(now)));
                         }
                         self.announce(hint);
                     }
@@ -208,19 +214,23 @@ impl Session {
                     }
                 }
                 () = tokio::time::sleep_until(look_at) => {
-                    let may = holder.renew_not_before <= Instant::now();
-                    if self.renew_after(holder).is_zero() || (is_asked && may) {
+                    let now = Instant::now();
+                    if self.renew_after(holder).is_zero() || (is_asked && holder.asked.may_at(now) <= now) {
+                        if is_asked {
+                            holder.asked.attempt(now);
+                        }
                         match self.renew(holder, &mut client).await {
                             Ok(()) => return End::Changed,
                             Err(problem) => warn!(reason = problem.reason, cause = problem.cause, "identity not renewed"),
                         }
                     }
+                    let now = Instant::now();
                     let rest = if is_asked {
-                        holder.renew_not_before.saturating_duration_since(Instant::now())
+                        holder.asked.may_at(now).saturating_duration_since(now)
                     } else {
                         self.renew_after(holder)
                     };
-                    look_at = Instant::now() + rest.max(RENEW_LOOK_MIN);
+                    look_at = now + rest.max(RENEW_LOOK_MIN);
                 }
             }
         }
@@ -247,6 +257,14 @@ impl Session {
                 types::Policy::default()
             }
         }
+    }
+}
+
+/// How long the agents take together for what this one is asked.
+fn spread(hint: &wire::AttachResponse) -> Duration {
+    match hint.renew_within_seconds {
+        0 => RENEW_SPREAD,
+        seconds => Duration::from_secs(seconds.into()).min(RENEW_SPREAD),
     }
 }
 

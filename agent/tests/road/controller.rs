@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -66,6 +67,7 @@ struct State {
     lose_next_reply: Mutex<bool>,
     agent_id: Mutex<String>,
     leaf_age_seconds: i64,
+    asks_to_renew: AtomicBool,
     cut: Mutex<CancellationToken>,
 }
 
@@ -96,6 +98,7 @@ impl Controller {
             lose_next_reply: Mutex::new(false),
             agent_id: Mutex::new(String::new()),
             leaf_age_seconds,
+            asks_to_renew: AtomicBool::new(false),
             cut: Mutex::new(CancellationToken::new()),
         }))
     }
@@ -133,6 +136,15 @@ impl Controller {
 
     pub(crate) fn lose_next_reply(&self) {
         *self.0.lose_next_reply.lock().unwrap() = true;
+    }
+
+    /// Asks for a new identity with every answer from now on.
+    pub(crate) fn ask_to_renew(&self) {
+        self.0.asks_to_renew.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn renewals(&self) -> usize {
+        self.0.seen.borrow().renewals
     }
 
     /// Cuts every connection.
@@ -264,11 +276,15 @@ impl AgentService for Controller {
         self.0.seen.send_modify(|seen| seen.attached += 1);
         let (hints, stream) = mpsc::channel(4);
         let mut desired = self.0.desired.subscribe();
+        let renew_identity = self.0.asks_to_renew.load(Ordering::Relaxed);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
                 let name = desired.borrow_and_update().name.clone();
-                if hints.send(Ok(wire::AttachResponse { desired: name, ..Default::default() })).await.is_err()
+                if hints
+                    .send(Ok(wire::AttachResponse { desired: name, renew_identity, ..Default::default() }))
+                    .await
+                    .is_err()
                     || desired.changed().await.is_err()
                 {
                     return;

@@ -18,6 +18,17 @@ use super::problem::Problem;
 /// Reason of an agent that does not trust the CA that is left.
 pub const CA_UNKNOWN: &str = "CA_UNKNOWN";
 
+/// Leaves asked for in a second when all agents come for one: few enough for everything else to go on.
+const RENEWALS_PER_SECOND: usize = 20;
+/// However many they are, it takes them no longer.
+const RENEW_SECONDS_MAX: u32 = 60;
+
+/// Returns how many seconds so many agents take together for their new leaves.
+#[must_use]
+pub fn renew_within_s(agents: usize) -> u32 {
+    u32::try_from(agents / RENEWALS_PER_SECOND).unwrap_or(RENEW_SECONDS_MAX).clamp(1, RENEW_SECONDS_MAX)
+}
+
 /// How far a rotation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -210,6 +221,11 @@ mod tests {
     fn holding(by: &str, roots: &[&str]) -> PeerCa {
         let made = Made { by: by.into(), roots: roots.iter().map(|root| (*root).to_owned()).collect() };
         PeerCa { issued: Some(made.clone()), held: Some(made) }
+    }
+
+    #[test]
+    fn few_agents_come_at_once_and_many_within_a_minute() {
+        assert_eq!([0, 3, 200, 1_200, 10_000, usize::MAX].map(renew_within_s), [1, 1, 10, 60, 60, 60]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::lifecycle::agent::Agent;
 use crate::lifecycle::certificate::{Custody, KeySlot, Version};
 use crate::lifecycle::csr;
 use crate::lifecycle::problem::Problem;
-use crate::lifecycle::rotation::Rotation;
+use crate::lifecycle::rotation::{Rotation, renew_within_s};
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
@@ -202,7 +202,12 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
             changed = line.rotation.changed() => {
                 changed.ok()?;
                 if should_renew(&mut line).await {
-                    let answer = wire::AttachResponse { renew_identity: true, ..Default::default() };
+                    let connected = line.guard.hub.presence.count();
+                    let answer = wire::AttachResponse {
+                        renew_identity: true,
+                        renew_within_seconds: renew_within_s(connected),
+                        ..Default::default()
+                    };
                     return Some((Ok(answer), line));
                 }
             }

@@ -217,6 +217,12 @@ impl Presence {
         self.lock().values().map(|agent| SignedDuration::from_millis(agent.clock_skew_ms)).collect()
     }
 
+    /// Returns how many agents are connected.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Whether the agent's stream is open.
     #[must_use]
     pub fn is_connected(&self, agent_id: &str) -> bool {
