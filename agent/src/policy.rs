@@ -9,7 +9,7 @@ use proto::x509::LeafFacts;
 use serde::Deserialize;
 
 use crate::problem::Problem;
-use crate::target::{Content, Owner, Target, normalise};
+use crate::target::{Owner, Target, normalise};
 
 pub mod default;
 pub mod explain;
@@ -111,7 +111,7 @@ impl Policy {
                 let message = format!("the policy does not allow the owner {owner} for {path}");
                 return Err(self.refusal("POLICY_OWNER", message, &place, &format!("owners = [\"{owner}\"]")));
             }
-            if file.content == Content::Key && file.mode & !dir.key_mode_max != 0 {
+            if file.content.holds_key() && file.mode & !dir.key_mode_max != 0 {
                 let message = format!("the policy does not allow the mode {:04o} for the key {path}", file.mode);
                 let line = format!("key_mode_max = \"{:04o}\"", file.mode | dir.key_mode_max);
                 return Err(self.refusal("POLICY_KEY_MODE", message, &place, &line));
@@ -451,7 +451,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{TargetFile, Version};
+    use crate::target::{Content, TargetFile, Version};
 
     const TEXT: &str = r#"
         [[dir]]
@@ -509,7 +509,9 @@ mod tests {
         check(|target| target.identifiers.push("a.b.example.com".into()), "POLICY_NAME");
         check(|target| target.identifiers.push("example.org".into()), "POLICY_NAME");
         check(|target| target.files[0].name = "key.txt".into(), "POLICY_FILE");
-        check(|target| target.files[0].mode = 0o644, "POLICY_KEY_MODE");
+        for content in [Content::Key, Content::Combined] {
+            check(|target| (target.files[0].content, target.files[0].mode) = (content, 0o644), "POLICY_KEY_MODE");
+        }
         check(|target| target.files[0].owner = Some(Owner { user: "x".into(), group: "x".into() }), "POLICY_OWNER");
         check(|target| target.reload[0].push("--now".into()), "POLICY_COMMAND");
         check(|target| target.key_slot_id = None, "POLICY_CUSTODY");

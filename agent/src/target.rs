@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use crate::problem::Problem;
 
 /// What a desired item may require of this agent.
-pub(crate) const FEATURES: &[&str] = &["http01-standalone", "http01-webroot", "verify-tls", "purge", "hold"];
+pub(crate) const FEATURES: &[&str] =
+    &["http01-standalone", "http01-webroot", "verify-tls", "purge", "hold", "file-combined"];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
 /// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
@@ -90,6 +91,20 @@ pub(crate) enum Content {
     Key,
     Chain,
     Fullchain,
+    /// Leaf, chain and key.
+    Combined,
+}
+
+impl Content {
+    /// Whether the private key is in it: every rule for keys counts.
+    pub(crate) fn holds_key(self) -> bool {
+        matches!(self, Self::Key | Self::Combined)
+    }
+
+    /// Whether it begins with the leaf.
+    pub(crate) fn holds_leaf(self) -> bool {
+        matches!(self, Self::Leaf | Self::Fullchain | Self::Combined)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +140,7 @@ impl Target {
     }
 
     pub(crate) fn has_key_file(&self) -> bool {
-        self.files.iter().any(|file| file.content == Content::Key)
+        self.files.iter().any(|file| file.content.holds_key())
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -306,6 +321,7 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
         types::FileContent::Key => Content::Key,
         types::FileContent::Chain => Content::Chain,
         types::FileContent::Fullchain => Content::Fullchain,
+        types::FileContent::Combined => Content::Combined,
         types::FileContent::Unspecified => return Err(upgrade("a file of an unknown form")),
     };
     let bare = !spec.name.is_empty()
@@ -329,6 +345,9 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
     };
     if spec.mode & !MODE_BITS != 0 || spec.mode & 0o400 == 0 {
         return Err(malformed("a file mode (expected 0400 to 0644)", &format!("{:04o}", spec.mode)));
+    }
+    if content.holds_key() && spec.mode & 0o007 != 0 {
+        return Err(malformed("a mode for a private key (expected 0400 to 0640)", &format!("{:04o}", spec.mode)));
     }
     Ok(TargetFile { content, name: spec.name.clone(), owner, mode: spec.mode })
 }
@@ -543,6 +562,11 @@ mod tests {
         }
         for mode in [0o400, 0o444, 0o600, 0o640, 0o644] {
             assert_eq!(refusal(|item| item.files[0].mode = mode), "accepted", "{mode:o}");
+        }
+        for content in [types::FileContent::Key, types::FileContent::Combined] {
+            let with = |mode| refusal(|item| (item.files[0].content, item.files[0].mode) = (content.into(), mode));
+            assert_eq!([with(0o600), with(0o640)], ["accepted", "accepted"]);
+            assert_eq!([with(0o644), with(0o444)], ["DESIRED_INVALID", "DESIRED_INVALID"]);
         }
         assert_eq!(refusal(|item| item.files[0].owner = "root".into()), "DESIRED_INVALID");
         assert_eq!(refusal(|item| item.files[0].owner = "a b:c".into()), "DESIRED_INVALID");

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod clock;
 pub mod id;
+pub mod presets;
 pub mod text;
 pub mod tls;
 pub mod x509;

@@ -182,7 +182,7 @@ impl CsrFacts {
     }
 }
 
-/// Returns the SubjectPublicKeyInfo (DER) of a PKCS #8 PEM key.
+/// Returns the SubjectPublicKeyInfo (DER) of the first private key in a PEM text; certificates may stand before it.
 ///
 /// # Errors
 /// When the key does not parse.
@@ -190,7 +190,7 @@ pub fn spki_of_key(key_pem: &SecretString) -> Result<Vec<u8>, X509Error> {
     if key_pem.expose_secret().len() > PEM_BYTES_MAX {
         return Err(X509Error::TooLarge);
     }
-    let key = rcgen::KeyPair::from_pem(key_pem.expose_secret()).or(Err(X509Error::BadKey))?;
+    let key = rcgen::KeyPair::try_from(&parse_key(key_pem)?).or(Err(X509Error::BadKey))?;
     Ok(key.subject_public_key_info())
 }
 

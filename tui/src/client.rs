@@ -49,7 +49,7 @@ pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use backup::{Backup, make_recovery_key};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
-pub use files::{default_files, default_mode, default_name};
+pub use files::{default_files, default_mode, default_name, holds_key, preset_spec};
 pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, parse_period, period};
 use login::Anchor;
 pub use login::Login;
@@ -61,7 +61,7 @@ pub use trust::{
     restore_audit, restore_effects, restore_finding, restore_name, restore_removals, restore_shown, retire_effects,
     retire_name, slot_does,
 };
-pub use words::{agent_status, batch_words, custody, file_content, key_type, reason, target_status};
+pub use words::{agent_status, batch_words, content_of, custody, file_content, key_type, reason, target_status};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";

@@ -17,6 +17,7 @@ pub(crate) mod operator;
 pub(crate) mod overview;
 pub(crate) mod pause;
 mod pdf;
+pub(crate) mod preset;
 mod renewal;
 pub(crate) mod restore;
 pub(crate) mod table;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use nix::unistd::{Group, User};
-use proto::x509::{Chain, to_pem};
+use proto::x509::{Chain, LeafFacts, spki_of_key, to_pem};
 use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 
@@ -147,7 +147,8 @@ pub(super) fn held(target: &Target, root: &Dir) -> Result<Option<HeldPem>, Probl
     for file in &target.files {
         let Some((bytes, _)) = tree.read(&file.name).map_err(|error| error.problem())? else { continue };
         match file.content {
-            Content::Leaf | Content::Fullchain => {
+            // Certificates only: what else stands in the file, a combined one's key, is not taken over.
+            Content::Leaf | Content::Fullchain | Content::Combined => {
                 let chain = Chain::parse_pem(&bytes).ok();
                 let Some(chain) = chain.filter(|chain| chain.leaf.fingerprint_sha256 == leaf.fingerprint_sha256) else {
                     continue;
@@ -245,8 +246,8 @@ fn refuse_older(target: &Target, tree: &Tree, pair: &Pair) -> Result<(), Problem
     ))
 }
 
-fn current_leaf(target: &Target, tree: &Tree) -> Result<Option<proto::x509::LeafFacts>, Problem> {
-    for file in target.files.iter().filter(|file| matches!(file.content, Content::Leaf | Content::Fullchain)) {
+fn current_leaf(target: &Target, tree: &Tree) -> Result<Option<LeafFacts>, Problem> {
+    for file in target.files.iter().filter(|file| file.content.holds_leaf()) {
         let read = tree.read(&file.name).map_err(|error| error.problem())?;
         if let Some(leaf) = read.and_then(|(bytes, _)| pair::leaf_of(&bytes)) {
             return Ok(Some(leaf));
@@ -282,18 +283,17 @@ fn inspect(target: &Target, tree: &Tree) -> Result<bool, Problem> {
         let ours = tree.live(&file.name).map_err(|error| error.problem())? == Live::Ours;
         in_place &= ours
             && read.is_some_and(|(bytes, stat)| {
-                let fits = match file.content {
-                    Content::Leaf | Content::Fullchain => {
-                        pair::leaf_of(&bytes).map(|leaf| leaf.fingerprint_sha256) == wanted
-                    }
-                    Content::Key => String::from_utf8(bytes)
-                        .is_ok_and(|pem| proto::x509::spki_of_key(&pem.into()).is_ok_and(|spki| spki == leaf.spki_der)),
-                    Content::Chain => true,
-                };
+                let shows_leaf = || pair::leaf_of(&bytes).map(|leaf| leaf.fingerprint_sha256) == wanted;
+                let fits = (!file.content.holds_leaf() || shows_leaf())
+                    && (!file.content.holds_key() || holds_key_of(bytes, &leaf));
                 fits && has(&stat, file.mode, owner)
             });
     }
     Ok(in_place)
+}
+
+fn holds_key_of(bytes: Vec<u8>, leaf: &LeafFacts) -> bool {
+    String::from_utf8(bytes).is_ok_and(|pem| spki_of_key(&pem.into()).is_ok_and(|spki| spki == leaf.spki_der))
 }
 
 #[cfg(test)]

@@ -1,32 +1,17 @@
-//! The policy written at enrolment: the usual directories and reload commands of the services found on this server, and
-//! port 80. Only looks for directories and programs; never runs anything.
+//! The policy written at enrolment: the usual directories and the exact commands of the services found on this server
+//! (`proto::presets`), and port 80. Only looks for directories and programs; never runs anything.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use proto::presets::{PRESETS, Preset};
 
 use crate::problem::Problem;
 
-struct Service {
-    /// Its directory below /etc, and its systemd unit.
-    name: &'static str,
-    /// Owners of key files, beside root:root, where the group exists.
-    groups: &'static [&'static str],
-    /// Its own reload commands.
-    reload: &'static [&'static [&'static str]],
-}
-
-const SERVICES: &[Service] = &[
-    Service { name: "nginx", groups: &["www-data", "nginx"], reload: &[&["/usr/sbin/nginx", "-s", "reload"]] },
-    Service { name: "apache2", groups: &["www-data"], reload: &[&["/usr/sbin/apache2ctl", "graceful"]] },
-    Service { name: "haproxy", groups: &["haproxy"], reload: &[] },
-    Service { name: "postfix", groups: &["postfix"], reload: &[&["/usr/sbin/postfix", "reload"]] },
-    Service { name: "dovecot", groups: &["dovecot"], reload: &[&["/usr/bin/doveadm", "reload"]] },
-];
 const FOLDERS: &[&str] = &["ssl", "tls", "certs"];
-const SYSTEMCTL: &str = "usr/bin/systemctl";
 
 /// Returns the policy for the services found below `root` (`/`, or a directory in tests).
 #[must_use]
@@ -36,13 +21,9 @@ pub fn text(root: &Path) -> String {
          # Check an edit with `certwright-agent policy check`; it counts from the next deployment on.\n",
     );
     let groups = std::fs::read_to_string(root.join("etc/group")).unwrap_or_default();
-    let systemctl = root.join(SYSTEMCTL).exists();
-    for service in SERVICES.iter().filter(|service| root.join("etc").join(service.name).is_dir()) {
+    for service in PRESETS.iter().filter(|service| below(root, service.installed).is_dir()) {
         section(&mut text, service, &groups);
-        if systemctl {
-            command(&mut text, &["/usr/bin/systemctl", "reload", service.name]);
-        }
-        for argv in service.reload.iter().filter(|argv| argv.first().is_some_and(|path| exists(root, path))) {
+        for argv in service.commands().filter(|argv| argv.first().is_some_and(|path| below(root, path).exists())) {
             command(&mut text, argv);
         }
     }
@@ -70,7 +51,7 @@ pub fn install(path: &Path) -> Result<(), Problem> {
     file.write_all(text(Path::new("/")).as_bytes()).and_then(|()| file.sync_all()).map_err(problem)
 }
 
-fn section(text: &mut String, service: &Service, groups: &str) {
+fn section(text: &mut String, service: &Preset, groups: &str) {
     let mut owners = vec!["\"root:root\"".to_owned()];
     for group in service.groups {
         if groups.lines().any(|line| line.split(':').next() == Some(group)) {
@@ -80,8 +61,8 @@ fn section(text: &mut String, service: &Service, groups: &str) {
     for folder in FOLDERS {
         write!(
             text,
-            "\n[[dir]]\npath = \"/etc/{}/{folder}\"\nfiles = [\"*.pem\", \"*.crt\", \"*.key\"]\nowners = [{}]\nkey_mode_max = \"0640\"\n",
-            service.name,
+            "\n[[dir]]\npath = \"{}/{folder}\"\nfiles = [\"*.pem\", \"*.crt\", \"*.key\"]\nowners = [{}]\nkey_mode_max = \"0640\"\n",
+            service.home,
             owners.join(", ")
         )
         .expect("writing to a string cannot fail");
@@ -94,14 +75,18 @@ fn command(text: &mut String, argv: &[&str]) {
         .expect("writing to a string cannot fail");
 }
 
-fn exists(root: &Path, path: &str) -> bool {
-    root.join(path.trim_start_matches('/')).exists()
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 #[cfg(test)]
 mod tests {
+    use proto::agent::v1 as wire;
+    use proto::types::v1 as types;
+
     use super::*;
     use crate::policy::Policy;
+    use crate::target::{Desired, Target};
 
     #[test]
     fn covers_the_services_of_the_server_and_parses() {
@@ -118,8 +103,60 @@ mod tests {
         assert_eq!(paths, ["/etc/nginx/ssl", "/etc/nginx/tls", "/etc/nginx/certs"]);
         assert_eq!(policy.dirs[0].owners, ["root:root", "root:www-data"]);
         let argv: Vec<String> = policy.commands.iter().map(|command| command.argv.join(" ")).collect();
-        assert_eq!(argv, ["/usr/bin/systemctl reload nginx", "/usr/sbin/nginx -s reload"]);
+        assert_eq!(argv, ["/usr/sbin/nginx -t", "/usr/bin/systemctl reload nginx", "/usr/sbin/nginx -s reload"]);
         assert_eq!(policy.http01_ports, [80]);
+    }
+
+    #[test]
+    fn every_preset_is_permitted_where_its_service_is_installed() {
+        for preset in PRESETS {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(below(root.path(), preset.installed)).unwrap();
+            for argv in preset.commands() {
+                let program = below(root.path(), argv[0]);
+                std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+                std::fs::write(program, "").unwrap();
+            }
+            let groups: String = preset.groups.iter().map(|group| format!("{group}:x:1:\n")).collect();
+            std::fs::create_dir_all(root.path().join("etc")).unwrap();
+            std::fs::write(root.path().join("etc/group"), groups).unwrap();
+            let policy = Policy::parse("default", &text(root.path())).unwrap();
+            assert_eq!(policy.dirs.len(), FOLDERS.len(), "{}: nothing of another service", preset.name);
+            let target = target_of(preset);
+            policy.permit(&target).unwrap();
+            for argv in preset.commands() {
+                let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
+                policy.permit_command(&argv).unwrap();
+            }
+        }
+    }
+
+    /// The target that a preset asks for, through the wire.
+    fn target_of(preset: &Preset) -> Target {
+        let files = preset.files_of("www.example.test").map(|(content, name)| types::FileSpec {
+            content: content.into(),
+            name,
+            owner: preset.owner.into(),
+            mode: if matches!(content, types::FileContent::Fullchain) { 0o644 } else { preset.key_mode },
+        });
+        let argv = preset.reload.iter().map(|word| (*word).to_owned()).collect();
+        let item = wire::DesiredTarget {
+            target_id: "t".into(),
+            certificate_name: "www".into(),
+            identifiers: vec!["www.example.test".into()],
+            version_id: "v".into(),
+            fingerprint_sha256: vec![1; 32],
+            custody: types::Custody::Agent.into(),
+            key_slot_id: "k".into(),
+            dir: preset.dir_of("www.example.test"),
+            files: files.collect(),
+            reload: vec![types::Command { argv }],
+            ..wire::DesiredTarget::default()
+        };
+        let response = wire::GetDesiredResponse { targets: vec![item], ..wire::GetDesiredResponse::default() };
+        let desired = Desired::from_wire(&response);
+        assert!(desired.refused.targets.is_empty(), "{}: {:?}", preset.name, desired.refused.targets);
+        desired.targets.into_iter().next().unwrap()
     }
 
     #[test]

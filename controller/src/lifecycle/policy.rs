@@ -6,7 +6,7 @@ use std::str::Chars;
 
 use super::agent::{Policy, PolicyDir};
 use super::certificate::{Custody, Http01};
-use super::target::{Content, Target};
+use super::target::Target;
 
 /// One thing the agent will refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ fn refuse_files(dir: &PolicyDir, target: &Target, identifiers: &[String]) -> Vec
                 format!("owners = [\"{}\"]", file.owner),
             ));
         }
-        if file.content == Content::Key && file.mode & !dir.key_mode_max != 0 {
+        if file.content.holds_key() && file.mode & !dir.key_mode_max != 0 {
             refusals.push(refusal(
                 "mode",
                 format!("key mode {:04o} is wider than {:04o}", file.mode, dir.key_mode_max),
@@ -157,7 +157,7 @@ fn glob_matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::target::File;
+    use super::super::target::{Content, File};
     use super::*;
 
     fn policy() -> Policy {
@@ -211,6 +211,9 @@ mod tests {
         let ok = "www.example.com";
         assert_eq!(fields(&target("/etc/nginx/sslx", 0o600, "key.pem"), ok, Custody::Agent), ["dir"]);
         assert_eq!(fields(&target("/etc/nginx/ssl", 0o644, "key.pem"), ok, Custody::Agent), ["mode"]);
+        let mut combined = target("/etc/nginx/ssl", 0o644, "site.pem");
+        combined.files[0].content = Content::Combined;
+        assert_eq!(fields(&combined, ok, Custody::Agent), ["mode"]);
         assert_eq!(fields(&target("/etc/nginx/ssl", 0o600, "key.txt"), ok, Custody::Agent), ["file"]);
         assert_eq!(fields(&target("/etc/nginx/ssl", 0o600, "key.pem"), "a.b.example.com", Custody::Agent), ["san"]);
         assert_eq!(fields(&target("/etc/nginx/ssl", 0o600, "key.pem"), ok, Custody::Controller), ["custody"]);

@@ -24,6 +24,16 @@ pub enum Content {
     Chain,
     /// Leaf and issuers.
     Fullchain,
+    /// Leaf, issuers and private key.
+    Combined,
+}
+
+impl Content {
+    /// Whether the private key is in it: every rule for keys counts.
+    #[must_use]
+    pub fn holds_key(self) -> bool {
+        matches!(self, Self::Key | Self::Combined)
+    }
 }
 
 /// One file of a target.

@@ -92,6 +92,7 @@ fn content(content: Content) -> wire::FileContent {
         Content::Key => wire::FileContent::Key,
         Content::Chain => wire::FileContent::Chain,
         Content::Fullchain => wire::FileContent::Fullchain,
+        Content::Combined => wire::FileContent::Combined,
     }
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn content_in(content: wire::FileContent) -> Option<Content> {
         wire::FileContent::Key => Some(Content::Key),
         wire::FileContent::Chain => Some(Content::Chain),
         wire::FileContent::Fullchain => Some(Content::Fullchain),
+        wire::FileContent::Combined => Some(Content::Combined),
     }
 }
 
@@ -292,6 +294,9 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
     }
     if target.hold {
         requires.push("hold".to_owned());
+    }
+    if target.files.iter().any(|file| file.content == Content::Combined) {
+        requires.push("file-combined".to_owned());
     }
     agent_wire::DesiredTarget {
         target_id: target.target_id,

@@ -7,7 +7,7 @@ use e2e::fake_ca::Options;
 use e2e::fake_ca::fault::RequestKind;
 use e2e::world::{Plan, World};
 use proto::operator::v1 as api;
-use proto::types::v1::{Custody, TargetStatus, http01};
+use proto::types::v1::{Custody, FileContent, FileSpec, TargetStatus, http01};
 
 use crate::{SOON, served, wish};
 
@@ -25,6 +25,34 @@ async fn one_wish_is_ordered_deployed_and_proven_in_either_custody() {
         let key = std::fs::metadata(world.agents[0].dir("web").join("key.pem")).unwrap();
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
         assert_eq!(world.ca.orders().len(), 1);
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_file_may_hold_leaf_chain_and_key_in_either_custody() {
+    for custody in [Custody::Agent, Custody::Controller] {
+        let mut world = World::new(1).await;
+        let mut wish = wish(&world, "web", custody, 0);
+        let file = world.agents[0].dir("web").join("site.pem");
+        world.agents[0].machine.service().add_site("web.example.test", file.clone(), file.clone());
+        let spec = FileSpec {
+            content: FileContent::Combined.into(),
+            name: "site.pem".to_owned(),
+            owner: String::new(),
+            mode: 0o600,
+        };
+        wish.target.as_mut().unwrap().files = vec![spec];
+        world.operator.create(&wish).await.unwrap();
+        world.settle_live("web", SOON).await;
+        let key = || std::fs::read_to_string(&file).unwrap().split_once("-----BEGIN PRIVATE KEY").unwrap().1.to_owned();
+        let first = key();
+        world.operator.renew("web", "again").await.unwrap();
+        world.settle("another key is in the file", SOON, async |_| key() != first).await;
+        let certificate = world.settle_live("web", SOON).await;
+        assert_eq!(certificate.targets[0].status(), TargetStatus::Applied);
+        assert_eq!(served(&world, 0, "web.example.test").unwrap(), certificate.current.unwrap().fingerprint_sha256);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         world.check().await;
     }
 }

@@ -434,11 +434,11 @@ fn the_wizard_creates_what_it_shows() {
     desk.keys("\n\n\n\n\n\n\n");
     desk.shows("[4 Target]");
     desk.shows("/etc/nginx/ssl/www.example.test");
-    desk.keys("\n\n\n\n\n\n");
+    desk.keys("\n\n\n\n\n\n\n");
     desk.keys(" \n\n\n");
     desk.shows("[5 Review]");
     desk.shows("on h1 in /etc/nginx/ssl/www.example.test/");
-    desk.shows("fullchain.pem 0644");
+    desk.shows("fullchain.pem  0644  the agent's user  leaf and chain");
     desk.shows("certwright certs create www.example.test");
     desk.shows("the controller finds nothing wrong");
     assert!(matches!(desk.sent.as_slice(), [Call::Create(request)] if request.dry_run));
@@ -465,7 +465,7 @@ fn what_the_controller_refuses_stands_at_its_field() {
         hint: "use /etc/nginx/ssl".into(),
     }];
     desk.refusal = Some(error);
-    desk.keys("\n\n\n\n\n\n\n\n\n");
+    desk.keys("\n\n\n\n\n\n\n\n\n\n");
     desk.shows("[4 Target]");
     desk.shows("outside the policy of h1 (use /etc/nginx/ssl)");
 }
@@ -473,12 +473,47 @@ fn what_the_controller_refuses_stands_at_its_field() {
 #[test]
 fn a_proposed_directory_follows_the_name_until_the_operator_writes_another() {
     let mut desk = Desk::connected(80, 24);
-    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(15));
+    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(16));
     desk.shows("/etc/nginx/ssl/www.example.test");
     desk.key(Key::Ctrl('u')).text("/srv/tls");
     desk.shows("Directory     /srv/tls ");
     desk.send(Msg::Watched(9));
     desk.shows("Directory     /srv/tls ");
+}
+
+#[test]
+fn a_service_fills_in_its_target_and_every_field_stays_editable() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(15));
+    let choose = |desk: &mut Desk, label: &str| {
+        for _ in 0..proto::presets::PRESETS.len() + 1 {
+            if desk.picture().contains(&format!("< {label} >")) {
+                return;
+            }
+            desk.key(Key::Right);
+        }
+        panic!("{label} is not offered: {}", desk.picture());
+    };
+    choose(&mut desk, "PostgreSQL");
+    desk.shows("Directory     /etc/postgresql-common/ssl/www.example.test");
+    desk.shows("Owner         root:postgres");
+    desk.shows("Key mode      0640");
+    desk.shows("/usr/bin/systemctl reload postgresql");
+    choose(&mut desk, "HAProxy");
+    desk.shows("Directory     /etc/haproxy/certs");
+    desk.shows("combined=www.example.test.pem");
+    desk.keys("\n").key(Key::Ctrl('u')).text("/srv/tls");
+    desk.keys(&"\n".repeat(8));
+    desk.shows("[5 Review]");
+    desk.shows("on h1 in /srv/tls/");
+    desk.shows("www.example.test.pem  0600  the agent's user  leaf, chain and private key");
+    desk.shows("HAProxy says bind :443 ssl crt /srv/tls");
+    desk.keys("\n");
+    let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("nothing was created") };
+    let target = request.target.unwrap();
+    let file = target.files.first().unwrap();
+    assert_eq!((file.name.as_str(), file.mode), ("www.example.test.pem", 0o600));
+    assert_eq!(target.reload.first().unwrap().argv, ["/usr/bin/systemctl", "reload", "haproxy"]);
 }
 
 #[test]
@@ -590,7 +625,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("wizard_challenge", at("2n", "www.example.test", "\n\n\n")),
         ("wizard_key", at("2n", "www.example.test", "\n\n\n\n\n\n\n")),
         ("wizard_target", at("2n", "www.example.test", &"\n".repeat(14))),
-        ("wizard_review", at("2n", "www.example.test", &"\n".repeat(23))),
+        ("wizard_review", at("2n", "www.example.test", &"\n".repeat(24))),
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
         ("team", at("9", "", "")),

@@ -5,7 +5,7 @@ pub(super) mod many;
 mod revoke;
 mod set;
 
-pub(super) use create::{key_type, spec};
+pub(super) use create::{key_type, no_such_file};
 
 use clap::{Args, Subcommand};
 use proto::operator::v1::{

@@ -1,11 +1,14 @@
-//! The options that describe one target: `--file --owner --mode --reload --verify`. Parses text into `TargetSpec` parts
-//! and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not ours.
+//! The options that describe one target: `--preset --file --owner --mode --reload --verify`. Parses text into `TargetSpec`
+//! parts and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not ours.
 //! Called by `certs create` and `targets add`.
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use proto::operator::v1::TargetSpec;
+use proto::presets::{PRESETS, Preset};
 use proto::types::v1::{Command, Endpoint, FileContent, FileSpec, Http01, http01};
 
-use crate::client::{default_files, default_mode, file_content};
+use crate::client::{content_of, default_files, default_mode, file_content, holds_key, preset_spec};
 
 /// Port of HTTP-01 (RFC 8555 §8.3).
 const HTTP01_PORT: u32 = 80;
@@ -15,43 +18,62 @@ const SHELL_WORDS: [&str; 8] = ["&&", "||", "|", ";", "&", ">", ">>", "<"];
 /// How the files look, what is reloaded, where the proof is taken.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TargetOptions {
-    /// File to write instead of the default list: cert, key, chain or fullchain, and its name (repeats)
+    /// Service that uses the certificate: fills in what no other option says; `targets presets` shows with what
+    #[arg(long, value_name = "SERVICE", value_parser = preset(), requires = "agent", hide_possible_values = true)]
+    preset: Option<&'static Preset>,
+    /// File to write instead of the default list: cert, key, chain, fullchain or combined (leaf, chain and key in one), and
+    /// its name (repeats)
     #[arg(long = "file", value_name = "CONTENT=NAME", value_parser = file, requires = "agent")]
     files: Vec<(FileContent, String)>,
     /// Owner and group of every file; default: the agent's own user
     #[arg(long, value_name = "USER:GROUP", value_parser = owner, requires = "agent")]
     owner: Option<String>,
-    /// Permission bits of one file, octal; default 0600 for the key, 0644 for the rest (repeats)
+    /// Permission bits of one file, octal; default 0600 with the key in it, 0644 without (repeats)
     #[arg(long = "mode", value_name = "CONTENT=MODE", value_parser = mode, requires = "agent")]
     modes: Vec<(FileContent, u32)>,
     /// Command to run after the files are in place: absolute path and arguments, no shell (repeats, in order)
     #[arg(long = "reload", value_name = "ARGV", value_parser = command, requires = "agent")]
-    pub(crate) reload: Vec<Command>,
+    reload: Vec<Command>,
     /// Where a TLS handshake must show the new certificate, as seen from the agent (repeats)
     #[arg(long = "verify", value_name = "ADDR:PORT[/SNI]", value_parser = endpoint, requires = "agent")]
-    pub(crate) verify: Vec<Endpoint>,
+    verify: Vec<Endpoint>,
 }
 
 impl TargetOptions {
-    /// Returns the list of files, defaults filled in.
+    /// Returns the target of a certificate: what the options say, else what the preset says.
     ///
     /// # Errors
     /// When a mode is given for a file that is not in the list.
-    pub(crate) fn file_specs(&self) -> Result<Vec<FileSpec>, String> {
-        let mut specs = if self.files.is_empty() {
-            default_files()
-        } else {
+    pub(crate) fn spec(&self, certificate: &str, agent: String, dir: Option<String>) -> Result<TargetSpec, String> {
+        let preset = self.preset.map(|preset| preset_spec(preset, certificate)).unwrap_or_default();
+        let or = |said: &[Command], else_: Vec<Command>| if said.is_empty() { else_ } else { said.to_vec() };
+        Ok(TargetSpec {
+            agent,
+            dir: dir.unwrap_or(preset.dir),
+            files: self.file_specs(preset.files)?,
+            reload: or(&self.reload, preset.reload),
+            verify: if self.verify.is_empty() { preset.verify } else { self.verify.clone() },
+        })
+    }
+
+    /// Returns the list of files, defaults filled in.
+    fn file_specs(&self, preset: Vec<FileSpec>) -> Result<Vec<FileSpec>, String> {
+        let key_mode = self.preset.map(|preset| preset.key_mode);
+        let mut specs = if !self.files.is_empty() {
             let spec = |(content, name): &(FileContent, String)| FileSpec {
                 content: (*content).into(),
                 name: name.clone(),
                 owner: String::new(),
-                mode: default_mode(*content),
+                mode: key_mode.filter(|_| holds_key(*content)).unwrap_or_else(|| default_mode(*content)),
             };
             self.files.iter().map(spec).collect()
+        } else if preset.is_empty() {
+            default_files()
+        } else {
+            preset
         };
-        for spec in &mut specs {
-            spec.owner = self.owner.clone().unwrap_or_default();
-        }
+        let owner = self.owner.as_deref().or_else(|| self.preset.map(|preset| preset.owner)).unwrap_or_default();
+        specs.iter_mut().for_each(|spec| owner.clone_into(&mut spec.owner));
         for (content, mode) in &self.modes {
             let content = i32::from(*content);
             if !specs.iter().any(|spec| spec.content == content) {
@@ -61,6 +83,12 @@ impl TargetOptions {
         }
         Ok(specs)
     }
+}
+
+/// Reads the name of a service; an unknown one is told the names there are.
+fn preset() -> impl TypedValueParser<Value = &'static Preset> {
+    PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name))
+        .try_map(|name| Preset::named(&name).ok_or("no such service"))
 }
 
 /// Reads `standalone`, `standalone:PORT` or `webroot:DIR`.
@@ -82,13 +110,7 @@ pub(crate) fn dir(text: &str) -> Result<String, String> {
 }
 
 fn content(text: &str) -> Result<FileContent, String> {
-    Ok(match text {
-        "cert" => FileContent::Cert,
-        "key" => FileContent::Key,
-        "chain" => FileContent::Chain,
-        "fullchain" => FileContent::Fullchain,
-        other => return Err(format!("'{other}' is no file: expected cert, key, chain or fullchain")),
-    })
+    content_of(text).ok_or_else(|| format!("'{text}' is no file: expected cert, key, chain, fullchain or combined"))
 }
 
 fn file(text: &str) -> Result<(FileContent, String), String> {
@@ -212,6 +234,7 @@ mod tests {
 
     fn options(files: &[&str], modes: &[&str]) -> TargetOptions {
         TargetOptions {
+            preset: None,
             files: files.iter().map(|text| file(text).unwrap()).collect(),
             owner: Some("root:www-data".into()),
             modes: modes.iter().map(|text| mode(text).unwrap()).collect(),
@@ -223,7 +246,7 @@ mod tests {
     #[test]
     fn files_are_the_default_four_or_exactly_those_named() {
         let list = |options: &TargetOptions| -> Vec<String> {
-            let specs = options.file_specs().unwrap();
+            let specs = options.file_specs(Vec::new()).unwrap();
             assert!(specs.iter().all(|spec| spec.owner == "root:www-data"));
             specs.iter().map(|spec| format!("{} {:04o}", spec.name, spec.mode)).collect()
         };
@@ -235,7 +258,35 @@ mod tests {
             list(&options(&["fullchain=server.crt", "key=server.key"], &[])),
             ["server.crt 0644", "server.key 0600"]
         );
-        assert!(options(&["fullchain=server.crt"], &["key=0640"]).file_specs().is_err());
+        assert_eq!(list(&options(&["combined=site.pem"], &[])), ["site.pem 0600"]);
+        assert_eq!(list(&options(&["combined=site.pem"], &["combined=0640"])), ["site.pem 0640"]);
+        assert!(options(&["fullchain=server.crt"], &["key=0640"]).file_specs(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_preset_says_what_no_option_says() {
+        let mut options = TargetOptions { preset: Preset::named("haproxy"), owner: None, ..options(&[], &[]) };
+        let spec = options.spec("site", "web1".into(), None).unwrap();
+        assert_eq!((spec.agent.as_str(), spec.dir.as_str()), ("web1", "/etc/haproxy/certs"));
+        let files = |spec: &TargetSpec| {
+            spec.files.iter().map(|file| format!("{} {:04o} {}", file.name, file.mode, file.owner)).collect::<Vec<_>>()
+        };
+        assert_eq!(files(&spec), ["site.pem 0600 "]);
+        assert_eq!(spec.reload[0].argv, ["/usr/bin/systemctl", "reload", "haproxy"]);
+        assert_eq!(spec.verify[0].address, "127.0.0.1:443");
+
+        options.preset = Preset::named("postgresql");
+        options.files = vec![file("key=server.key").unwrap()];
+        options.reload = vec![command("/bin/true").unwrap()];
+        options.verify = vec![endpoint("192.0.2.1:5432").unwrap()];
+        let spec = options.spec("site", "web1".into(), Some("/srv/tls".into())).unwrap();
+        assert_eq!((spec.dir.as_str(), files(&spec)), ("/srv/tls", vec!["server.key 0640 root:postgres".to_owned()]));
+        assert_eq!(spec.reload[0].argv, ["/bin/true"]);
+        assert_eq!(spec.verify[0].address, "192.0.2.1:5432");
+        options.owner = Some("root:root".into());
+        options.modes = vec![mode("key=0600").unwrap()];
+        let spec = options.spec("site", "web1".into(), None).unwrap();
+        assert_eq!(files(&spec), ["server.key 0600 root:root"]);
     }
 
     #[test]

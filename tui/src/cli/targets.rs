@@ -4,18 +4,22 @@ use clap::{Args, Subcommand};
 use proto::operator::v1::{
     AddTargetRequest, Certificate, DeployCertificateRequest, GetCertificateRequest, RemoveTargetRequest, Target,
 };
+use proto::presets::PRESETS;
 
-use super::certs::{self, spec};
+use super::certs::{self, no_such_file};
 use super::session::{Session, WaitOptions};
 use super::target_options::{self, TargetOptions};
 use super::wait;
 use crate::client::{ClientError, ErrorKind};
+use crate::output::preset;
 use crate::output::target::{self, place};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Lists targets, of one certificate or of all
     Ls { certificate: Option<String> },
+    /// Lists the services that --preset knows, and what it fills in for them
+    Presets,
     /// Deploys a certificate to one more place
     Add(Box<Add>),
     /// Applies the current version again now
@@ -37,9 +41,9 @@ pub(crate) struct Add {
     /// Agent that gets the certificate
     #[arg(long, value_name = "AGENT")]
     agent: String,
-    /// Directory on the agent, absolute
-    #[arg(long, value_name = "DIR", value_parser = target_options::dir)]
-    dir: String,
+    /// Directory on the agent, absolute; default: the preset's
+    #[arg(long, value_name = "DIR", value_parser = target_options::dir, required_unless_present = "preset")]
+    dir: Option<String>,
     #[command(flatten)]
     target: TargetOptions,
     #[command(flatten)]
@@ -63,6 +67,7 @@ pub(crate) struct Rm {
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), ClientError> {
     match verb {
         Verb::Ls { certificate } => ls(certificate, session).await,
+        Verb::Presets => presets(session),
         Verb::Add(add) => self::add(*add, session).await,
         Verb::Deploy { certificate, agent, wait } => {
             let request = DeployCertificateRequest {
@@ -94,10 +99,20 @@ async fn ls(certificate: Option<String>, session: &mut Session<'_>) -> Result<()
     )
 }
 
+/// Needs no controller: the list is the same in every program of a version.
+fn presets(session: &mut Session<'_>) -> Result<(), ClientError> {
+    session.list(
+        || PRESETS.iter().map(|preset| preset.name.to_owned()).collect(),
+        preset::json_list,
+        |_, wide| preset::table(wide),
+    )
+}
+
 async fn add(add: Add, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let spec = add.target.spec(&add.certificate, add.agent, add.dir).map_err(|message| no_such_file(&message))?;
     let request = AddTargetRequest {
         certificate: add.certificate,
-        target: Some(spec(add.agent, add.dir, &add.target)?),
+        target: Some(spec),
         request_id: proto::id::random_id(),
         dry_run: add.dry_run,
     };

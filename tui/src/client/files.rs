@@ -1,6 +1,9 @@
-//! The files a target holds when the operator names none (features.md D2). Used by the command line and the wizard.
+//! What a target is when the operator does not say: the files it holds (features.md D2), all of it for a service that is
+//! known. Used by the command line and the wizard.
 
-use proto::types::v1::{FileContent, FileSpec};
+use proto::operator::v1::TargetSpec;
+use proto::presets::Preset;
+use proto::types::v1::{Command, Endpoint, FileContent, FileSpec};
 
 /// Returns the name a file has by default: `cert.pem`, `key.pem`, `chain.pem`, `fullchain.pem`.
 #[must_use]
@@ -11,13 +14,20 @@ pub fn default_name(content: FileContent) -> &'static str {
         FileContent::Key => "key.pem",
         FileContent::Chain => "chain.pem",
         FileContent::Fullchain => "fullchain.pem",
+        FileContent::Combined => "combined.pem",
     }
 }
 
-/// Returns the permission bits a file has by default: 0600 for the key, 0644 for the rest.
+/// Whether the private key is in such a file.
+#[must_use]
+pub fn holds_key(content: FileContent) -> bool {
+    matches!(content, FileContent::Key | FileContent::Combined)
+}
+
+/// Returns the permission bits a file has by default: 0600 with the key in it, 0644 without.
 #[must_use]
 pub fn default_mode(content: FileContent) -> u32 {
-    if content == FileContent::Key { 0o600 } else { 0o644 }
+    if holds_key(content) { 0o600 } else { 0o644 }
 }
 
 /// Returns the four default files.
@@ -31,4 +41,29 @@ pub fn default_files() -> Vec<FileSpec> {
             mode: default_mode(content),
         })
         .to_vec()
+}
+
+/// Returns what a preset says of a certificate's target; the agent is not in it.
+#[must_use]
+pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
+    let files = preset.files_of(certificate).map(|(content, name)| FileSpec {
+        content: content.into(),
+        name,
+        owner: preset.owner.to_owned(),
+        mode: if holds_key(content) { preset.key_mode } else { default_mode(content) },
+    });
+    let argv = preset.reload.iter().map(|word| (*word).to_owned()).collect();
+    TargetSpec {
+        agent: String::new(),
+        dir: preset.dir_of(certificate),
+        files: files.collect(),
+        reload: vec![Command { argv }],
+        verify: endpoint(preset).into_iter().collect(),
+    }
+}
+
+/// Returns where a preset takes the proof; nothing where TLS only begins by STARTTLS.
+fn endpoint(preset: &Preset) -> Option<Endpoint> {
+    let address = Some(preset.verify).filter(|verify| !verify.contains("://"))?.to_owned();
+    Some(Endpoint { address, server_name: String::new() })
 }

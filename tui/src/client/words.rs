@@ -67,8 +67,16 @@ pub fn file_content(value: i32) -> &'static str {
         Ok(FileContent::Key) => "key",
         Ok(FileContent::Chain) => "chain",
         Ok(FileContent::Fullchain) => "fullchain",
+        Ok(FileContent::Combined) => "combined",
         Err(_) => UNKNOWN,
     }
+}
+
+/// Returns the `FileContent` that a word means.
+#[must_use]
+pub fn content_of(word: &str) -> Option<FileContent> {
+    let all = [FileContent::Cert, FileContent::Key, FileContent::Chain, FileContent::Fullchain, FileContent::Combined];
+    all.into_iter().find(|content| file_content((*content).into()) == word)
 }
 
 /// Why a version is ordered, in people's words; a reason that this program does not know stays as it is.

@@ -11,6 +11,7 @@
 mod request;
 
 use proto::operator::v1::{Agent, CertificateAccepted, Issuer};
+use proto::presets::{PRESETS, Preset};
 use proto::types::v1::{FieldError, Problem};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -18,7 +19,7 @@ use ratatui::text::{Line, Span};
 
 use crate::app::call::Call;
 use crate::app::{Cmd, Model};
-use crate::client::ClientError;
+use crate::client::{ClientError, preset_spec};
 use crate::keys::Key;
 use crate::screens::sheet::certificate as sheet;
 use crate::theme::{State, Theme};
@@ -27,6 +28,8 @@ use crate::widgets::form::{Field, Form, Outcome, help_lines};
 use crate::widgets::panel::{panel, put, put_all, put_right, rows as part, split_right};
 use crate::widgets::text::{command_lines, safe, wrap};
 
+/// Where most services show their certificate.
+const VERIFY_DEFAULT: &str = "127.0.0.1:443";
 const STEPS: [&str; 5] = ["Names", "Challenge", "Key & issuer", "Target", "Review"];
 const REVIEW: usize = STEPS.len() - 1;
 /// From this width on the summary stands beside the form.
@@ -38,6 +41,7 @@ const HELP_HEIGHT: u16 = 3;
 pub(super) const LISTEN: &str = "listen on a port";
 pub(super) const WEBROOT: &str = "files in a web root";
 pub(super) const NO_AGENT: &str = "(none yet)";
+const OTHER_SERVICE: &str = "(another)";
 pub(super) const AUTOMATIC: &str = "automatic";
 
 /// What the controller said about the draft.
@@ -69,6 +73,8 @@ pub(crate) struct Wizard {
     scroll: usize,
     /// The directory that was proposed; it is replaced while the operator leaves it alone.
     proposed_dir: String,
+    /// Likewise the files.
+    proposed_files: String,
 }
 
 impl Wizard {
@@ -85,6 +91,7 @@ impl Wizard {
             touched: false,
             scroll: 0,
             proposed_dir: String::new(),
+            proposed_files: request::FILES_DEFAULT.to_owned(),
         };
         wizard.follow();
         wizard
@@ -180,10 +187,23 @@ impl Wizard {
         self.form_of(1).show("http01_webroot", webroot);
         let agent = self.target_agent().cloned();
         let policy = agent.as_ref().and_then(|agent| agent.policy.clone()).unwrap_or_default();
-        let commands = policy.commands.iter().map(|command| request::joined(&command.argv)).collect();
+        let service = self.service().filter(|_| agent.is_some());
+        let mut commands: Vec<String> = policy.commands.iter().map(|one| request::joined(&one.argv)).collect();
+        if let Some(line) = service.map(|service| reload_line(service, &commands))
+            && !commands.contains(&line)
+        {
+            commands.push(line);
+        }
         let dirs: Vec<&str> = policy.dirs.iter().map(|dir| dir.path.as_str()).collect();
         let name = self.name();
-        let proposed = dirs.first().map_or_else(String::new, |dir| format!("{}/{name}", dir.trim_end_matches('/')));
+        let (proposed, files) = match service {
+            Some(service) => (service.dir_of(&name), request::files_of(service, &name)),
+            None => {
+                let dir = dirs.first().map(|dir| format!("{}/{name}", dir.trim_end_matches('/')));
+                (dir.unwrap_or_default(), request::FILES_DEFAULT.to_owned())
+            }
+        };
+        let files_untouched = self.value(3, "files") == self.proposed_files;
         let untouched = self.value(3, "dir") == self.proposed_dir;
         let help = if dirs.is_empty() {
             "Where the files go. The agent's policy must allow it.".to_owned()
@@ -193,7 +213,7 @@ impl Wizard {
         let shown = agent.is_some();
         let form = self.form_of(3);
         form.offer("reload", commands);
-        for id in ["dir", "files", "owner", "mode", "key_mode", "reload", "verify"] {
+        for id in ["service", "dir", "files", "owner", "mode", "key_mode", "reload", "verify"] {
             form.show(id, shown);
         }
         if untouched {
@@ -202,9 +222,40 @@ impl Wizard {
         if let Some(field) = form.field_mut("dir") {
             field.help = help;
         }
+        if files_untouched {
+            form.set("files", &files);
+            self.proposed_files = files;
+        }
         if untouched {
             self.proposed_dir = proposed;
         }
+    }
+
+    /// Returns the service that uses the certificate.
+    pub(super) fn service(&self) -> Option<&'static Preset> {
+        let label = self.chosen(3, "service");
+        PRESETS.iter().find(|preset| preset.label == label)
+    }
+
+    /// Fills the target's fields for the service that was just chosen; they can be edited from there.
+    fn fill(&mut self) {
+        // Whatever stands there gives way to the new choice.
+        (self.proposed_dir, self.proposed_files) = (self.value(3, "dir").to_owned(), self.value(3, "files").to_owned());
+        self.follow();
+        let service = self.service();
+        let spec = service.map(|service| preset_spec(service, &self.name()));
+        let verify = match &spec {
+            Some(spec) => spec.verify.iter().map(request::endpoint).collect::<Vec<_>>().join(" "),
+            None => VERIFY_DEFAULT.to_owned(),
+        };
+        let offered = self.form(3).map(|form| form.offered("reload")).unwrap_or_default();
+        let reload: Vec<String> = service.map(|service| reload_line(service, &offered)).into_iter().collect();
+        let form = self.form_of(3);
+        form.set("owner", service.map_or("", |service| service.owner));
+        form.set("mode", "0644");
+        form.set("key_mode", &format!("{:04o}", service.map_or(0o600, |service| service.key_mode)));
+        form.set("verify", &verify);
+        form.pick("reload", &reload);
     }
 
     /// Returns the certificate's name: as typed, else its first identifier.
@@ -259,6 +310,13 @@ impl Wizard {
         form.focus_problem();
         !form.has_problems()
     }
+}
+
+/// The reload of a service: through systemd, or by itself where only that is on offer.
+fn reload_line(service: &Preset, offered: &[String]) -> String {
+    let line = |argv: &[&str]| request::joined(&argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let (usual, alone) = (line(service.reload), line(service.reload_alone));
+    if !offered.contains(&usual) && offered.contains(&alone) { alone } else { usual }
 }
 
 const ISSUER: &str = "Who signs. More are added under 0, with n.";
@@ -330,6 +388,7 @@ fn key_form() -> Form {
 }
 
 fn target_form() -> Form {
+    let services = std::iter::once(OTHER_SERVICE).chain(PRESETS.iter().map(|preset| preset.label)).map(str::to_owned);
     Form::new(vec![
         Field::choice(
             "agent",
@@ -337,16 +396,22 @@ fn target_form() -> Form {
             vec![NO_AGENT.to_owned()],
             "The server that gets the files. More targets later: certwright targets add CERT.",
         ),
+        Field::choice(
+            "service",
+            "Service",
+            services.collect(),
+            "What uses the certificate. A choice fills in the fields below; they stay yours to change.",
+        ),
         Field::text("dir", "Directory", "", ""),
         Field::text(
             "files",
             "File names",
             request::FILES_DEFAULT,
-            "What is written under which name; leave out what you do not need.",
+            "What is written under which name; leave out what you do not need. combined= is leaf, chain and key in one.",
         ),
         Field::text("owner", "Owner", "", "user:group of the files. Empty: the agent's own user."),
         Field::text("mode", "Mode", "0644", "Permission bits of the certificate files."),
-        Field::text("key_mode", "Key mode", "0600", "Permission bits of the key file."),
+        Field::text("key_mode", "Key mode", "0600", "Permission bits of the file that holds the key."),
         Field::many(
             "reload",
             "Reload",
@@ -356,7 +421,7 @@ fn target_form() -> Form {
         Field::text(
             "verify",
             "Verify",
-            "127.0.0.1:443",
+            VERIFY_DEFAULT,
             "HOST:PORT[/SNI] where a TLS handshake must show the new certificate. Without it nothing is proven.",
         ),
         Field::button("next", "Continue"),
@@ -378,7 +443,10 @@ pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
     match wizard.form_of(step).key(key) {
         Outcome::Ignored => None,
         Outcome::Moved => Some(Vec::new()),
-        Outcome::Changed(_) => {
+        Outcome::Changed(field) => {
+            if field == "service" {
+                wizard.fill();
+            }
             wizard.changed();
             Some(Vec::new())
         }
@@ -554,8 +622,8 @@ fn review_lines(wizard: &Wizard, theme: Theme, width: usize) -> Vec<Line<'static
     let files = request::file_lines(wizard);
     if let Some((place, names)) = files.split_first() {
         lines.push(Line::styled(format!("Files that will be written {}", safe(place)), theme.strong()));
-        let packed = wrap(&names.join("   "), width.saturating_sub(2));
-        lines.extend(packed.into_iter().map(|line| Line::from(format!("  {line}"))));
+        let names = names.iter().flat_map(|line| wrap(line, width.saturating_sub(2)));
+        lines.extend(names.map(|line| Line::from(format!("  {line}"))));
     }
     lines.push(Line::styled("The same on the command line", theme.strong()));
     let command = command_lines(&command, width.saturating_sub(2));

@@ -306,10 +306,25 @@ impl Form {
         }
     }
 
+    /// Returns everything that can be picked in a field.
+    pub(crate) fn offered(&self, id: &str) -> Vec<String> {
+        match self.field(id).map(|field| &field.kind) {
+            Some(Kind::Many { options, .. }) => options.iter().map(|(option, _)| option.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Replaces the text of a field.
     pub(crate) fn set(&mut self, id: &str, value: &str) {
         if let Some(Field { kind: Kind::Text(input), .. }) = self.field_mut(id) {
             *input = Input::new(value.to_owned());
+        }
+    }
+
+    /// Picks exactly these of what a field offers.
+    pub(crate) fn pick(&mut self, id: &str, wanted: &[String]) {
+        if let Some(Field { kind: Kind::Many { options, .. }, .. }) = self.field_mut(id) {
+            options.iter_mut().for_each(|(option, on)| *on = wanted.contains(option));
         }
     }
 

@@ -52,6 +52,31 @@ async fn create_asks_for_everything_in_one_line() {
 }
 
 #[tokio::test]
+async fn a_preset_fills_in_a_target_and_an_unknown_one_is_told_the_names() {
+    let fake = FakeController::start(world());
+    let listed = session(&fake, &[&["targets", "presets"]]).await;
+    assert!(fake.requests().is_empty(), "no controller is asked");
+    let create = ["certs", "create", "web", "--san", "h1.example.test", "--issuer", "lab", "--agent", "h1"];
+    let ran = run(&fake, &[&create[..], &["--preset", "haproxy", "--reload", "/bin/true"]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = request(&fake);
+    for word in ["\"/etc/haproxy/certs\"", "\"web.pem\"", "content: Combined", "\"/bin/true\"", "\"127.0.0.1:443\""] {
+        assert!(asked.contains(word), "{word}: {asked}");
+    }
+    let ran = run(&fake, &["targets", "add", "web", "--agent", "h1", "--preset", "nginx", "--dir", "/srv/tls"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = request(&fake);
+    assert!(asked.contains("\"/srv/tls\"") && asked.contains("\"reload\""), "{asked}");
+    let unknown = run(&fake, &[&create[..], &["--preset", "iis"]].concat()).await;
+    assert_eq!(unknown.code, 2);
+    assert_snapshot!(format!("{listed}{}", unknown.err));
+    let nowhere = run(&fake, &create).await;
+    assert!(nowhere.code == 2 && nowhere.err.contains("--dir") && nowhere.err.contains("--preset"), "{}", nowhere.err);
+    let nowhere = run(&fake, &["targets", "add", "web", "--agent", "h1"]).await;
+    assert!(nowhere.code == 2 && nowhere.err.contains("--dir"), "{}", nowhere.err);
+}
+
+#[tokio::test]
 async fn pause_and_resume_say_what_stands_still_and_how_to_lift_it() {
     let fake = FakeController::start(world());
     let pause = ["pause", "--all", "--reason", "the CA is replaced"];

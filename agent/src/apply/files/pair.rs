@@ -25,9 +25,14 @@ impl Pair {
             Content::Leaf => self.leaf_pem.clone(),
             Content::Chain => self.chain_pem.clone(),
             Content::Fullchain => format!("{}{}", self.leaf_pem, self.chain_pem),
-            Content::Key => self.key_pem.as_ref().map_or("", |key| key.expose_secret()).to_owned(),
+            Content::Key => self.key().to_owned(),
+            Content::Combined => [&self.leaf_pem, &self.chain_pem, self.key()].concat(),
         };
         Zeroizing::new(text.into_bytes())
+    }
+
+    fn key(&self) -> &str {
+        self.key_pem.as_ref().map_or("", |key| key.expose_secret())
     }
 }
 

@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use proto::x509::{LeafFacts, spki_of_key};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 use crate::target::{TargetFile, Version};
 
 const NAME: &str = "h1.example.test";
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// Prepares and performs; returns whether anything had to change.
 fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[String]) -> Result<bool, Problem> {
@@ -251,6 +251,56 @@ fn two_targets_may_share_a_directory() {
     assert_eq!(fs::read_to_string(site.path().join("other.key")).unwrap(), other.key_pem.replace("\r\n", "\n"));
     site.install(&issue(2)).unwrap();
     assert!(site.path().join("other.key").exists());
+}
+
+#[test]
+fn a_combined_file_holds_leaf_chain_and_key_and_only_its_certificates_are_shown() {
+    let site = Site::new();
+    let (mut issued, older) = (issue(1), issue(0));
+    let chain = sign_by_a_ca(&mut issued);
+    let mut target = site.target(&issued);
+    target.files = vec![TargetFile { content: Content::Combined, name: "site.pem".into(), owner: None, mode: 0o600 }];
+    let check = |key| pair::check(&target, &issued.leaf_pem, &chain, key);
+    assert_eq!(check(None).unwrap_err().reason, "PAIR_INVALID", "a combined file needs the key");
+    let pair = check(Some(issued.key_pem.clone().into())).unwrap();
+    install(&target, &site.root(), &pair, &[]).unwrap();
+    let path = site.path().join("site.pem");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("-----BEGIN")).collect();
+    assert_eq!(lines, [CERTIFICATE, CERTIFICATE, "-----BEGIN PRIVATE KEY-----"]);
+    assert_eq!(pair::leaf_of(text.as_bytes()).unwrap().fingerprint_sha256, issued.fingerprint_sha256);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    assert!(is_in_place(&target, &site.root()).unwrap());
+    assert_eq!(leaves(&target, &site.root(), &target.names()).unwrap()[0], issued.fingerprint_sha256);
+
+    let held = held(&target, &site.root()).unwrap().unwrap();
+    assert!(held.leaf_pem.starts_with(CERTIFICATE) && held.chain_pem.starts_with(CERTIFICATE));
+    assert!(![&held.leaf_pem, &held.chain_pem].iter().any(|pem| pem.contains("PRIVATE")), "a key never leaves");
+
+    let key_of = |issued: &Issued| text.replace(text.split_at(text.find("-----BEGIN P").unwrap()).1, &issued.key_pem);
+    fs::write(&path, key_of(&older)).unwrap();
+    assert!(!is_in_place(&target, &site.root()).unwrap(), "another key is seen");
+    fs::write(&path, &issued.leaf_pem).unwrap();
+    assert!(!is_in_place(&target, &site.root()).unwrap(), "a missing key is seen");
+
+    let wanted = Target { files: target.files.clone(), ..site.target(&older) };
+    let refused = install(&wanted, &site.root(), &pair_of(&wanted, &older), &[]).unwrap_err();
+    assert_eq!(refused.reason, "OLDER_LEAF");
+}
+
+/// Lets a CA sign the leaf anew; returns the CA's certificate.
+fn sign_by_a_ca(issued: &mut Issued) -> String {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the issuer");
+    let key = KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap();
+    let mut leaf = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    leaf.not_before = rcgen::date_time_ymd(2031, 1, 1);
+    let leaf_key = KeyPair::from_pem(&issued.key_pem).unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &rcgen::Issuer::new(params, key)).unwrap();
+    (issued.fingerprint_sha256, issued.leaf_pem) = (proto::x509::fingerprint(leaf.der()), leaf.pem());
+    ca.pem()
 }
 
 /// A second target in the same directory, with a leaf and a key only.

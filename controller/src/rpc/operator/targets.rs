@@ -12,7 +12,7 @@ use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::{self, refuse_target};
-use crate::lifecycle::target::{COMMANDS_MAX, Content, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -398,13 +398,13 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
             errors.push(field_error(
                 "file",
                 format!("it is not said what \"{shown}\" holds"),
-                "use cert=, key=, chain= or fullchain=",
+                "use cert=, key=, chain=, fullchain= or combined=",
             ));
             continue;
         };
         let permitted = spec.mode & !MODE_BITS == 0 && spec.mode & MODE_MIN != 0;
-        if !permitted || (content == Content::Key && spec.mode & 0o007 != 0) {
-            let hint = if content == Content::Key {
+        if !permitted || (content.holds_key() && spec.mode & 0o007 != 0) {
+            let hint = if content.holds_key() {
                 "a key is for owner and group at most: 0600 or 0640"
             } else {
                 "others may read at most, and nobody may execute it: 0644, 0640 or 0600"

@@ -305,10 +305,40 @@ async fn what_every_agent_refuses_is_refused_here() {
     check(wire::TargetSpec { files: vec![file("a.pem", 0o244)], ..base() }, &["mode"]).await;
     check(wire::TargetSpec { files: vec![file("a.pem", 0o664)], ..base() }, &["mode"]).await;
     check(wire::TargetSpec { files: vec![file("a.pem", 0o646)], ..base() }, &["mode"]).await;
+    let combined = |mode| types::FileSpec { content: types::FileContent::Combined.into(), ..file("a.pem", mode) };
+    check(wire::TargetSpec { files: vec![combined(0o640)], ..base() }, &[]).await;
+    check(wire::TargetSpec { files: vec![combined(0o644)], ..base() }, &["mode"]).await;
     check(wire::TargetSpec { verify: vec![endpoint("www.example.test"), endpoint("")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("*.example.test")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("www example")], ..base() }, &["verify"]).await;
     // Eight commands are parsed and only the policy refuses them; nine are too many.
     check(wire::TargetSpec { reload: vec![command.clone(); 8], ..base() }, &["reload"; 8]).await;
     check(wire::TargetSpec { reload: vec![command; 9], ..base() }, &["reload"]).await;
+}
+
+#[tokio::test]
+async fn every_preset_is_a_target_that_nothing_but_a_policy_refuses() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80]).await;
+    for preset in proto::presets::PRESETS {
+        let files = preset.files_of("www.example.test").map(|(content, name)| types::FileSpec {
+            content: content.into(),
+            name,
+            owner: preset.owner.into(),
+            mode: if content == types::FileContent::Fullchain { 0o644 } else { preset.key_mode },
+        });
+        let command = |argv: &[&str]| types::Command { argv: argv.iter().map(|word| (*word).to_owned()).collect() };
+        let target = wire::TargetSpec {
+            agent: "h1".into(),
+            dir: preset.dir_of("www.example.test"),
+            files: files.collect(),
+            reload: preset.commands().map(command).collect(),
+            ..Default::default()
+        };
+        let context = targets::Context { certificate_id: "c", identifiers: &[], custody: Custody::Controller };
+        let mut errors = Vec::new();
+        targets::parse(&scene.hub, &target, &context, &mut errors).await.unwrap();
+        let wrong = errors.iter().find(|error| !error.message.starts_with("the policy of agent h1"));
+        assert_eq!(wrong, None, "{}", preset.name);
+    }
 }

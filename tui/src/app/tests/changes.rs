@@ -247,7 +247,7 @@ fn a_certificate_of_a_private_ca_needs_nobody_to_answer() {
     desk.connect();
     desk.keys("2n").text("a.corp.example").keys(&"\n".repeat(7));
     desk.shows("A private CA of this controller signs at once");
-    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(9)).shows("HTTP-01    not needed");
+    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(10)).shows("HTTP-01    not needed");
     let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.issuer == "corp" && request.http01.is_none() && request.responders.is_empty(), "{request:?}");
 }

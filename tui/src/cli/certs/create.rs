@@ -1,7 +1,7 @@
 //! `certs create`: one certificate, its challenge and its first target, in one line.
 
-use clap::Args;
-use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
+use clap::{ArgGroup, Args};
+use proto::operator::v1::CreateCertificateRequest;
 use proto::types::v1::{Custody, Http01, KeyType};
 
 use crate::cli::session::{Session, WaitOptions, invalid};
@@ -10,6 +10,7 @@ use crate::cli::wait;
 use crate::client::ClientError;
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("place").args(["dir", "preset"]).multiple(true)))]
 pub(crate) struct Create {
     name: String,
     /// DNS name or IP address the certificate is for (repeats; the first is the main one)
@@ -40,9 +41,9 @@ pub(crate) struct Create {
     #[arg(long = "responder", value_name = "AGENT")]
     responders: Vec<String>,
     /// Agent that gets the certificate; more by `targets add`
-    #[arg(long, value_name = "AGENT", requires = "dir")]
+    #[arg(long, value_name = "AGENT", requires = "place")]
     agent: Option<String>,
-    /// Directory on the agent, absolute
+    /// Directory on the agent, absolute; default: the preset's
     #[arg(long, value_name = "DIR", requires = "agent", value_parser = target_options::dir)]
     dir: Option<String>,
     #[command(flatten)]
@@ -66,10 +67,8 @@ pub(super) async fn run(create: Create, session: &mut Session<'_>) -> Result<(),
 
 impl Create {
     fn request(self) -> Result<CreateCertificateRequest, ClientError> {
-        let target = match (self.agent, self.dir) {
-            (Some(agent), Some(dir)) => Some(spec(agent, dir, &self.target)?),
-            _ => None,
-        };
+        let target = self.agent.map(|agent| self.target.spec(&self.name, agent, self.dir)).transpose();
+        let target = target.map_err(|message| no_such_file(&message))?;
         Ok(CreateCertificateRequest {
             request_id: proto::id::random_id(),
             name: self.name,
@@ -88,11 +87,9 @@ impl Create {
     }
 }
 
-/// Returns the target that the options describe.
-pub(in crate::cli) fn spec(agent: String, dir: String, options: &TargetOptions) -> Result<TargetSpec, ClientError> {
-    let files =
-        options.file_specs().map_err(|message| invalid(&message, "name the file with --file, or drop --mode"))?;
-    Ok(TargetSpec { agent, dir, files, reload: options.reload.clone(), verify: options.verify.clone() })
+/// Returns why a target cannot be described so.
+pub(in crate::cli) fn no_such_file(message: &str) -> ClientError {
+    invalid(message, "name the file with --file, or drop --mode")
 }
 
 pub(in crate::cli) fn key_type(text: &str) -> Result<KeyType, String> {

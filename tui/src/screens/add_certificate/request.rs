@@ -2,9 +2,11 @@
 //! controller's field names back to fields. Pure. Used by `add_certificate` only.
 
 use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
+use proto::presets::Preset;
 use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, http01};
 
 use super::{AUTOMATIC, NO_AGENT, WEBROOT, Wizard};
+use crate::client::{content_of, file_content, holds_key};
 use crate::screens::sheet::certificate as sheet;
 
 /// The default files, as the field shows them (features.md D2).
@@ -16,6 +18,18 @@ const MODE_MAX: u32 = 0o777;
 /// Returns the names in a text, split at spaces and commas, in their order.
 pub(super) fn identifiers(text: &str) -> Vec<String> {
     text.split([' ', ',', ';']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Returns the files of a service, as the field shows them.
+pub(super) fn files_of(service: &Preset, name: &str) -> String {
+    let files = service.files_of(name).map(|(content, name)| format!("{}={name}", file_content(content.into())));
+    files.collect::<Vec<_>>().join(" ")
+}
+
+/// Returns an endpoint, as the field shows it.
+pub(super) fn endpoint(endpoint: &Endpoint) -> String {
+    let name = if endpoint.server_name.is_empty() { String::new() } else { format!("/{}", endpoint.server_name) };
+    format!("{}{name}", endpoint.address)
 }
 
 /// Returns an argv as one line that reads back as the same argv.
@@ -102,7 +116,7 @@ fn target_complaints(wizard: &Wizard) -> Vec<FieldError> {
     }
     if let Err(word) = named_files(wizard) {
         let message = format!("`{word}` is not CONTENT=NAME");
-        found.push(complaint("files", &message, "cert, key, chain or fullchain, then = and a file name"));
+        found.push(complaint("files", &message, "cert, key, chain, fullchain or combined, then = and a file name"));
     }
     for id in ["mode", "key_mode"] {
         if mode(wizard.value(3, id)).is_none() {
@@ -129,13 +143,7 @@ fn named_files(wizard: &Wizard) -> Result<Vec<(FileContent, String)>, String> {
     let words = identifiers(wizard.value(3, "files"));
     let read = words.into_iter().map(|word| {
         let (content, name) = word.split_once('=').ok_or_else(|| word.clone())?;
-        let content = match content {
-            "cert" => FileContent::Cert,
-            "key" => FileContent::Key,
-            "chain" => FileContent::Chain,
-            "fullchain" => FileContent::Fullchain,
-            _ => return Err(word.clone()),
-        };
+        let content = content_of(content).ok_or_else(|| word.clone())?;
         if name.is_empty() { Err(word.clone()) } else { Ok((content, name.to_owned())) }
     });
     read.collect()
@@ -151,7 +159,7 @@ fn file_specs(wizard: &Wizard) -> Vec<FileSpec> {
         content: content.into(),
         name,
         owner: owner.clone(),
-        mode: if content == FileContent::Key { modes.1 } else { modes.0 },
+        mode: if holds_key(content) { modes.1 } else { modes.0 },
     });
     specs.collect()
 }
@@ -268,6 +276,10 @@ pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
             lines.push(format!("Target     {} on {}", or(wizard.value(3, "dir"), "?"), agent.name));
             lines.push(format!("Reload     {}", or(&reloads(wizard).join("; "), "nothing")));
             lines.push(format!("Verify     {}", or(wizard.value(3, "verify"), "nothing: never shown as ok")));
+            let dir = wizard.value(3, "dir").trim_end_matches('/');
+            lines.extend(
+                wizard.service().map(|service| format!("{} says {}", service.label, service.configuration(dir))),
+            );
         }
     }
     lines
@@ -286,7 +298,19 @@ pub(super) fn review(wizard: &Wizard) -> Vec<String> {
     lines
 }
 
-/// Returns where files will be written, and then each with its mode and owner.
+/// What a file holds, for people.
+fn holds(content: i32) -> &'static str {
+    match FileContent::try_from(content) {
+        Ok(FileContent::Cert) => "leaf",
+        Ok(FileContent::Key) => "private key",
+        Ok(FileContent::Chain) => "chain",
+        Ok(FileContent::Fullchain) => "leaf and chain",
+        Ok(FileContent::Combined) => "leaf, chain and private key",
+        Ok(FileContent::Unspecified) | Err(_) => "",
+    }
+}
+
+/// Returns where files will be written, and then each with its mode, its owner and what it holds.
 pub(super) fn file_lines(wizard: &Wizard) -> Vec<String> {
     let Some(agent) = wizard.target_agent() else { return Vec::new() };
     let dir = wizard.value(3, "dir").trim_end_matches('/');
@@ -296,8 +320,9 @@ pub(super) fn file_lines(wizard: &Wizard) -> Vec<String> {
     };
     let place = format!("on {} in {dir}/", agent.name);
     let files = file_specs(wizard);
-    let files = files.iter().map(|spec| format!("{} {:04o}", spec.name, spec.mode));
-    std::iter::once(place).chain(files).chain([format!("owner: {owner}")]).collect()
+    let width = files.iter().map(|spec| spec.name.len()).max().unwrap_or(0);
+    let line = |spec: &FileSpec| format!("{:width$}  {:04o}  {owner}  {}", spec.name, spec.mode, holds(spec.content));
+    std::iter::once(place).chain(files.iter().map(line)).collect()
 }
 
 /// Returns the command that does the same.
@@ -339,23 +364,21 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
         option("agent", &target.agent);
         option("dir", &target.dir);
         for file in &target.files {
-            option("file", &format!("{}={}", crate::client::file_content(file.content), file.name));
+            option("file", &format!("{}={}", file_content(file.content), file.name));
         }
         if !target.files.is_empty() {
             if !wizard.value(3, "owner").is_empty() {
                 option("owner", wizard.value(3, "owner"));
             }
             for file in &target.files {
-                option("mode", &format!("{}={:04o}", crate::client::file_content(file.content), file.mode));
+                option("mode", &format!("{}={:04o}", file_content(file.content), file.mode));
             }
         }
         for line in reloads(wizard) {
             option("reload", &line);
         }
         for endpoint in &target.verify {
-            let name =
-                if endpoint.server_name.is_empty() { String::new() } else { format!("/{}", endpoint.server_name) };
-            option("verify", &format!("{}{name}", endpoint.address));
+            option("verify", &self::endpoint(endpoint));
         }
     }
     joined(&words)
