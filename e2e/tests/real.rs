@@ -30,6 +30,8 @@ mod kill;
 mod metrics;
 #[path = "real/operators.rs"]
 mod operators;
+#[path = "real/presets.rs"]
+mod presets;
 #[path = "real/private_ca.rs"]
 mod private_ca;
 #[path = "real/renewal.rs"]

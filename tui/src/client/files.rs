@@ -58,12 +58,15 @@ pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
         dir: preset.dir_of(certificate),
         files: files.collect(),
         reload: vec![Command { argv }],
-        verify: endpoint(preset).into_iter().collect(),
+        verify: preset_proof(preset)
+            .map(|address| Endpoint { address: address.to_owned(), server_name: String::new() })
+            .into_iter()
+            .collect(),
     }
 }
 
 /// Returns where a preset takes the proof; nothing where TLS only begins by STARTTLS.
-fn endpoint(preset: &Preset) -> Option<Endpoint> {
-    let address = Some(preset.verify).filter(|verify| !verify.contains("://"))?.to_owned();
-    Some(Endpoint { address, server_name: String::new() })
+#[must_use]
+pub fn preset_proof(preset: &Preset) -> Option<&'static str> {
+    Some(preset.verify).filter(|verify| !verify.contains("://"))
 }

@@ -5,7 +5,7 @@ use proto::types::v1::FileContent;
 use serde::Serialize;
 
 use super::table::Table;
-use crate::client::{default_mode, file_content, holds_key};
+use crate::client::{default_mode, file_content, holds_key, preset_proof};
 
 #[derive(Debug, Serialize)]
 struct PresetView {
@@ -14,9 +14,8 @@ struct PresetView {
     dir: &'static str,
     files: Vec<FileView>,
     owner: Option<&'static str>,
-    validate: Vec<&'static str>,
     reload: Vec<&'static str>,
-    verify: &'static str,
+    verify: Option<&'static str>,
     configure: String,
 }
 
@@ -40,9 +39,8 @@ impl From<&Preset> for PresetView {
             dir: preset.dir,
             files: preset.files.iter().map(file).collect(),
             owner: Some(preset.owner).filter(|owner| !owner.is_empty()),
-            validate: preset.validate.to_vec(),
             reload: preset.reload.to_vec(),
-            verify: preset.verify,
+            verify: preset_proof(preset),
             configure: preset.configuration(preset.dir),
         }
     }
@@ -57,7 +55,7 @@ pub(crate) fn json_list() -> String {
 pub(crate) fn table(wide: bool) -> Table {
     let mut head = vec!["NAME", "DIR", "FILES", "OWNER", "RELOAD", "VERIFY"];
     if wide {
-        head.extend(["VALIDATE", "CONFIGURE"]);
+        head.push("CONFIGURE");
     }
     let mut table = Table::new(&head);
     for view in PRESETS.iter().map(PresetView::from) {
@@ -70,10 +68,10 @@ pub(crate) fn table(wide: bool) -> Table {
             files,
             owner,
             view.reload.join(" "),
-            view.verify.to_owned(),
+            view.verify.unwrap_or_default().to_owned(),
         ];
         if wide {
-            row.extend([view.validate.join(" "), view.configure]);
+            row.push(view.configure);
         }
         table.row(row);
     }

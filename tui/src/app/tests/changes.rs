@@ -251,3 +251,38 @@ fn a_certificate_of_a_private_ca_needs_nobody_to_answer() {
     let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.issuer == "corp" && request.http01.is_none() && request.responders.is_empty(), "{request:?}");
 }
+
+#[test]
+fn a_service_fills_in_its_target_and_every_field_stays_editable() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2n").text("www.example.test").keys(&"\n".repeat(15));
+    let choose = |desk: &mut Desk, label: &str| {
+        for _ in 0..proto::presets::PRESETS.len() + 1 {
+            if desk.picture().contains(&format!("< {label} >")) {
+                return;
+            }
+            desk.key(Key::Right);
+        }
+        panic!("{label} is not offered: {}", desk.picture());
+    };
+    choose(&mut desk, "PostgreSQL");
+    desk.shows("Directory     /etc/postgresql-common/ssl/www.example.test");
+    desk.shows("Owner         root:postgres");
+    desk.shows("Key mode      0640");
+    desk.shows("/usr/bin/systemctl reload postgresql");
+    choose(&mut desk, "HAProxy");
+    desk.shows("Directory     /etc/haproxy/certs");
+    desk.shows("combined=www.example.test.pem");
+    desk.keys("\n").key(Key::Ctrl('u')).text("/srv/tls");
+    desk.keys(&"\n".repeat(8));
+    desk.shows("[5 Review]");
+    desk.shows("on h1 in /srv/tls/");
+    desk.shows("www.example.test.pem  0600  the agent's user  leaf, chain and private key");
+    desk.shows("HAProxy says bind :443 ssl crt /srv/tls");
+    desk.keys("\n");
+    let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("nothing was created") };
+    let target = request.target.unwrap();
+    let file = target.files.first().unwrap();
+    assert_eq!((file.name.as_str(), file.mode), ("www.example.test.pem", 0o600));
+    assert_eq!(target.reload.first().unwrap().argv, ["/usr/bin/systemctl", "reload", "haproxy"]);
+}
