@@ -38,6 +38,8 @@ mod private_ca;
 mod renewal;
 #[path = "real/road.rs"]
 mod road;
+#[path = "real/rotation.rs"]
+mod rotation;
 #[path = "real/server_faults.rs"]
 mod server_faults;
 #[path = "real/start_faults.rs"]
