@@ -66,4 +66,14 @@ pub mod operator {
 /// One variant per RPC, so that the role table is an exhaustive match.
 pub mod method {
     include!(concat!(env!("OUT_DIR"), "/method.rs"));
+
+    /// What an operator may change before a restore is accepted: what only takes trust away or holds still, and what ends the waiting. The
+    /// controller refuses all else, and the dashboard shows it dim.
+    pub const WHILE_RESTORE_WAITS: [Method; 5] = [
+        Method::OperatorAcceptRestore,
+        Method::OperatorCreateBackup,
+        Method::OperatorRevokeAgent,
+        Method::OperatorRemoveOperator,
+        Method::OperatorSetPause,
+    ];
 }

@@ -1,7 +1,7 @@
 //! The role table: one exhaustive match over every RPC, so that an RPC without a row does not compile. Deny by default:
 //! nothing here is a wildcard. Called by `rpc/peer`.
 
-use proto::method::Method;
+use proto::method::{Method, WHILE_RESTORE_WAITS};
 
 use crate::lifecycle::operator::{Act, Role};
 
@@ -80,17 +80,9 @@ pub(crate) fn access(method: Method) -> Access {
 
 /// Whether an operator's act may be done before a restore is accepted: what only takes trust away, looks, or ends the waiting.
 pub(crate) fn is_for_waiting(method: Method) -> bool {
-    use Method as M;
     match access(method) {
         Access::Operator(Act::See | Act::Audit) => true,
-        Access::Operator(Act::Operate | Act::Trust) => matches!(
-            method,
-            M::OperatorAcceptRestore
-                | M::OperatorCreateBackup
-                | M::OperatorRevokeAgent
-                | M::OperatorRemoveOperator
-                | M::OperatorSetPause
-        ),
+        Access::Operator(Act::Operate | Act::Trust) => WHILE_RESTORE_WAITS.contains(&method),
         Access::Anyone | Access::Agent | Access::AgentAlsoExpired => false,
     }
 }

@@ -2,14 +2,13 @@
 //! is pressed all the same says it. Pure. Called by `app::act`, `app::layer` and `view`.
 #![allow(clippy::wildcard_enum_match_arm, reason = "most actions can always be taken")]
 
+use proto::method::WHILE_RESTORE_WAITS;
+
 use crate::app::many::are_meant;
 use crate::app::{Model, trust};
 use crate::keys::{Action, Binding, Context};
 use crate::screens::team::Member;
 use crate::screens::{self, audit, restore, team};
-
-/// What may be done before a restore is accepted: what only takes trust away, and what ends the waiting.
-const WHILE_WAITING: [&str; 5] = ["AcceptRestore", "CreateBackup", "RevokeAgent", "RemoveOperator", "SetPause"];
 
 /// Returns why what a row of the key table does cannot be done now; `None` when it can.
 pub(crate) fn why(model: &Model, row: &Binding) -> Option<String> {
@@ -42,7 +41,8 @@ fn needs(model: &Model, row: &Binding) -> Option<String> {
 
 /// What the controller refuses before a restore is accepted.
 fn held(model: &Model, row: &Binding) -> Option<String> {
-    let stays = row.id != "pause.all" && rpc(model, row).is_none_or(|rpc| WHILE_WAITING.contains(&rpc));
+    let may = |rpc| WHILE_RESTORE_WAITS.iter().any(|method| method.name() == rpc);
+    let stays = row.id != "pause.all" && rpc(model, row).is_none_or(may);
     (restore::waits(model) && !stays).then(|| "a restore waits (gr)".to_owned())
 }
 
@@ -92,6 +92,7 @@ fn of_issuer(model: &Model, action: Action) -> Option<String> {
     let record = screens::issuer_here(model)?;
     let account = record.account_status.as_str();
     match action {
+        Action::Test | Action::Edit if account == "removed" => Some("it was removed before the restore".to_owned()),
         Action::Test if record.checking => Some("it is being tried".to_owned()),
         Action::Rollover if account == "none" => Some("it has no account yet".to_owned()),
         Action::Rollover if account == "rolling" => Some("it is on its way".to_owned()),
