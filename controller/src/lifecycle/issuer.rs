@@ -132,6 +132,8 @@ pub enum Halt {
     External,
     /// Its directory, its roots or our key cannot be used.
     Unusable,
+    /// It was removed, and a backup of before that was restored: it never works again.
+    Removed,
 }
 
 impl Issuer {
@@ -143,6 +145,7 @@ impl Issuer {
             Some(Halt::Closed) => "closed",
             Some(Halt::External) => "external",
             Some(Halt::Unusable) => "unusable",
+            Some(Halt::Removed) => "removed",
             None if self.private.as_ref().is_some_and(|ca| ca.root().is_some()) => "private",
             None if self.rolling => "rolling",
             None if self.account_url.is_some() => "valid",
@@ -206,6 +209,30 @@ impl Issuer {
         self.problem = Some(problem);
         self.halt = halt;
         self.checking = false;
+    }
+
+    /// It was removed since the backup that is restored: what it could be used with goes, and what named it is told why.
+    pub fn removed_since(&mut self, at: Timestamp) {
+        let name = &self.name;
+        let message = format!("issuer {name} was removed at {at:.0}, after the backup that was restored");
+        let hint = format!(
+            "give its certificates another issuer: certwright certs set NAME --issuer OTHER; then certwright issuers rm {name}"
+        );
+        let cause = "its keys are not taken over from the backup";
+        let problem = Problem::new("ISSUER_REMOVED", message, cause, hint);
+        (self.account_key, self.next_key, self.staging_key, self.external) = (None, None, None, None);
+        (self.account_url, self.staging_account_url) = (None, None);
+        self.rolling = false;
+        if let Some(ca) = &mut self.private {
+            ca.key = None;
+        }
+        self.fail(problem, Some(Halt::Removed));
+    }
+
+    /// Returns why it can neither be tried nor changed.
+    #[must_use]
+    pub fn refuses_use(&self) -> Option<&Problem> {
+        self.problem.as_ref().filter(|_| self.halt == Some(Halt::Removed))
     }
 
     /// The key that followed is the account's key.
@@ -292,6 +319,19 @@ pub(crate) mod tests {
         assert!(one.is_tried_at(at(0)) && one.rest_until(at(0)).is_none());
         let known = Issuer { retry_at: Some(at(3_600)), ..issuer("lab") };
         assert_eq!(known.rest_until(at(0)), None, "an account that exists does not wait to be made");
+    }
+
+    #[test]
+    fn one_that_was_removed_since_the_backup_has_no_key_and_is_never_tried() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut one = issuer("lab");
+        one.account_key =
+            serde_json::from_value(serde_json::json!({"key_id": "1", "nonce": "", "ciphertext": ""})).ok();
+        one.removed_since(now);
+        assert!(!one.is_tried_at(now) && !one.heals_by_itself());
+        assert_eq!((&one.account_key, &one.account_url, one.account_status()), (&None, &None, "removed"));
+        assert_eq!(one.waits("web").unwrap().reason, "ISSUER_HALTED");
+        assert_eq!(one.refuses_use().unwrap().reason, "ISSUER_REMOVED");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{Certificate, CurrentVersion, Custody, KeyType, Wanted};
 use super::pause::Pause;
-use super::private_ca::RevokedLeaf;
+use super::private_ca::{LIST_LIFE, RevokedLeaf};
 
 /// Epoch of a database that was never restored.
 pub const FIRST_EPOCH: u64 = 1;
@@ -110,7 +110,7 @@ pub struct Removal {
     pub at: Timestamp,
     /// What.
     pub what: Removed,
-    /// Id of the agent or operator; issuer's id and serial of a leaf.
+    /// Id of the agent, operator or issuer; issuer's id and serial of a leaf.
     pub id: String,
     /// Its name, for people; the issuer's of a leaf.
     pub name: String,
@@ -133,6 +133,10 @@ pub enum Removed {
     OperatorRemoved,
     /// A leaf of a private CA was revoked.
     LeafRevoked,
+    /// An issuer was removed: its key, or its account, must not be used again.
+    IssuerRemoved,
+    /// It was not, after all: the removal failed once that was written down.
+    IssuerKept,
     /// The next identity CA, of this id, began to sign: who followed it does not know the one before any more.
     IdentityCaActivated,
 }
@@ -144,6 +148,12 @@ impl Removal {
     pub fn is_news_for(&self, made_at: Timestamp) -> bool {
         self.at.duration_since(made_at) > -CLOCK_TOLERANCE
     }
+
+    /// Whether nobody needs it any more: a leaf that expired so long ago that it left the list, and as long again.
+    #[must_use]
+    pub fn is_past(&self, now: Timestamp) -> bool {
+        self.leaf.as_ref().is_some_and(|leaf| now.checked_sub(LIST_LIFE).is_ok_and(|then| leaf.is_past(then)))
+    }
 }
 
 impl Removed {
@@ -152,7 +162,11 @@ impl Removed {
     pub fn refuses_agent(self) -> bool {
         match self {
             Self::AgentRevoked | Self::AgentForgotten | Self::AgentReplaced => true,
-            Self::OperatorRemoved | Self::LeafRevoked | Self::IdentityCaActivated => false,
+            Self::OperatorRemoved
+            | Self::LeafRevoked
+            | Self::IssuerRemoved
+            | Self::IssuerKept
+            | Self::IdentityCaActivated => false,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::presence::{OperatorsSeen, Presence};
 use super::restore::Gate;
 use super::wake::Wake;
+use crate::lifecycle::clock_skew::Verdict;
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::lock::LockShare;
 use crate::lifecycle::private_ca::RevokedLeaf;
@@ -116,7 +117,8 @@ impl Hub {
 
     async fn write_down(&self, removal: Removal) {
         let name = removal.name.clone();
-        if let Err(error) = self.removals.add(removal).await {
+        let now = (self.clock_watch.verdict() == Verdict::Right).then(|| self.now());
+        if let Err(error) = self.removals.add(removal, now).await {
             error!(%error, name, "a revocation is not written down beside the database: a restored backup would not know of it");
         }
     }

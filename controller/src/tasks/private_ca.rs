@@ -92,7 +92,7 @@ async fn look(context: &Context, issuer_id: &str) -> Result<(), PrivateCaError> 
     }
     loop {
         let Some(issuer) = hub.store.load::<Issuer>(issuer_id).await? else { return Ok(()) };
-        if issuer.value.private.is_none() {
+        if issuer.value.private.is_none() || issuer.value.refuses_use().is_some() {
             return Ok(());
         }
         let looked = match root(hub, issuer.clone()).await {

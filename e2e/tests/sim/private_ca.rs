@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use e2e::power::{KillPoint, PowerSwitch, Step};
-use e2e::world::World;
 use e2e::world::operator::{Operator, Wish};
+use e2e::world::{ISSUER, World};
 use prost::Message as _;
 use proto::operator::v1 as api;
 use proto::types::v1::{Custody, ErrorDetail};
@@ -488,6 +488,56 @@ async fn what_was_revoked_since_the_backup_stays_on_the_list_and_is_replaced() {
     restored(&mut world, &backup, &["h1", "h2"]).await;
     let (later, none) = listed(&world).await;
     assert!(later > number && none.is_empty(), "{none:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_removed_since_the_backup_comes_back_without_its_key() {
+    let mut world = world(1).await;
+    create(&world, wish(&world, "web", Custody::Controller)).await.unwrap();
+    world.settle_live("web", SOON).await;
+    let backup = world.operator.backup(KEY).await.unwrap();
+    tokio::time::sleep(RECOVERY).await;
+    let move_to_lab =
+        api::UpdateCertificateRequest { name: "web".to_owned(), issuer: Some(ISSUER.to_owned()), ..Default::default() };
+    world.operator.client().update_certificate(move_to_lab.clone()).await.unwrap();
+    let remove = api::RemoveIssuerRequest { name: CORP.to_owned() };
+    world.operator.client().remove_issuer(remove.clone()).await.unwrap();
+
+    world.controller.kill().await;
+    assert_eq!(world.controller.restore(&backup, KEY, &PowerSwitch::new()).unwrap().removals, Some(1));
+    world.controller.start();
+    let shown = async |world: &World| {
+        world.operator.restore().await.is_ok_and(|status| status.agents.iter().any(|agent| agent.shown))
+    };
+    world.settle("the agent shows what it holds", SOON, shown).await;
+    world.operator.accept(true).await.unwrap();
+    let test = api::TestIssuerRequest { name: CORP.to_owned() };
+    let set = api::SetIssuerRequest {
+        name: CORP.to_owned(),
+        private_ca: Some(api::PrivateCaSpec { names: vec!["*.example.test".to_owned()], ..Default::default() }),
+        ..Default::default()
+    };
+    let refused = [
+        world.operator.client().test_issuer(test).await.unwrap_err(),
+        world.operator.client().set_issuer(set).await.unwrap_err(),
+    ];
+    assert!(refused.iter().all(|status| crate::reason(status) == "ISSUER_REMOVED"), "{refused:?}");
+    // Its leaves run out, and nothing is signed with it.
+    tokio::time::sleep(3 * DAY).await;
+    let corp = issuer(&world.operator).await.unwrap();
+    let problem = corp.problem.unwrap();
+    assert_eq!((corp.account_status.as_str(), problem.reason.as_str()), ("removed", "ISSUER_REMOVED"));
+    assert!(problem.hint.contains("issuers rm corp"), "{}", problem.hint);
+    let waits = world.operator.certificate("web").await.unwrap().order.unwrap();
+    assert_eq!(waits.error.unwrap().reason, "ISSUER_HALTED");
+    let request = api::GetRevocationListRequest { issuer: CORP.to_owned() };
+    world.operator.client().get_revocation_list(request).await.unwrap_err();
+    // What it says to do helps.
+    world.dns.set("web.example.test", &[world.agents[0].machine.address()]);
+    world.operator.client().update_certificate(move_to_lab).await.unwrap();
+    world.settle_live("web", SOON).await;
+    world.operator.client().remove_issuer(remove).await.unwrap();
+    assert!(issuer(&world.operator).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,7 +53,7 @@ impl Record for Issuer {
 /// Returns how an issuer stands.
 pub(crate) fn issuer_state(issuer: &Issuer) -> State {
     match (issuer.account_status.as_str(), issuer.limits.as_str()) {
-        ("terms" | "closed" | "external" | "unusable", _) => State::Bad,
+        ("terms" | "closed" | "external" | "unusable" | "removed", _) => State::Bad,
         _ if issuer.checking => State::Busy,
         _ if issuer.problem.is_some() => State::Bad,
         ("rolling", _) => State::Busy,
@@ -74,6 +74,7 @@ pub(crate) fn account_word(status: &str) -> &'static str {
         "closed" => "HALTED: the CA closed the account",
         "external" => "HALTED: the CA wants another external account",
         "unusable" => "HALTED: its directory cannot be used",
+        "removed" => "HALTED: it was removed after the backup that was restored",
         _ => "",
     }
 }

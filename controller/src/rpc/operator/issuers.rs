@@ -18,6 +18,7 @@ use crate::lifecycle::issuer::{CONTACTS_MAX, External, Issuer};
 use crate::lifecycle::private_ca::{PrivateCa, RevocationList};
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::rate_limit::standing;
+use crate::lifecycle::restore::Removed;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views;
@@ -350,6 +351,9 @@ pub(crate) async fn roll_over(hub: &Hub, caller: &OperatorCaller, name: &str) ->
 }
 
 async fn try_now(hub: &Hub, mut issuer: Versioned<Issuer>, changes: Changes) -> Result<wire::Issuer, Refusal> {
+    if let Some(problem) = issuer.value.refuses_use() {
+        return Err(Refusal::new(Code::FailedPrecondition, problem.clone()));
+    }
     issuer.value.checking = true;
     hub.store.commit(changes.update(&issuer)).await?;
     ring(hub, &issuer.value);
@@ -405,9 +409,13 @@ pub(crate) async fn remove(
         );
         return Err(Refusal::new(Code::FailedPrecondition, problem));
     }
+    hub.removed(Removed::IssuerRemoved, &issuer.value.id, name).await;
     let event = hub.event("issuer.removed", format!("{name} at {}", place(&issuer.value))).by(&caller.name);
     let changes = Changes::new().remove(&issuer).delete_raw(Table::IssuerName, name).event(&event);
-    hub.store.commit(changes.delete_raw(Table::RevocationList, &issuer.value.id)).await?;
+    if let Err(error) = hub.store.commit(changes.delete_raw(Table::RevocationList, &issuer.value.id)).await {
+        hub.removed(Removed::IssuerKept, &issuer.value.id, name).await;
+        return Err(error.into());
+    }
     // Rows that a crash leaves here do no harm: ids are never used again.
     for rows in hub.store.revoked_leaves(&issuer.value.id).await?.chunks(ROWS_AT_ONCE) {
         hub.store.commit(rows.iter().fold(Changes::new(), Changes::remove)).await?;

@@ -17,6 +17,7 @@ use super::read::Row;
 use super::{BackupError, Opened, Summary};
 use crate::lifecycle::agent::{Agent, Standing};
 use crate::lifecycle::audit::{Draft, Result as How};
+use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::restore::{FIRST_EPOCH, Removal, Removed, Restore, next_epoch};
 
 impl Record for Restore {
@@ -50,7 +51,7 @@ struct Pass<'a> {
     master: &'a MasterKey,
     terms: &'a Terms,
     /// Of the removals that the backup may not know of.
-    removed: HashMap<&'a str, Removed>,
+    removed: HashMap<&'a str, &'a Removal>,
     /// Issuers of the backup.
     issuers: HashSet<String>,
     /// The last identity CA that the backup may not know of.
@@ -78,10 +79,13 @@ impl<R: Read> Opened<R> {
             let news = terms.removals.iter().flatten().filter(|removal| removal.is_news_for(made_at));
             let (rotations, removals): (Vec<_>, Vec<_>) =
                 news.partition(|removal| removal.what == Removed::IdentityCaActivated);
+            let mut removed: HashMap<_, _> =
+                removals.into_iter().map(|removal| (removal.id.as_str(), removal)).collect();
+            removed.retain(|_, removal| removal.what != Removed::IssuerKept);
             let mut pass = Pass {
                 master,
                 terms,
-                removed: removals.iter().map(|removal| (removal.id.as_str(), removal.what)).collect(),
+                removed,
                 next_ca: rotations.last().map(|rotation| rotation.id.as_str()),
                 issuers: HashSet::new(),
                 epoch_before: FIRST_EPOCH,
@@ -126,6 +130,11 @@ impl Pass<'_> {
         }
         if is(Table::Issuer) {
             self.issuers.insert(row.key.clone());
+            if let Some(removal) = self.removed.get(row.key.as_str()) {
+                let mut issuer: Issuer = serde_json::from_slice(&row.bytes)?;
+                issuer.removed_since(removal.at);
+                row.bytes = serde_json::to_vec(&issuer)?;
+            }
         }
         self.has_schema |= is_setting && row.key == Schema::KEY;
         if is(Table::Audit) {
@@ -138,7 +147,7 @@ impl Pass<'_> {
         if is(Table::OperatorName) && self.removed.contains_key(String::from_utf8_lossy(&row.bytes).as_ref()) {
             return Ok(None);
         }
-        if is(Table::Agent) && self.removed.get(row.key.as_str()).is_some_and(|what| what.refuses_agent()) {
+        if is(Table::Agent) && self.removed.get(row.key.as_str()).is_some_and(|removal| removal.what.refuses_agent()) {
             let mut agent: Agent = serde_json::from_slice(&row.bytes)?;
             agent.standing = Standing::Revoked;
             row.bytes = serde_json::to_vec(&agent)?;
