@@ -27,6 +27,11 @@ pub mod fuzzing {
         }
     }
 
+    /// What a server says before TLS.
+    pub fn preamble(bytes: &[u8]) {
+        crate::net::verify::preamble::fuzz(bytes);
+    }
+
     /// The head of a request to the HTTP-01 listener.
     pub fn http01_head(head: &str) {
         crate::net::http01::fuzz(head);

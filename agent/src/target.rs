@@ -14,7 +14,7 @@ use crate::problem::Problem;
 
 /// What a desired item may require of this agent.
 pub(crate) const FEATURES: &[&str] =
-    &["http01-standalone", "http01-webroot", "verify-tls", "purge", "hold", "file-combined"];
+    &["http01-standalone", "http01-webroot", "verify-tls", "verify-starttls", "purge", "hold", "file-combined"];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
 /// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
@@ -124,11 +124,46 @@ impl std::fmt::Display for Owner {
 pub(crate) struct Endpoint {
     pub(crate) address: String,
     pub(crate) server_name: String,
+    /// Absent where it is TLS, so that an agent that learns of it does not take an old wish for a new one.
+    #[serde(default, skip_serializing_if = "Protocol::is_tls")]
+    pub(crate) protocol: Protocol,
 }
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.server_name)
+        proto::endpoint::write(f, self.protocol.wire(), &self.address, &self.server_name)
+    }
+}
+
+/// What a server speaks first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Protocol {
+    #[default]
+    Tls,
+    Smtp,
+    Imap,
+    Pop3,
+    Xmpp,
+    Ldap,
+    Postgres,
+}
+
+impl Protocol {
+    fn is_tls(&self) -> bool {
+        *self == Self::Tls
+    }
+
+    fn wire(self) -> types::VerifyProtocol {
+        match self {
+            Self::Tls => types::VerifyProtocol::Tls,
+            Self::Smtp => types::VerifyProtocol::Smtp,
+            Self::Imap => types::VerifyProtocol::Imap,
+            Self::Pop3 => types::VerifyProtocol::Pop3,
+            Self::Xmpp => types::VerifyProtocol::Xmpp,
+            Self::Ldap => types::VerifyProtocol::Ldap,
+            Self::Postgres => types::VerifyProtocol::Postgres,
+        }
     }
 }
 
@@ -364,7 +399,20 @@ fn endpoint(endpoint: &types::Endpoint, first: &str) -> Result<Endpoint, Problem
     }
     // A wildcard cannot stand in SNI; any label in its place selects the same certificate.
     let server_name = name.strip_prefix("*.").map_or_else(|| name.to_owned(), |rest| format!("certwright.{rest}"));
-    Ok(Endpoint { address: endpoint.address.clone(), server_name })
+    Ok(Endpoint { address: endpoint.address.clone(), server_name, protocol: protocol(endpoint.protocol)? })
+}
+
+fn protocol(number: i32) -> Result<Protocol, Problem> {
+    Ok(match types::VerifyProtocol::try_from(number) {
+        Ok(types::VerifyProtocol::Tls) => Protocol::Tls,
+        Ok(types::VerifyProtocol::Smtp) => Protocol::Smtp,
+        Ok(types::VerifyProtocol::Imap) => Protocol::Imap,
+        Ok(types::VerifyProtocol::Pop3) => Protocol::Pop3,
+        Ok(types::VerifyProtocol::Xmpp) => Protocol::Xmpp,
+        Ok(types::VerifyProtocol::Ldap) => Protocol::Ldap,
+        Ok(types::VerifyProtocol::Postgres) => Protocol::Postgres,
+        Err(_) => return Err(upgrade(&format!("the protocol {number} of a verify endpoint"))),
+    })
 }
 
 fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
@@ -507,7 +555,7 @@ mod tests {
                 file(types::FileContent::Fullchain, "fullchain.pem", 0o644),
                 file(types::FileContent::Key, "key.pem", 0o600),
             ],
-            verify: vec![types::Endpoint { address: "127.0.0.1:443".into(), server_name: String::new() }],
+            verify: vec![types::Endpoint { address: "127.0.0.1:443".into(), server_name: String::new(), protocol: 0 }],
             ..wire::DesiredTarget::default()
         }
     }
@@ -535,6 +583,22 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_is_shown_as_the_operator_wrote_it_and_plain_tls_keeps_its_digest() {
+        let shown = |protocol: types::VerifyProtocol| {
+            let mut item = wire_target();
+            item.verify[0].protocol = protocol.into();
+            let target = target(&item).unwrap();
+            (target.verify[0].to_string(), serde_json::to_string(&target.verify).unwrap())
+        };
+        let (plain, stored) = shown(types::VerifyProtocol::Tls);
+        assert_eq!(plain, "127.0.0.1:443/h1.example.test");
+        assert_eq!(stored, r#"[{"address":"127.0.0.1:443","server_name":"h1.example.test"}]"#);
+        let (smtp, stored) = shown(types::VerifyProtocol::Smtp);
+        assert_eq!(smtp, "smtp://127.0.0.1:443/h1.example.test");
+        assert!(stored.contains(r#""protocol":"smtp""#));
+    }
+
+    #[test]
     fn refuses_directories_that_climb_or_are_relative() {
         for dir in ["etc", "/etc/../root", "", "/", "/etc/\u{1b}x", "/etc/.certwright/1"] {
             assert_eq!(refusal(|item| item.dir = dir.into()), "DIR_INVALID", "{dir:?}");
@@ -553,6 +617,7 @@ mod tests {
         assert_eq!(refusal(|item| item.requires = vec!["jks".into()]), "UPGRADE_AGENT");
         assert_eq!(refusal(|item| item.files[0].content = 99), "UPGRADE_AGENT");
         assert_eq!(refusal(|item| item.custody = 99), "UPGRADE_AGENT");
+        assert_eq!(refusal(|item| item.verify[0].protocol = 99), "UPGRADE_AGENT");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod clock;
+pub mod endpoint;
 pub mod id;
 pub mod presets;
 pub mod text;

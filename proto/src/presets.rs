@@ -300,6 +300,7 @@ mod tests {
             }
             assert!(!preset.reload.is_empty() && !preset.configure.is_empty(), "{name}");
             assert!(matches!(preset.key_mode, 0o600 | 0o640), "{name}");
+            assert!(preset.verify.parse::<crate::types::v1::Endpoint>().is_ok(), "{name}");
             // A key that a group may read needs that group; one that root alone reads needs none.
             let group = preset.owner.strip_prefix("root:");
             assert_eq!(group.is_some(), preset.key_mode == KEY_OF_GROUP, "{name}");

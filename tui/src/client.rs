@@ -49,7 +49,7 @@ pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use backup::{Backup, make_recovery_key};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
-pub use files::{default_files, default_mode, default_name, holds_key, preset_proof, preset_spec};
+pub use files::{default_files, default_mode, default_name, holds_key, preset_spec};
 pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, parse_period, period};
 use login::Anchor;
 pub use login::Login;

@@ -1,5 +1,6 @@
-//! Proves what an endpoint serves: a TLS handshake that accepts every certificate, records the leaf, and checks only
-//! that the server holds its key. Done means served (design §1); trusts nothing it sees.
+//! Proves what an endpoint serves: a TLS handshake, after the plain text that the endpoint's protocol has before it
+//! (`starttls`), that accepts every certificate, records the leaf, and checks only that the server holds its key. Done means
+//! served (design §1); trusts nothing it sees.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -11,12 +12,16 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
+use self::preamble::Refusal;
 use crate::host::Host;
-use crate::target::Endpoint;
+use crate::target::{Endpoint, Protocol};
+
+pub(crate) mod preamble;
+mod starttls;
 
 /// One handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -34,6 +39,13 @@ pub(crate) enum VerifyError {
     Connect(String, #[source] io::Error),
     #[error("the TLS handshake with {0} failed")]
     Handshake(String, #[source] io::Error),
+    #[error(
+        "{0} does not begin with TLS; if it speaks smtp, imap, pop3, xmpp, ldap or postgres first, the endpoint needs \
+         that word and :// before its address"
+    )]
+    NotTls(String, #[source] io::Error),
+    #[error("{0} does not come to TLS")]
+    Preamble(String, #[source] Refusal),
     #[error("{0} cannot stand in SNI")]
     Name(String, #[source] InvalidDnsNameError),
     #[error("TLS cannot be set up")]
@@ -68,15 +80,26 @@ pub(crate) async fn served(
 
     let stream = timeout(HANDSHAKE, host.connect(&endpoint.address)).await;
     let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = stream.map_err(|error| VerifyError::Connect(endpoint.address.clone(), error))?;
+    let mut stream = stream.map_err(|error| VerifyError::Connect(endpoint.address.clone(), error))?;
+    let begun = starttls::negotiate(&mut stream, endpoint.protocol, &name).await;
+    begun.map_err(|refusal| VerifyError::Preamble(endpoint.address.clone(), refusal))?;
     let handshake = timeout(HANDSHAKE, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
     let handshake = handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(drop);
     // A server that wants a client certificate ends the handshake after it has proved its own.
     match (recorder.proved(), handshake) {
         (Some(fingerprint), _) => Ok(fingerprint),
+        (None, Err(error)) if endpoint.protocol == Protocol::Tls && is_no_tls(&error) => {
+            Err(VerifyError::NotTls(endpoint.address.clone(), error))
+        }
         (None, Err(error)) => Err(VerifyError::Handshake(endpoint.address.clone(), error)),
         (None, Ok(())) => Err(VerifyError::Handshake(endpoint.address.clone(), io::ErrorKind::InvalidData.into())),
     }
+}
+
+/// Whether the peer answered with something that is no TLS at all.
+fn is_no_tls(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    matches!(error, Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)))
 }
 
 /// Tries until the endpoint shows `wanted` or the time is up; returns the last thing seen.

@@ -213,7 +213,7 @@ impl Site {
                 file(types::FileContent::Key, "key.pem", 0o600),
             ],
             reload: vec![types::Command { argv: RELOAD.map(str::to_owned).to_vec() }],
-            verify: vec![types::Endpoint { address: SERVICE.to_owned(), server_name: String::new() }],
+            verify: vec![types::Endpoint { address: SERVICE.to_owned(), server_name: String::new(), protocol: 0 }],
             deploy_wish: 0,
             purge: false,
             hold: false,

@@ -56,6 +56,39 @@ pub struct Endpoint {
     pub address: String,
     /// SNI; empty means the first identifier.
     pub server_name: String,
+    /// What the server speaks before TLS.
+    #[serde(default, skip_serializing_if = "Protocol::is_tls")]
+    pub protocol: Protocol,
+}
+
+/// What a server speaks first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TLS from the first byte.
+    #[default]
+    Tls,
+    /// RFC 3207.
+    Smtp,
+    /// RFC 9051 §6.2.1.
+    Imap,
+    /// RFC 2595 §4.
+    Pop3,
+    /// RFC 6120 §5.
+    Xmpp,
+    /// RFC 4511 §4.14.
+    Ldap,
+    /// `SSLRequest`.
+    Postgres,
+}
+
+impl Protocol {
+    /// Whether nothing is spoken before TLS.
+    #[must_use]
+    // By reference: serde passes it so.
+    pub fn is_tls(&self) -> bool {
+        *self == Self::Tls
+    }
 }
 
 /// A target. Key in the store: `certificate_id/id`.

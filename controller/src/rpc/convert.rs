@@ -17,7 +17,7 @@ use crate::lifecycle::pause::Pause;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::ReasonLine;
 use crate::lifecycle::renewal_info::RenewalInfo;
-use crate::lifecycle::target::{Content, Endpoint, File, Status, Step, Target};
+use crate::lifecycle::target::{Content, Endpoint, File, Protocol, Status, Step, Target};
 
 /// Longest short text of an agent: versions, host names, features.
 const WORD_CHARS_MAX: usize = 128;
@@ -152,8 +152,37 @@ pub(crate) fn commands(commands: &[Vec<String>]) -> Vec<wire::Command> {
 pub(crate) fn endpoints(endpoints: &[Endpoint]) -> Vec<wire::Endpoint> {
     endpoints
         .iter()
-        .map(|one| wire::Endpoint { address: one.address.clone(), server_name: one.server_name.clone() })
+        .map(|one| wire::Endpoint {
+            address: one.address.clone(),
+            server_name: one.server_name.clone(),
+            protocol: verify_protocol(one.protocol).into(),
+        })
         .collect()
+}
+
+fn verify_protocol(protocol: Protocol) -> wire::VerifyProtocol {
+    match protocol {
+        Protocol::Tls => wire::VerifyProtocol::Tls,
+        Protocol::Smtp => wire::VerifyProtocol::Smtp,
+        Protocol::Imap => wire::VerifyProtocol::Imap,
+        Protocol::Pop3 => wire::VerifyProtocol::Pop3,
+        Protocol::Xmpp => wire::VerifyProtocol::Xmpp,
+        Protocol::Ldap => wire::VerifyProtocol::Ldap,
+        Protocol::Postgres => wire::VerifyProtocol::Postgres,
+    }
+}
+
+/// Returns the protocol that an operator names; `None` for one that is newer than this controller.
+pub(crate) fn protocol(number: i32) -> Option<Protocol> {
+    Some(match wire::VerifyProtocol::try_from(number).ok()? {
+        wire::VerifyProtocol::Tls => Protocol::Tls,
+        wire::VerifyProtocol::Smtp => Protocol::Smtp,
+        wire::VerifyProtocol::Imap => Protocol::Imap,
+        wire::VerifyProtocol::Pop3 => Protocol::Pop3,
+        wire::VerifyProtocol::Xmpp => Protocol::Xmpp,
+        wire::VerifyProtocol::Ldap => Protocol::Ldap,
+        wire::VerifyProtocol::Postgres => Protocol::Postgres,
+    })
 }
 
 pub(crate) fn steps(steps: &[Step]) -> Vec<wire::StepReport> {
@@ -288,6 +317,9 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
     let mut requires = Vec::new();
     if !target.verify.is_empty() {
         requires.push("verify-tls".to_owned());
+    }
+    if target.verify.iter().any(|endpoint| !endpoint.protocol.is_tls()) {
+        requires.push("verify-starttls".to_owned());
     }
     if target.purge {
         requires.push("purge".to_owned());

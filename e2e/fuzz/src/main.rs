@@ -10,6 +10,7 @@ use controller::lifecycle::private_ca::Allowed;
 use libfuzzer_sys::fuzz_target;
 use proto::audit::Chain;
 use proto::id::{Identity, JoinToken};
+use proto::types::v1::Endpoint;
 use proto::x509::{self, CsrFacts, LeafFacts};
 
 type Parser = fn(&[u8]);
@@ -30,7 +31,10 @@ const PARSERS: &[(&str, Parser)] = &[
     // A controller that was taken over, and whoever reaches port 80.
     ("desired", agent::fuzzing::desired),
     ("http01", |bytes| text(bytes, agent::fuzzing::http01_head)),
+    // A service whose certificate is looked at.
+    ("preamble", agent::fuzzing::preamble),
     // An operator, and files.
+    ("endpoint", |bytes| text(bytes, |text| drop(text.parse::<Endpoint>()))),
     ("identifier", |bytes| text(bytes, |text| drop(identifier::parse(text)))),
     ("backup", controller::fuzzing::backup),
     ("filter", |bytes| text(bytes, |text| drop(Filter::parse(text)))),

@@ -449,7 +449,11 @@ impl AgentSite {
             dir: dir.display().to_string(),
             files: Vec::new(),
             reload: vec![types::Command { argv: RELOAD.map(str::to_owned).to_vec() }],
-            verify: vec![types::Endpoint { address: "127.0.0.1:443".to_owned(), server_name: server_name.to_owned() }],
+            verify: vec![types::Endpoint {
+                address: "127.0.0.1:443".to_owned(),
+                server_name: server_name.to_owned(),
+                protocol: 0,
+            }],
         }
     }
 }

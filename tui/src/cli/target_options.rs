@@ -4,6 +4,7 @@
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use proto::endpoint::EndpointError;
 use proto::operator::v1::TargetSpec;
 use proto::presets::{PRESETS, Preset};
 use proto::types::v1::{Command, Endpoint, FileContent, FileSpec, Http01, http01};
@@ -34,8 +35,9 @@ pub(crate) struct TargetOptions {
     /// Command to run after the files are in place: absolute path and arguments, no shell (repeats, in order)
     #[arg(long = "reload", value_name = "ARGV", value_parser = command, requires = "agent")]
     reload: Vec<Command>,
-    /// Where a TLS handshake must show the new certificate, as seen from the agent (repeats)
-    #[arg(long = "verify", value_name = "ADDR:PORT[/SNI]", value_parser = endpoint, requires = "agent")]
+    /// Where a TLS handshake must show the new certificate, as seen from the agent (repeats); smtp, imap, pop3, xmpp, ldap
+    /// or postgres before :// where TLS begins by STARTTLS, for example smtp://127.0.0.1:25
+    #[arg(long = "verify", value_name = "[PROTOCOL://]ADDR:PORT[/SNI]", value_parser = endpoint, requires = "agent")]
     verify: Vec<Endpoint>,
 }
 
@@ -156,25 +158,7 @@ fn command(text: &str) -> Result<Command, String> {
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let (address, server_name) = text.split_once('/').unwrap_or((text, ""));
-    if text.contains('/') && server_name.is_empty() {
-        return Err("the name after '/' is empty".to_owned());
-    }
-    let (host, port_text) = address.rsplit_once(':').ok_or("expected ADDR:PORT, for example 127.0.0.1:443")?;
-    port(port_text)?;
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    match bracketed {
-        Some(inner) => {
-            let parsed = inner.parse::<std::net::Ipv6Addr>();
-            parsed.map_err(|error| format!("'{inner}' is no IPv6 address: {error}"))?;
-        }
-        None if host.is_empty() => return Err("the address is empty, for example 127.0.0.1:443".to_owned()),
-        None if host.contains([':', '[', ']']) => {
-            return Err("an IPv6 address stands in brackets: [::1]:443".to_owned());
-        }
-        None => {}
-    }
-    Ok(Endpoint { address: address.to_owned(), server_name: server_name.to_owned() })
+    text.parse().map_err(|error: EndpointError| error.to_string())
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -188,21 +172,6 @@ fn port(text: &str) -> Result<u16, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_verify_endpoint_is_an_address_a_port_and_maybe_a_name() {
-        let check = |text: &str, address: &str, name: &str| {
-            let found = endpoint(text).unwrap();
-            assert_eq!((found.address.as_str(), found.server_name.as_str()), (address, name), "{text}");
-        };
-        check("127.0.0.1:443", "127.0.0.1:443", "");
-        check("127.0.0.1:443/h1.example.test", "127.0.0.1:443", "h1.example.test");
-        check("[::1]:443/name", "[::1]:443", "name");
-        check("localhost:8443", "localhost:8443", "");
-        for text in ["", ":443", "h", "h:", "h:0", "h:70000", "::1:443", "[::1]", "[x]:1", "h:443/", "[::1:443"] {
-            assert!(endpoint(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_reload_is_one_absolute_command_without_expansion() {

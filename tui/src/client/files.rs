@@ -3,7 +3,7 @@
 
 use proto::operator::v1::TargetSpec;
 use proto::presets::Preset;
-use proto::types::v1::{Command, Endpoint, FileContent, FileSpec};
+use proto::types::v1::{Command, FileContent, FileSpec};
 
 /// Returns the name a file has by default: `cert.pem`, `key.pem`, `chain.pem`, `fullchain.pem`.
 #[must_use]
@@ -58,15 +58,6 @@ pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
         dir: preset.dir_of(certificate),
         files: files.collect(),
         reload: vec![Command { argv }],
-        verify: preset_proof(preset)
-            .map(|address| Endpoint { address: address.to_owned(), server_name: String::new() })
-            .into_iter()
-            .collect(),
+        verify: preset.verify.parse().into_iter().collect(),
     }
-}
-
-/// Returns where a preset takes the proof; nothing where TLS only begins by STARTTLS.
-#[must_use]
-pub fn preset_proof(preset: &Preset) -> Option<&'static str> {
-    Some(preset.verify).filter(|verify| !verify.contains("://"))
 }

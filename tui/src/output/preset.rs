@@ -5,7 +5,7 @@ use proto::types::v1::FileContent;
 use serde::Serialize;
 
 use super::table::Table;
-use crate::client::{default_mode, file_content, holds_key, preset_proof};
+use crate::client::{default_mode, file_content, holds_key};
 
 #[derive(Debug, Serialize)]
 struct PresetView {
@@ -15,7 +15,7 @@ struct PresetView {
     files: Vec<FileView>,
     owner: Option<&'static str>,
     reload: Vec<&'static str>,
-    verify: Option<&'static str>,
+    verify: &'static str,
     configure: String,
 }
 
@@ -40,7 +40,7 @@ impl From<&Preset> for PresetView {
             files: preset.files.iter().map(file).collect(),
             owner: Some(preset.owner).filter(|owner| !owner.is_empty()),
             reload: preset.reload.to_vec(),
-            verify: preset_proof(preset),
+            verify: preset.verify,
             configure: preset.configuration(preset.dir),
         }
     }
@@ -68,7 +68,7 @@ pub(crate) fn table(wide: bool) -> Table {
             files,
             owner,
             view.reload.join(" "),
-            view.verify.unwrap_or_default().to_owned(),
+            view.verify.to_owned(),
         ];
         if wide {
             row.push(view.configure);

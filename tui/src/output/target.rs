@@ -44,6 +44,7 @@ struct FileView {
 
 #[derive(Debug, Serialize)]
 struct EndpointView {
+    protocol: &'static str,
     address: String,
     server_name: Option<String>,
 }
@@ -96,7 +97,11 @@ impl From<&FileSpec> for FileView {
 
 impl From<&Endpoint> for EndpointView {
     fn from(endpoint: &Endpoint) -> Self {
-        Self { address: safe(&endpoint.address), server_name: some(&endpoint.server_name) }
+        Self {
+            protocol: proto::endpoint::word(endpoint.protocol()),
+            address: safe(&endpoint.address),
+            server_name: some(&endpoint.server_name),
+        }
     }
 }
 
@@ -184,9 +189,8 @@ fn settings(block: &mut Block, spec: &TargetSpec) {
     for Command { argv } in &spec.reload {
         block.below(&format!("reload: {}", argv.join(" ")));
     }
-    for Endpoint { address, server_name } in &spec.verify {
-        let name = if server_name.is_empty() { String::new() } else { format!("/{server_name}") };
-        block.below(&format!("verify: {address}{name}"));
+    for endpoint in &spec.verify {
+        block.below(&format!("verify: {endpoint}"));
     }
 }
 

@@ -245,7 +245,7 @@ impl Wizard {
         let service = self.service();
         let spec = service.map(|service| preset_spec(service, &self.name()));
         let verify = match &spec {
-            Some(spec) => spec.verify.iter().map(request::endpoint).collect::<Vec<_>>().join(" "),
+            Some(spec) => spec.verify.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             None => VERIFY_DEFAULT.to_owned(),
         };
         let offered = self.form(3).map(|form| form.offered("reload")).unwrap_or_default();
@@ -422,7 +422,8 @@ fn target_form() -> Form {
             "verify",
             "Verify",
             VERIFY_DEFAULT,
-            "HOST:PORT[/SNI] where a TLS handshake must show the new certificate. Without it nothing is proven.",
+            "ADDR:PORT[/SNI] where a TLS handshake must show the new certificate, smtp:// (imap, pop3, xmpp, ldap, postgres) \
+             before it for STARTTLS. Without it nothing is proven.",
         ),
         Field::button("next", "Continue"),
     ])

@@ -98,7 +98,11 @@ pub(crate) fn target(status: TargetStatus) -> Target {
                 FileSpec { owner: "root:www-data".into(), ..file(FileContent::Fullchain, "fullchain.pem", 0o644) },
             ],
             reload: vec![Command { argv: vec!["/usr/sbin/nginx".into(), "-s".into(), "reload".into()] }],
-            verify: vec![Endpoint { address: "127.0.0.1:443".into(), server_name: "h1.example.test".into() }],
+            verify: vec![Endpoint {
+                address: "127.0.0.1:443".into(),
+                server_name: "h1.example.test".into(),
+                protocol: 0,
+            }],
         }),
         status: status.into(),
         served_fingerprint_sha256: if status == TargetStatus::Applied { FINGERPRINT.into() } else { String::new() },

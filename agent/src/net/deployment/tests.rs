@@ -1,6 +1,7 @@
 //! What a deployment says about commands and endpoints.
 
 use super::*;
+use crate::target::Protocol;
 
 fn run(exit: CommandExit) -> CommandOutcome {
     CommandOutcome { exit, output: "nginx: \u{1b}[31mbroken".to_owned(), took: Duration::from_secs(30) }
@@ -17,7 +18,7 @@ fn a_failed_reload_quotes_the_command_without_its_escapes() {
 
 #[test]
 fn an_endpoint_is_live_only_with_the_wanted_leaf() {
-    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
+    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into(), protocol: Protocol::Tls };
     assert!(not_live(&endpoint, &Ok([1; 32]), [1; 32], false).is_none());
     assert!(not_live(&endpoint, &Ok([2; 32]), [1; 32], false).unwrap().cause.contains("0202"));
     let refused = VerifyError::Connect("127.0.0.1:443".into(), std::io::ErrorKind::ConnectionRefused.into());
@@ -34,7 +35,7 @@ fn output_is_cut_to_its_limit() {
 
 #[test]
 fn a_problem_says_when_the_agent_stops_to_reload() {
-    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into() };
+    let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into(), protocol: Protocol::Tls };
     let hint = |stopped| not_live(&endpoint, &Ok([2; 32]), [1; 32], stopped).unwrap().hint;
     assert!(!hint(false).contains("also reloads"));
     assert!(hint(true).contains("targets deploy NAME also reloads"), "{}", hint(true));

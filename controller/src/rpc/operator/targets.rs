@@ -463,9 +463,7 @@ fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) ->
             || endpoint.address.chars().any(|ch| ch.is_control() || ch.is_whitespace())
             || !is_server_name(&endpoint.server_name)
         {
-            let name = if endpoint.server_name.is_empty() { "" } else { "/" };
-            let shown = format!("{}{name}{}", endpoint.address, endpoint.server_name);
-            let shown = proto::text::one_line(&shown, 120);
+            let shown = proto::text::one_line(&endpoint.to_string(), 120);
             errors.push(field_error(
                 "verify",
                 format!("\"{shown}\" is not HOST:PORT or HOST:PORT/NAME"),
@@ -473,11 +471,23 @@ fn verify(endpoints: &[types::Endpoint], errors: &mut Vec<types::FieldError>) ->
             ));
         }
     }
-    endpoints
-        .iter()
-        .take(TARGET_ITEMS_MAX)
-        .map(|one| Endpoint { address: one.address.clone(), server_name: one.server_name.clone() })
-        .collect()
+    let mut parsed = Vec::new();
+    for one in endpoints.iter().take(TARGET_ITEMS_MAX) {
+        let Some(protocol) = convert::protocol(one.protocol) else {
+            errors.push(field_error(
+                "verify",
+                format!(
+                    "this controller does not know protocol {} of {}",
+                    one.protocol,
+                    proto::text::one_line(&one.address, 120)
+                ),
+                format!("upgrade the controller, or use one of {}", proto::endpoint::words()),
+            ));
+            continue;
+        };
+        parsed.push(Endpoint { address: one.address.clone(), server_name: one.server_name.clone(), protocol });
+    }
+    parsed
 }
 
 /// Whether a handshake can ask for the name; empty means the certificate's first one. A wildcard stands for a name below it.

@@ -285,7 +285,8 @@ async fn what_every_agent_refuses_is_refused_here() {
         owner: String::new(),
         mode,
     };
-    let endpoint = |name: &str| types::Endpoint { address: "127.0.0.1:443".into(), server_name: name.into() };
+    let endpoint =
+        |name: &str| types::Endpoint { address: "127.0.0.1:443".into(), server_name: name.into(), protocol: 0 };
     let command = types::Command { argv: vec!["/usr/bin/true".into()] };
     let base = || wire::TargetSpec { dir: "/etc/ssl/other".into(), ..spec("h1") };
     let check = async |target: wire::TargetSpec, expected: &[&str]| {
@@ -311,6 +312,9 @@ async fn what_every_agent_refuses_is_refused_here() {
     check(wire::TargetSpec { verify: vec![endpoint("www.example.test"), endpoint("")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("*.example.test")], ..base() }, &[]).await;
     check(wire::TargetSpec { verify: vec![endpoint("www example")], ..base() }, &["verify"]).await;
+    let speaks = |protocol: i32| vec![types::Endpoint { protocol, ..endpoint("") }];
+    check(wire::TargetSpec { verify: speaks(types::VerifyProtocol::Smtp.into()), ..base() }, &[]).await;
+    check(wire::TargetSpec { verify: speaks(99), ..base() }, &["verify"]).await;
     // Eight commands are parsed and only the policy refuses them; nine are too many.
     check(wire::TargetSpec { reload: vec![command.clone(); 8], ..base() }, &["reload"; 8]).await;
     check(wire::TargetSpec { reload: vec![command; 9], ..base() }, &["reload"]).await;

@@ -26,12 +26,6 @@ pub(super) fn files_of(service: &Preset, name: &str) -> String {
     files.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns an endpoint, as the field shows it.
-pub(super) fn endpoint(endpoint: &Endpoint) -> String {
-    let name = if endpoint.server_name.is_empty() { String::new() } else { format!("/{}", endpoint.server_name) };
-    format!("{}{name}", endpoint.address)
-}
-
 /// Returns an argv as one line that reads back as the same argv.
 pub(super) fn joined(argv: &[String]) -> String {
     argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
@@ -123,9 +117,12 @@ fn target_complaints(wizard: &Wizard) -> Vec<FieldError> {
             found.push(complaint(id, "not permission bits", "octal, for example 0640"));
         }
     }
-    let endpoints = wizard.value(3, "verify").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    if let Some(wrong) = endpoints.iter().find(|endpoint| !endpoint.contains(':')) {
-        found.push(complaint("verify", &format!("`{wrong}` has no port"), "HOST:PORT or HOST:PORT/SNI"));
+    for text in wizard.value(3, "verify").split_whitespace() {
+        if let Err(error) = text.parse::<Endpoint>() {
+            let hint = "[PROTOCOL://]ADDR:PORT[/SNI], for example smtp://127.0.0.1:25";
+            found.push(complaint("verify", &format!("`{text}`: {error}"), hint));
+            break;
+        }
     }
     found
 }
@@ -205,10 +202,7 @@ fn signers(wizard: &Wizard) -> String {
 
 fn target(wizard: &Wizard) -> Option<TargetSpec> {
     let agent = wizard.target_agent()?;
-    let verify = wizard.value(3, "verify").split_whitespace().map(|endpoint| {
-        let (address, server_name) = endpoint.split_once('/').unwrap_or((endpoint, ""));
-        Endpoint { address: address.to_owned(), server_name: server_name.to_owned() }
-    });
+    let verify = wizard.value(3, "verify").split_whitespace().filter_map(|text| text.parse::<Endpoint>().ok());
     let reload = reloads(wizard).iter().map(|line| Command { argv: shlex::split(line).unwrap_or_default() }).collect();
     Some(TargetSpec {
         agent: agent.name.clone(),
@@ -378,7 +372,7 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
             option("reload", &line);
         }
         for endpoint in &target.verify {
-            option("verify", &self::endpoint(endpoint));
+            option("verify", &endpoint.to_string());
         }
     }
     joined(&words)
