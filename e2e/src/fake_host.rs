@@ -119,7 +119,16 @@ impl Machine {
     /// When the port is taken.
     pub fn start_service(&self, port: u16) -> io::Result<()> {
         let address = SocketAddr::new(self.0.address, port);
-        self.0.service.start(self.0.net.bind(address, "nginx (pid 812)", &PowerSwitch::new())?);
+        self.0.service.start(self.0.net.bind(address, "nginx (pid 812)", &PowerSwitch::new())?, false);
+        Ok(())
+    }
+
+    /// Starts a mail server with the certificates of the TLS service: they are shown behind STARTTLS.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start_mail(&self, port: u16) -> io::Result<()> {
+        self.0.service.start(self.occupy(port, "master (pid 813)")?, true);
         Ok(())
     }
 

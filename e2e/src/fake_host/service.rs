@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rcgen::{CertificateParams, KeyPair};
@@ -13,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -23,6 +24,8 @@ use crate::sim_net::Listener;
 #[derive(Debug)]
 pub struct TlsService {
     sites: Arc<Sites>,
+    /// Whether TLS is offered where mail is spoken first.
+    offers_starttls: Arc<AtomicBool>,
     running: Mutex<JoinSet<()>>,
 }
 
@@ -37,7 +40,7 @@ struct Sites {
 impl TlsService {
     pub(super) fn new() -> Self {
         let sites = Sites { default: Arc::new(snakeoil()), files: Mutex::default(), loaded: RwLock::default() };
-        Self { sites: Arc::new(sites), running: Mutex::default() }
+        Self { sites: Arc::new(sites), offers_starttls: Arc::new(AtomicBool::new(true)), running: Mutex::default() }
     }
 
     /// Configures a server name with the paths of its chain and key; effective at the next reload.
@@ -69,7 +72,13 @@ impl TlsService {
         Ok(())
     }
 
-    pub(super) fn start(&self, mut listener: Listener) {
+    /// Offers STARTTLS where mail is spoken first, or does not.
+    pub fn offer_starttls(&self, offers: bool) {
+        self.offers_starttls.store(offers, Ordering::Relaxed);
+    }
+
+    /// Serves connections; `is_mail` where SMTP stands before TLS.
+    pub(super) fn start(&self, mut listener: Listener, is_mail: bool) {
         let sites: Arc<dyn ResolvesServerCert> = self.sites.clone();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -77,12 +86,18 @@ impl TlsService {
             .with_no_client_auth()
             .with_cert_resolver(sites);
         let acceptor = TlsAcceptor::from(Arc::new(config));
+        let offers_starttls = self.offers_starttls.clone();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.spawn(async move {
             let mut visitors = JoinSet::new();
             while let Some(pipe) = listener.accept().await {
                 let acceptor = acceptor.clone();
+                let offers = offers_starttls.clone();
                 visitors.spawn(async move {
+                    let mut pipe = pipe;
+                    if is_mail && !speak_smtp(&mut pipe, offers.load(Ordering::Relaxed)).await.unwrap_or(false) {
+                        return;
+                    }
                     if let Ok(mut stream) = acceptor.accept(pipe).await {
                         drop(stream.read_u8().await);
                     }
@@ -90,6 +105,26 @@ impl TlsService {
                 while visitors.try_join_next().is_some() {}
             }
         });
+    }
+}
+
+/// Speaks SMTP as far as TLS (RFC 3207); returns whether it begins.
+async fn speak_smtp(pipe: &mut (impl AsyncRead + AsyncWrite + Unpin), offers: bool) -> std::io::Result<bool> {
+    let mut pipe = BufReader::new(pipe);
+    pipe.write_all(b"220 mail.example.test ESMTP\r\n").await?;
+    loop {
+        let mut line = String::new();
+        let answer = match pipe.read_line(&mut line).await? {
+            0 => return Ok(false),
+            _ if line.starts_with("EHLO ") && offers => "250-mail.example.test\r\n250 STARTTLS\r\n",
+            _ if line.starts_with("EHLO ") => "250-mail.example.test\r\n250 PIPELINING\r\n",
+            _ if line == "STARTTLS\r\n" && offers => "220 go ahead\r\n",
+            _ => "502 not known\r\n",
+        };
+        pipe.write_all(answer.as_bytes()).await?;
+        if answer.starts_with("220") {
+            return Ok(true);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use e2e::fake_host::Script;
 use e2e::world::operator::RELOAD;
 use e2e::world::{Plan, World};
 use proto::operator::v1::RenewCertificateRequest;
-use proto::types::v1::{Custody, TargetStatus};
+use proto::types::v1::{Custody, TargetStatus, VerifyProtocol};
 
 use crate::{SOON, served, wish};
 
@@ -155,6 +155,29 @@ async fn a_service_that_never_showed_a_certificate_of_ours_is_not_reloaded_for_e
     world.agents[0].machine.reload().unwrap();
     world.settle_live("web", Duration::from_secs(3600)).await;
     assert_eq!(world.agents[0].machine.ran().len(), reloads, "live is seen without one more reload");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mail_server_without_starttls_is_quoted_and_proven_once_it_offers_it() {
+    let mut world = World::new(1).await;
+    let machine = world.agents[0].machine.clone();
+    machine.start_mail(25).unwrap();
+    machine.service().offer_starttls(false);
+    let mut wish = wish(&world, "web", Custody::Agent, 0);
+    let endpoint = &mut wish.target.as_mut().unwrap().verify[0];
+    endpoint.address = "127.0.0.1:25".to_owned();
+    endpoint.set_protocol(VerifyProtocol::Smtp);
+    world.operator.create(&wish).await.unwrap();
+    let quoted = async |world: &World| {
+        let certificate = world.operator.certificate("web").await.unwrap_or_default();
+        let problem = certificate.targets.first().and_then(|target| target.problem.clone()).unwrap_or_default();
+        problem.message.contains("smtp://127.0.0.1:25") && problem.cause.contains("offers no STARTTLS: 250-mail")
+    };
+    world.settle("the refusal is quoted", SOON, quoted).await;
+    machine.service().offer_starttls(true);
+    world.settle_live("web", Duration::from_secs(3600)).await;
+    assert_eq!(world.ca.orders().len(), 1);
     world.check().await;
 }
 
