@@ -18,6 +18,18 @@ need() {
   done
 }
 
+# need_services: the servers beside nginx that the real tests run.
+need_services() {
+  need apache2 /usr/sbin/apache2
+  need postfix /usr/sbin/postfix
+  need dovecot-imapd /usr/sbin/dovecot /usr/lib/dovecot/imap
+  need dovecot-pop3d /usr/lib/dovecot/pop3
+  need prosody /usr/bin/prosody
+  need slapd /usr/sbin/slapd
+  need ldap-utils /usr/bin/ldapmodify
+  need postgresql /usr/lib/postgresql
+}
+
 # setup: installs what is missing of what all scripts need and `need` named, and says so.
 setup() {
   need pebble /usr/bin/pebble /usr/bin/pebble-challtestsrv
@@ -60,6 +72,11 @@ apt_install() {
   fi
   say "installing Debian packages: $*"
   "${as_root[@]}" apt-get update -qq
+  case " $* " in *" postfix "*)
+    # Its files as they come: nobody here wants mail.
+    echo 'postfix postfix/main_mailer_type select No configuration' | "${as_root[@]}" debconf-set-selections
+    ;;
+  esac
   # A package must not start its daemon here: we only want its files.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >&2
 }

@@ -42,6 +42,8 @@ mod road;
 mod rotation;
 #[path = "real/server_faults.rs"]
 mod server_faults;
+#[path = "real/services.rs"]
+mod services;
 #[path = "real/start_faults.rs"]
 mod start_faults;
 
