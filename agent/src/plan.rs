@@ -222,6 +222,7 @@ pub(crate) mod tests {
             key_slot_id: None,
             dir: "/etc/x".into(),
             files: vec![],
+            validate: vec![],
             reload: vec![],
             verify: vec![],
             deploy_wish: 0,

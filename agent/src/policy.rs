@@ -91,7 +91,7 @@ impl Policy {
             }
         });
         let dir = dir.ok_or_else(|| refusal.unwrap_or_else(|| self.outside(&target.dir)))?;
-        for argv in &target.reload {
+        for argv in target.commands() {
             self.permit_command(argv)?;
         }
         self.permit_custody(target)?;
@@ -479,6 +479,7 @@ mod tests {
             key_slot_id: Some("k1".into()),
             dir: "/etc/nginx/ssl/www".into(),
             files: vec![TargetFile { content: Content::Key, name: "key.pem".into(), owner: None, mode: 0o600 }],
+            validate: vec![],
             reload: vec![vec!["/usr/bin/systemctl".into(), "reload".into(), "nginx".into()]],
             verify: vec![],
             deploy_wish: 0,
@@ -514,6 +515,7 @@ mod tests {
         }
         check(|target| target.files[0].owner = Some(Owner { user: "x".into(), group: "x".into() }), "POLICY_OWNER");
         check(|target| target.reload[0].push("--now".into()), "POLICY_COMMAND");
+        check(|target| target.validate.push(vec!["/usr/bin/env".into()]), "POLICY_COMMAND");
         check(|target| target.key_slot_id = None, "POLICY_CUSTODY");
     }
 

@@ -13,8 +13,16 @@ use sha2::{Digest as _, Sha256};
 use crate::problem::Problem;
 
 /// What a desired item may require of this agent.
-pub(crate) const FEATURES: &[&str] =
-    &["http01-standalone", "http01-webroot", "verify-tls", "verify-starttls", "purge", "hold", "file-combined"];
+pub(crate) const FEATURES: &[&str] = &[
+    "http01-standalone",
+    "http01-webroot",
+    "verify-tls",
+    "verify-starttls",
+    "validate",
+    "purge",
+    "hold",
+    "file-combined",
+];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
 /// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
@@ -58,6 +66,9 @@ pub(crate) struct Target {
     /// Absolute and normalised.
     pub(crate) dir: String,
     pub(crate) files: Vec<TargetFile>,
+    /// Run before anything is reloaded. Not in the digest of a target that has none: an upgrade is no new wish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) validate: Vec<Vec<String>>,
     pub(crate) reload: Vec<Vec<String>>,
     pub(crate) verify: Vec<Endpoint>,
     pub(crate) deploy_wish: u64,
@@ -176,6 +187,11 @@ impl Target {
 
     pub(crate) fn has_key_file(&self) -> bool {
         self.files.iter().any(|file| file.content.holds_key())
+    }
+
+    /// Every command that this target may run.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &Vec<String>> {
+        self.validate.iter().chain(&self.reload)
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -331,6 +347,7 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         types::Custody::Unspecified => return Err(upgrade("a key custody that is unknown here")),
     };
     limit("files", item.files.len(), FILES_MAX)?;
+    limit("validate commands", item.validate.len(), COMMANDS_MAX)?;
     limit("reload commands", item.reload.len(), COMMANDS_MAX)?;
     limit("verify endpoints", item.verify.len(), ENDPOINTS_MAX)?;
     let first = identifiers.first().map_or("", String::as_str).to_owned();
@@ -341,6 +358,7 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         key_slot_id,
         dir: directory(&item.dir)?,
         files: item.files.iter().map(file).collect::<Result<_, _>>()?,
+        validate: item.validate.iter().map(|command| command.argv.clone()).collect(),
         reload: item.reload.iter().map(|command| command.argv.clone()).collect(),
         verify: item.verify.iter().map(|endpoint| self::endpoint(endpoint, &first)).collect::<Result<_, _>>()?,
         deploy_wish: item.deploy_wish,

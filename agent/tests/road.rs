@@ -159,7 +159,7 @@ async fn a_leaf_with_names_beyond_the_policy_is_never_written() {
     site.enroll().await.unwrap();
     let policy = fs::read_to_string(site.policy_path()).unwrap();
     let names = format!("names = [\"{NAME}\"]\n[[command]]");
-    fs::write(site.policy_path(), policy.replace("[[command]]", &names)).unwrap();
+    fs::write(site.policy_path(), policy.replacen("[[command]]", &names, 1)).unwrap();
     let agent = site.start();
     controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
     let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
@@ -244,7 +244,7 @@ async fn a_failed_reload_is_quoted_and_the_files_stay() {
     controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
     let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
     let fingerprint = controller.issue("v1", &csr);
-    site.fail_reloads();
+    site.set_broken(true);
     controller.publish(|desired| desired.targets.push(site.target("v1", &fingerprint)));
     let report = controller.wait(|seen| seen.target(TargetStatus::Failed)).await;
     assert_eq!(report.problem.unwrap().reason, "RELOAD_FAILED");
@@ -294,6 +294,45 @@ async fn a_service_that_keeps_the_old_leaf_keeps_its_files_too() {
         controller.wait(|seen| seen.target(TargetStatus::Pending).filter(|report| report.problem.is_some())).await;
     assert_eq!(report.problem.unwrap().reason, "STILL_SERVED");
     assert!(site.dir().join("key.pem").exists());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_fails_its_test_is_never_reloaded() {
+    let controller = Controller::new();
+    let site = Site::new(&controller);
+    site.enroll().await.unwrap();
+    let agent = site.start();
+    controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
+    let csr = controller.wait(|seen| seen.csrs.get("slot-1").cloned()).await;
+    let tested = |version: &str, fingerprint: &[u8]| {
+        let mut target = site.target(version, fingerprint);
+        target.validate.push(types::Command { argv: site::VALIDATE.map(str::to_owned).to_vec() });
+        target.requires.push("validate".to_owned());
+        target
+    };
+    let old = controller.issue("v1", &csr);
+    controller.publish(|desired| desired.targets.push(tested("v1", &old)));
+    let report = controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    let steps: Vec<&str> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["write", "validate", "reload", "verify"]);
+    assert_eq!((site.validations(), site.reloads()), (1, 1));
+
+    site.set_broken(true);
+    let new = controller.issue("v2", &csr);
+    controller.publish(|desired| desired.targets[0] = tested("v2", &new));
+    let report = controller.wait(|seen| seen.target(TargetStatus::RolledBack)).await;
+    let problem = report.problem.unwrap();
+    assert_eq!((problem.reason.as_str(), problem.cause.as_str()), ("VALIDATE_FAILED", "broken configuration"));
+    assert!(problem.message.contains("nothing was reloaded; the certificate of before is served again"), "{problem:?}");
+    let steps: Vec<&str> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["write", "validate", "roll back", "verify"]);
+    assert_eq!((site.validations(), site.reloads(), site.leaf()), (2, 1, old));
+    assert!(report.retry_at - report.finished_at <= 60_000, "nothing was disturbed");
+    site.set_broken(false);
+    controller.publish(|desired| desired.targets[0].deploy_wish = 1);
+    controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
+    assert_eq!((site.validations(), site.reloads(), site.leaf()), (3, 2, new));
     agent.stop().await.unwrap();
 }
 

@@ -1,5 +1,5 @@
-//! Carries targets through one pass: fetch and write each, then run every distinct reload command once, then prove each
-//! by handshake. A version that is not proven makes room for the one that was: that is a pass of its own. One target's
+//! Carries targets through one pass: fetch and write each, let the services test what is in place, then run every distinct
+//! reload command once, then prove each by handshake. A version that is not proven makes room for the one that was: that is a pass of its own. One target's
 //! failure never stops another. Effects on this server are asked of `apply`.
 
 use std::collections::{BTreeSet, HashMap};
@@ -97,8 +97,29 @@ struct Attempt {
     rolled_back_to: Option<[u8; 32]>,
 }
 
-/// Each distinct command of a pass, run by whoever needs it first.
+/// Each distinct command of one stage of a pass, run by whoever needs it first.
 type Runs = HashMap<Vec<String>, OnceCell<Result<CommandOutcome, Problem>>>;
+
+/// The stages that run commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Validate,
+    Reload,
+}
+
+impl Stage {
+    fn commands(self, target: &Target) -> &[Vec<String>] {
+        match self {
+            Self::Validate => &target.validate,
+            Self::Reload => &target.reload,
+        }
+    }
+
+    fn runs<'a>(self, attempts: impl IntoIterator<Item = &'a Attempt>) -> Runs {
+        let commands = attempts.into_iter().flat_map(|attempt| self.commands(&attempt.job.target));
+        commands.map(|argv| (argv.clone(), OnceCell::new())).collect()
+    }
+}
 
 /// What each verify endpoint showed, in the target's order.
 type Seen = Vec<Result<[u8; 32], VerifyError>>;
@@ -117,17 +138,23 @@ impl Deployer {
     /// commands until they are [`Progress::Read`]: a service that reads its whole configuration must not find another
     /// target's pair half switched (`nginx -s reload` then fails for all of them).
     pub(crate) async fn pass(&self, jobs: Vec<Job>) {
-        let commands_held = jobs.iter().flat_map(|job| job.target.reload.iter().cloned()).collect();
+        let commands_held = jobs.iter().flat_map(|job| job.target.commands().cloned()).collect();
         let written: Vec<Attempt> = stream::iter(jobs)
             .map(|job| self.begin(job))
             .buffer_unordered(AT_ONCE)
             .filter_map(std::future::ready)
             .collect()
             .await;
-        // All files are in place before the first reload, so one run serves every target that names the command.
-        let commands = written.iter().flat_map(|attempt| &attempt.job.target.reload);
-        let runs: Runs = commands.map(|argv| (argv.clone(), OnceCell::new())).collect();
-        let proofs = stream::iter(written).map(|attempt| self.finish(attempt, &runs)).buffer_unordered(AT_ONCE);
+        // All files are in place before the first command, so one run serves every target that names it.
+        let runs = Stage::Validate.runs(&written);
+        let valid: Vec<Attempt> = stream::iter(written)
+            .map(|attempt| self.validate(attempt, &runs))
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        let runs = Stage::Reload.runs(&valid);
+        let proofs = stream::iter(valid).map(|attempt| self.finish(attempt, &runs)).buffer_unordered(AT_ONCE);
         let mut proofs = pin!(proofs.collect::<()>());
         // A service has read its files when it proves the new leaf, or soon after the reload; one that never proves it
         // must not hold up the others.
@@ -314,7 +341,12 @@ impl Deployer {
             Some(problem) => format!("the files of before are back, but {}", problem.message),
         };
         let problem = failed.problem.map(|problem| Problem { hint: AGAIN.to_owned(), ..problem.then(&what) });
-        self.outcome(attempt, Status::RolledBack, problem, shown)
+        let mut outcome = self.outcome(attempt, Status::RolledBack, problem, shown);
+        if !was_reloaded {
+            // The service was not disturbed: no need to wait long.
+            outcome.retry_at = self.retry_at(Status::Failed, attempt.job.attempt);
+        }
+        outcome
     }
 
     /// Looks at what is served before a reload is repeated; `None` when the attempt goes on with it.
@@ -333,12 +365,37 @@ impl Deployer {
         (is_live || step == ReloadStep::LookOnly).then(|| self.judged(attempt, seen, wanted, started))
     }
 
+    /// Asks the services whether they can use what is in place, before any of them reads it; `None` when the attempt ends
+    /// here. A test before the switch would test the files of before.
+    async fn validate(&self, mut attempt: Attempt, runs: &Runs) -> Option<Attempt> {
+        if attempt.rolled_back_to.is_some() || attempt.job.target.validate.is_empty() {
+            return Some(attempt);
+        }
+        self.tell(&attempt, Change::Doing("validating")).await;
+        let Err(problem) = self.run(&mut attempt, Stage::Validate, runs).await else { return Some(attempt) };
+        let outcome = self.outcome(&attempt, Status::Failed, Some(problem), None);
+        let outcome = self.concluded(&attempt, outcome).await;
+        self.tell(&attempt, Change::Done(Box::new(outcome))).await;
+        None
+    }
+
     async fn reload(&self, attempt: &mut Attempt, runs: &Runs) -> Result<(), Problem> {
         if attempt.job.target.reload.is_empty() {
             return Ok(());
         }
         self.tell(attempt, Change::Doing("reloading")).await;
-        for argv in attempt.job.target.reload.clone() {
+        self.run(attempt, Stage::Reload, runs).await?;
+        attempt.reloads = attempt.reloads.saturating_add(1);
+        Ok(())
+    }
+
+    /// Runs the commands of a stage in their order, until one fails.
+    async fn run(&self, attempt: &mut Attempt, stage: Stage, runs: &Runs) -> Result<(), Problem> {
+        let name = match stage {
+            Stage::Validate => "validate",
+            Stage::Reload => "reload",
+        };
+        for argv in stage.commands(&attempt.job.target).to_vec() {
             let started = Instant::now();
             let run = runs.get(&argv).ok_or_else(|| Problem::internal("a command that nobody planned"))?;
             let run = run.get_or_init(|| self.apply.run(argv.clone())).await.clone()?;
@@ -348,12 +405,11 @@ impl Deployer {
             };
             let subject = one_line(&argv.join(" "), 400);
             let ok = status == Some(0);
-            attempt.step("reload", subject.clone(), ok, status, &run.output, started);
+            attempt.step(name, subject.clone(), ok, status, &run.output, started);
             if !ok {
-                return Err(reload_failed(&subject, &run));
+                return Err(command_failed(stage, &subject, &run));
             }
         }
-        attempt.reloads = attempt.reloads.saturating_add(1);
         Ok(())
     }
 
@@ -500,14 +556,18 @@ impl Attempt {
     }
 }
 
-fn reload_failed(subject: &str, run: &CommandOutcome) -> Problem {
+fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem {
     let how = match &run.exit {
         CommandExit::Status(status) => format!("ended with status {status}"),
         CommandExit::Signal(signal) => format!("was killed by signal {signal}"),
         CommandExit::TimedOut => format!("did not end within {} s and was killed", run.took.as_secs()),
         CommandExit::NotStarted(error) => format!("could not be started: {error}"),
     };
-    Problem::new("RELOAD_FAILED", format!("`{subject}` {how}"), one_line(&run.output, 600), AGAIN)
+    let (reason, end) = match stage {
+        Stage::Validate => ("VALIDATE_FAILED", ", so nothing was reloaded"),
+        Stage::Reload => ("RELOAD_FAILED", ""),
+    };
+    Problem::new(reason, format!("`{subject}` {how}{end}"), one_line(&run.output, 600), AGAIN)
 }
 
 /// `reloads_stopped` when the agent will not run the reload commands again by itself.

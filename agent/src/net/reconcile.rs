@@ -133,8 +133,8 @@ pub(crate) struct Reconciler {
     doing: BTreeMap<String, &'static str>,
     later: BTreeMap<String, Instant>,
     passes: usize,
-    /// Reload commands whose services may still read files of a pass: targets that name them wait, and then share one
-    /// pass and one reload.
+    /// Commands whose services may still read files of a pass: targets that name them wait, and then share one pass and
+    /// one run.
     reading: BTreeSet<Vec<String>>,
     /// When the first of the targets that wait is due, as the last look saw it.
     retry_at: Option<Timestamp>,
@@ -304,7 +304,7 @@ impl Reconciler {
         let mut jobs = Vec::new();
         for target in &desired.targets {
             let resting = self.doing.contains_key(&target.id) || self.later.contains_key(&target.id);
-            if resting || target.reload.iter().any(|argv| self.reading.contains(argv)) {
+            if resting || target.commands().any(|argv| self.reading.contains(argv)) {
                 continue;
             }
             let last = self.outcomes.get(&target.id);
@@ -326,7 +326,7 @@ impl Reconciler {
         }
         for job in &jobs {
             self.doing.insert(job.target.id.clone(), "writing");
-            self.reading.extend(job.target.reload.iter().cloned());
+            self.reading.extend(job.target.commands().cloned());
         }
         self.passes += 1;
         let deployer = Arc::clone(&self.deployer);

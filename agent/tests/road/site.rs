@@ -28,6 +28,7 @@ use super::controller::Controller;
 
 const CONTROLLER: &str = "controller.test:8443";
 const SERVICE: &str = "127.0.0.1:443";
+pub(crate) const VALIDATE: [&str; 2] = ["/usr/sbin/nginx", "-t"];
 const RELOAD: [&str; 3] = ["/usr/sbin/nginx", "-s", "reload"];
 
 /// The server and what runs on it.
@@ -44,6 +45,7 @@ struct PipeHost {
     service: Mutex<Option<Arc<ServerConfig>>>,
     reloads: Mutex<usize>,
     broken: Mutex<bool>,
+    validations: Mutex<usize>,
     away: Mutex<bool>,
     deaf: Mutex<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -87,13 +89,14 @@ impl Site {
             service: Mutex::new(None),
             reloads: Mutex::new(0),
             broken: Mutex::new(false),
+            validations: Mutex::new(0),
             away: Mutex::new(false),
             deaf: Mutex::new(false),
             tasks: Mutex::new(JoinSet::new()),
         };
         let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
         let policy = format!(
-            "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[http01]\nports = [80]\nwebroots = [\"{}\"]\n",
+            "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[[command]]\nargv = {VALIDATE:?}\n[http01]\nports = [80]\nwebroots = [\"{}\"]\n",
             site.root.path().join("ssl").display(),
             site.webroot().display()
         );
@@ -129,6 +132,10 @@ impl Site {
         *self.host.reloads.lock().unwrap()
     }
 
+    pub(crate) fn validations(&self) -> usize {
+        *self.host.validations.lock().unwrap()
+    }
+
     pub(crate) fn ignore_reloads(&self) {
         *self.host.deaf.lock().unwrap() = true;
     }
@@ -143,8 +150,9 @@ impl Site {
         leaf.map(|leaf| proto::x509::fingerprint(&leaf).to_vec()).unwrap_or_default()
     }
 
-    pub(crate) fn fail_reloads(&self) {
-        *self.host.broken.lock().unwrap() = true;
+    /// Whether the service's configuration is broken: tests and reloads of it fail.
+    pub(crate) fn set_broken(&self, broken: bool) {
+        *self.host.broken.lock().unwrap() = broken;
     }
 
     /// Whether the controller can be reached.
@@ -217,6 +225,7 @@ impl Site {
             deploy_wish: 0,
             purge: false,
             hold: false,
+            validate: vec![],
             requires: vec![],
         }
     }
@@ -262,6 +271,13 @@ impl Host for PipeHost {
     }
 
     async fn run(&self, argv: &[String], _timeout: Duration) -> CommandOutcome {
+        if argv == VALIDATE {
+            *self.validations.lock().unwrap() += 1;
+            let invalid = *self.broken.lock().unwrap();
+            let (status, output) = if invalid { (1, "broken configuration") } else { (0, "") };
+            let exit = CommandExit::Status(status);
+            return CommandOutcome { exit, output: output.to_owned(), took: Duration::from_millis(1) };
+        }
         assert_eq!(argv, RELOAD);
         *self.reloads.lock().unwrap() += 1;
         let reloaded = match (*self.broken.lock().unwrap(), *self.deaf.lock().unwrap()) {

@@ -65,6 +65,9 @@ pub struct DesiredTarget {
     pub dir: String,
     /// What to write.
     pub files: Vec<File>,
+    /// What to run before anything is reloaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validate: Vec<Vec<String>>,
     /// What to run.
     pub reload: Vec<Vec<String>>,
     /// Where to prove.
@@ -125,6 +128,7 @@ impl Desired {
                 key_slot_id: current.key_slot_id.clone(),
                 dir: target.dir.clone(),
                 files: target.files.clone(),
+                validate: target.validate.clone(),
                 reload: target.reload.clone(),
                 verify: target.verify.clone(),
                 deploy_wish: target.deploy_wish,

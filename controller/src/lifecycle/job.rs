@@ -290,6 +290,7 @@ mod tests {
             agent_id: agent_id.into(),
             dir: "/etc/ssl/web".into(),
             files: Vec::new(),
+            validate: Vec::new(),
             reload: Vec::new(),
             verify: Vec::new(),
             deploy_wish: 1,

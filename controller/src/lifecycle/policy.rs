@@ -36,10 +36,11 @@ pub fn refuse_target(policy: &Policy, target: &Target, identifiers: &[String], c
     } else if found.iter().all(|refusals| !refusals.is_empty()) {
         refusals.append(&mut found.swap_remove(0));
     }
-    let unknown = target.reload.iter().filter(|argv| !policy.commands.contains(argv));
-    refusals.extend(unknown.map(|argv| {
+    let validate = target.validate.iter().map(|argv| ("validate", argv));
+    let commands = validate.chain(target.reload.iter().map(|argv| ("reload", argv)));
+    refusals.extend(commands.filter(|(_, argv)| !policy.commands.contains(argv)).map(|(field, argv)| {
         let words = argv.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-        refusal("reload", format!("command {} is not allowed", argv.join(" ")), format!("[[command]] argv = [{words}]"))
+        refusal(field, format!("command {} is not allowed", argv.join(" ")), format!("[[command]] argv = [{words}]"))
     }));
     let word = match custody {
         Custody::Agent => "agent",
@@ -183,6 +184,7 @@ mod tests {
             agent_id: "a".into(),
             dir: dir.into(),
             files: vec![File { content: Content::Key, name: name.into(), owner: String::new(), mode }],
+            validate: vec![],
             reload: vec![],
             verify: vec![],
             deploy_wish: 0,
@@ -220,6 +222,8 @@ mod tests {
         let mut with_command = target("/etc/nginx/ssl", 0o600, "key.pem");
         with_command.reload = vec![vec!["/bin/sh".into()]];
         assert_eq!(fields(&with_command, ok, Custody::Agent), ["reload"]);
+        with_command.validate = vec![vec!["/usr/bin/env".into()]];
+        assert_eq!(fields(&with_command, ok, Custody::Agent), ["validate", "reload"]);
         assert_eq!(refuse_http01(&policy(), &Http01::Standalone(8080)).unwrap().field, "http01");
         let silent = Policy { custody: vec![], ..policy() };
         let refused = refuse_target(&silent, &target("/etc/nginx/ssl", 0o600, "key.pem"), &[ok.into()], Custody::Agent);

@@ -9,7 +9,7 @@ use super::problem::Problem;
 pub const TARGETS_MAX: usize = 100;
 /// Most files and endpoints of one target, and most arguments of a command.
 pub const TARGET_ITEMS_MAX: usize = 16;
-/// Most reload commands of one target; an agent refuses more.
+/// Most commands of one kind of one target; an agent refuses more.
 pub const COMMANDS_MAX: usize = 8;
 
 /// What a file holds. PEM.
@@ -104,6 +104,9 @@ pub struct Target {
     pub dir: String,
     /// What is written.
     pub files: Vec<File>,
+    /// Exact argv, in order: run before anything is reloaded.
+    #[serde(default)]
+    pub validate: Vec<Vec<String>>,
     /// Exact argv, in order.
     pub reload: Vec<Vec<String>>,
     /// Where it is proven.
@@ -137,7 +140,7 @@ pub enum Status {
 /// One step of the last deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// write, reload or verify.
+    /// write, validate, reload, verify, roll back or purge.
     pub name: String,
     /// Path, argv or endpoint; sanitised.
     pub subject: String,

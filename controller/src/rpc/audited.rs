@@ -5,6 +5,7 @@
 use proto::clock::from_wire;
 use proto::method::Method;
 use proto::operator::v1 as wire;
+use proto::types::v1 as types;
 use proto::x509::hex;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
@@ -159,8 +160,12 @@ fn words<const N: usize>(parts: [Option<String>; N]) -> String {
 
 fn target(spec: Option<&wire::TargetSpec>) -> Option<String> {
     let spec = spec?;
-    let commands = spec.reload.iter().map(|command| command.argv.join(" ")).collect::<Vec<_>>().join("; ");
-    Some(words([Some(format!("target={}:{}", spec.agent, spec.dir)), part("reload", commands)]))
+    let words_of = |commands: &[types::Command]| {
+        commands.iter().map(|command| command.argv.join(" ")).collect::<Vec<_>>().join("; ")
+    };
+    let target = format!("target={}:{}", spec.agent, spec.dir);
+    let (validate, reload) = (words_of(&spec.validate), words_of(&spec.reload));
+    Some(words([Some(target), part("validate", validate), part("reload", reload)]))
 }
 
 fn private_ca(spec: Option<&wire::PrivateCaSpec>) -> Option<String> {

@@ -204,6 +204,7 @@ pub(crate) fn target_spec(target: &Target, agent_name: &str) -> proto::operator:
         files: files(&target.files),
         reload: commands(&target.reload),
         verify: endpoints(&target.verify),
+        validate: commands(&target.validate),
     }
 }
 
@@ -321,6 +322,9 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
     if target.verify.iter().any(|endpoint| !endpoint.protocol.is_tls()) {
         requires.push("verify-starttls".to_owned());
     }
+    if !target.validate.is_empty() {
+        requires.push("validate".to_owned());
+    }
     if target.purge {
         requires.push("purge".to_owned());
     }
@@ -345,6 +349,7 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
         deploy_wish: target.deploy_wish,
         purge: target.purge,
         hold: target.hold,
+        validate: commands(&target.validate),
         requires,
     }
 }

@@ -448,6 +448,7 @@ impl AgentSite {
             agent: self.machine.name().to_owned(),
             dir: dir.display().to_string(),
             files: Vec::new(),
+            validate: vec![],
             reload: vec![types::Command { argv: RELOAD.map(str::to_owned).to_vec() }],
             verify: vec![types::Endpoint {
                 address: "127.0.0.1:443".to_owned(),

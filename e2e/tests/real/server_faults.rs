@@ -64,6 +64,34 @@ async fn a_broken_nginx_configuration_is_shown_in_nginxs_words() -> anyhow::Resu
 }
 
 #[tokio::test]
+async fn a_configuration_that_fails_its_test_is_not_reloaded_and_the_old_certificate_stays() -> anyhow::Result<()> {
+    let (site, server) = site_with_server().await?;
+    let name = server.identifier();
+    let policy = std::fs::read_to_string(server.policy())?;
+    let test = "[[command]]\nargv = [\"/usr/sbin/nginx\", \"-t\"]\ntimeout = \"30s\"\n";
+    std::fs::write(server.policy(), format!("{policy}\n{test}"))?;
+    let told = async || {
+        let ran = site.create(&server, "web", &name, &["--validate", "/usr/sbin/nginx -t", "--wait=60s"]).await?;
+        Ok((ran.status == Some(0)).then_some(()))
+    };
+    eventually("the policy to be known and the certificate to be served", SOON, told).await?;
+    site.proven(&server, "web", &name).await?;
+    let before = site.served(&server, &name).await?;
+
+    let good = server.host.read("/etc/nginx/nginx.conf").await?;
+    server.host.write("/etc/nginx/nginx.conf", &good.replace("worker_processes 1;", "wrker_processes 1;")).await?;
+    site.control.ok(&["certs", "renew", "web", "--override-lock", "drill"], &[]).await?;
+    let record = until_target(&site, "rolled_back").await?;
+    explains(&record["targets"][0]["error"], &["nginx -t", "nothing was reloaded", "wrker_processes"]);
+    assert_eq!(site.served(&server, &name).await?, before);
+    let file = server.host.read(&format!("{}/fullchain.pem", server.dir(&name))).await?;
+    let leaf = proto::x509::Chain::parse_pem(file.as_bytes())?.leaf;
+    assert_eq!(proto::x509::hex(&leaf.fingerprint_sha256), before, "the files are those that are served");
+    server.host.write("/etc/nginx/nginx.conf", &good).await?;
+    heals_by_deploy(&site, &server).await
+}
+
+#[tokio::test]
 async fn a_leaf_that_is_not_served_takes_its_files_back() -> anyhow::Result<()> {
     let (site, server) = site_with_server().await?;
     let name = server.identifier();

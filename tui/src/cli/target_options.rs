@@ -1,5 +1,6 @@
-//! The options that describe one target: `--preset --file --owner --mode --reload --verify`. Parses text into `TargetSpec`
-//! parts and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not ours.
+//! The options that describe one target: `--preset --file --owner --mode --validate --reload --verify`. Parses text into
+//! `TargetSpec` parts and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not
+//! ours.
 //! Called by `certs create` and `targets add`.
 
 use clap::Args;
@@ -32,6 +33,9 @@ pub(crate) struct TargetOptions {
     /// Permission bits of one file, octal; default 0600 with the key in it, 0644 without (repeats)
     #[arg(long = "mode", value_name = "CONTENT=MODE", value_parser = mode, requires = "agent")]
     modes: Vec<(FileContent, u32)>,
+    /// Command that must succeed before anything is reloaded, for example '/usr/sbin/nginx -t' (repeats, in order)
+    #[arg(long = "validate", value_name = "ARGV", value_parser = command, requires = "agent")]
+    validate: Vec<Command>,
     /// Command to run after the files are in place: absolute path and arguments, no shell (repeats, in order)
     #[arg(long = "reload", value_name = "ARGV", value_parser = command, requires = "agent")]
     reload: Vec<Command>,
@@ -53,6 +57,7 @@ impl TargetOptions {
             agent,
             dir: dir.unwrap_or(preset.dir),
             files: self.file_specs(preset.files)?,
+            validate: or(&self.validate, preset.validate),
             reload: or(&self.reload, preset.reload),
             verify: if self.verify.is_empty() { preset.verify } else { self.verify.clone() },
         })
@@ -152,7 +157,7 @@ fn command(text: &str) -> Result<Command, String> {
         ));
     }
     if let Some(word) = argv.iter().find(|word| SHELL_WORDS.contains(&word.as_str())) {
-        return Err(format!("'{word}' needs a shell and there is none: give each command its own --reload"));
+        return Err(format!("'{word}' needs a shell and there is none: give each command an option of its own"));
     }
     Ok(Command { argv })
 }
@@ -207,6 +212,7 @@ mod tests {
             files: files.iter().map(|text| file(text).unwrap()).collect(),
             owner: Some("root:www-data".into()),
             modes: modes.iter().map(|text| mode(text).unwrap()).collect(),
+            validate: Vec::new(),
             reload: Vec::new(),
             verify: Vec::new(),
         }

@@ -52,12 +52,13 @@ pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
         owner: preset.owner.to_owned(),
         mode: if holds_key(content) { preset.key_mode } else { default_mode(content) },
     });
-    let argv = preset.reload.iter().map(|word| (*word).to_owned()).collect();
+    let command = |argv: &[&str]| Command { argv: argv.iter().map(|word| (*word).to_owned()).collect() };
     TargetSpec {
         agent: String::new(),
         dir: preset.dir_of(certificate),
         files: files.collect(),
-        reload: vec![Command { argv }],
+        validate: Some(preset.validate).filter(|argv| !argv.is_empty()).map(command).into_iter().collect(),
+        reload: vec![command(preset.reload)],
         verify: preset.verify.parse().into_iter().collect(),
     }
 }

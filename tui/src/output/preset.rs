@@ -14,6 +14,7 @@ struct PresetView {
     dir: &'static str,
     files: Vec<FileView>,
     owner: Option<&'static str>,
+    validate: Vec<&'static str>,
     reload: Vec<&'static str>,
     verify: &'static str,
     configure: String,
@@ -39,6 +40,7 @@ impl From<&Preset> for PresetView {
             dir: preset.dir,
             files: preset.files.iter().map(file).collect(),
             owner: Some(preset.owner).filter(|owner| !owner.is_empty()),
+            validate: preset.validate.to_vec(),
             reload: preset.reload.to_vec(),
             verify: preset.verify,
             configure: preset.configuration(preset.dir),
@@ -53,7 +55,7 @@ pub(crate) fn json_list() -> String {
 
 /// Returns every service as a table; `wide` adds what its configuration must say.
 pub(crate) fn table(wide: bool) -> Table {
-    let mut head = vec!["NAME", "DIR", "FILES", "OWNER", "RELOAD", "VERIFY"];
+    let mut head = vec!["NAME", "DIR", "FILES", "OWNER", "VALIDATE", "RELOAD", "VERIFY"];
     if wide {
         head.push("CONFIGURE");
     }
@@ -67,6 +69,7 @@ pub(crate) fn table(wide: bool) -> Table {
             view.dir.to_owned(),
             files,
             owner,
+            view.validate.join(" "),
             view.reload.join(" "),
             view.verify.to_owned(),
         ];

@@ -20,6 +20,7 @@ pub(crate) struct TargetView {
     agent_status: Option<String>,
     dir: String,
     files: Vec<FileView>,
+    validate: Vec<Vec<String>>,
     reload: Vec<Vec<String>>,
     verify: Vec<EndpointView>,
     status: &'static str,
@@ -68,6 +69,7 @@ impl From<&Target> for TargetView {
             agent_status: some(&target.agent_status),
             dir: safe(&spec.dir),
             files: spec.files.iter().map(FileView::from).collect(),
+            validate: spec.validate.iter().map(|command| each(&command.argv)).collect(),
             reload: spec.reload.iter().map(|command| each(&command.argv)).collect(),
             verify: spec.verify.iter().map(EndpointView::from).collect(),
             status: target_status(target.status),
@@ -185,6 +187,9 @@ fn settings(block: &mut Block, spec: &TargetSpec) {
     let files: Vec<String> = spec.files.iter().map(file).collect();
     if !files.is_empty() {
         block.below(&format!("files: {}", files.join(", ")));
+    }
+    for Command { argv } in &spec.validate {
+        block.below(&format!("validate: {}", argv.join(" ")));
     }
     for Command { argv } in &spec.reload {
         block.below(&format!("reload: {}", argv.join(" ")));

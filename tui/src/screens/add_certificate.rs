@@ -189,10 +189,11 @@ impl Wizard {
         let policy = agent.as_ref().and_then(|agent| agent.policy.clone()).unwrap_or_default();
         let service = self.service().filter(|_| agent.is_some());
         let mut commands: Vec<String> = policy.commands.iter().map(|one| request::joined(&one.argv)).collect();
-        if let Some(line) = service.map(|service| reload_line(service, &commands))
-            && !commands.contains(&line)
-        {
-            commands.push(line);
+        let lines = service.map(|service| [validate_line(service), Some(reload_line(service, &commands))]);
+        for line in lines.into_iter().flatten().flatten() {
+            if !commands.contains(&line) {
+                commands.push(line);
+            }
         }
         let dirs: Vec<&str> = policy.dirs.iter().map(|dir| dir.path.as_str()).collect();
         let name = self.name();
@@ -212,8 +213,9 @@ impl Wizard {
         };
         let shown = agent.is_some();
         let form = self.form_of(3);
+        form.offer("validate", commands.clone());
         form.offer("reload", commands);
-        for id in ["service", "dir", "files", "owner", "mode", "key_mode", "reload", "verify"] {
+        for id in ["service", "dir", "files", "owner", "mode", "key_mode", "validate", "reload", "verify"] {
             form.show(id, shown);
         }
         if untouched {
@@ -250,11 +252,13 @@ impl Wizard {
         };
         let offered = self.form(3).map(|form| form.offered("reload")).unwrap_or_default();
         let reload: Vec<String> = service.map(|service| reload_line(service, &offered)).into_iter().collect();
+        let validate: Vec<String> = service.and_then(validate_line).into_iter().collect();
         let form = self.form_of(3);
         form.set("owner", service.map_or("", |service| service.owner));
         form.set("mode", "0644");
         form.set("key_mode", &format!("{:04o}", service.map_or(0o600, |service| service.key_mode)));
         form.set("verify", &verify);
+        form.pick("validate", &validate);
         form.pick("reload", &reload);
     }
 
@@ -312,9 +316,17 @@ impl Wizard {
     }
 }
 
+fn line(argv: &[&str]) -> String {
+    request::joined(&argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+}
+
+/// The test of a service's configuration, where it has one.
+fn validate_line(service: &Preset) -> Option<String> {
+    Some(service.validate).filter(|argv| !argv.is_empty()).map(line)
+}
+
 /// The reload of a service: through systemd, or by itself where only that is on offer.
 fn reload_line(service: &Preset, offered: &[String]) -> String {
-    let line = |argv: &[&str]| request::joined(&argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     let (usual, alone) = (line(service.reload), line(service.reload_alone));
     if !offered.contains(&usual) && offered.contains(&alone) { alone } else { usual }
 }
@@ -412,6 +424,12 @@ fn target_form() -> Form {
         Field::text("owner", "Owner", "", "user:group of the files. Empty: the agent's own user."),
         Field::text("mode", "Mode", "0644", "Permission bits of the certificate files."),
         Field::text("key_mode", "Key mode", "0600", "Permission bits of the file that holds the key."),
+        Field::many(
+            "validate",
+            "Validate",
+            Vec::new(),
+            "Commands that must succeed before anything is reloaded, such as nginx -t. One that fails brings the old files back.",
+        ),
         Field::many(
             "reload",
             "Reload",

@@ -97,6 +97,7 @@ pub(crate) fn target(status: TargetStatus) -> Target {
                 file(FileContent::Key, "key.pem", 0o600),
                 FileSpec { owner: "root:www-data".into(), ..file(FileContent::Fullchain, "fullchain.pem", 0o644) },
             ],
+            validate: Vec::new(),
             reload: vec![Command { argv: vec!["/usr/sbin/nginx".into(), "-s".into(), "reload".into()] }],
             verify: vec![Endpoint {
                 address: "127.0.0.1:443".into(),

@@ -96,6 +96,7 @@ impl Site {
                 file(Content::Chain, "chain.pem", 0o644),
                 file(Content::Fullchain, "fullchain.pem", 0o644),
             ],
+            validate: vec![],
             reload: vec![],
             verify: vec![],
             deploy_wish: 0,

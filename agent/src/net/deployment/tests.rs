@@ -9,10 +9,10 @@ fn run(exit: CommandExit) -> CommandOutcome {
 
 #[test]
 fn a_failed_reload_quotes_the_command_without_its_escapes() {
-    let problem = reload_failed("/usr/sbin/nginx -s reload", &run(CommandExit::Status(1)));
+    let problem = command_failed(Stage::Reload, "/usr/sbin/nginx -s reload", &run(CommandExit::Status(1)));
     assert!(problem.message.contains("/usr/sbin/nginx -s reload") && problem.message.contains("status 1"));
     assert!(problem.cause.contains("nginx: <U+001B>[31mbroken"), "{}", problem.cause);
-    let problem = reload_failed("/bin/x", &run(CommandExit::TimedOut));
+    let problem = command_failed(Stage::Reload, "/bin/x", &run(CommandExit::TimedOut));
     assert!(problem.message.contains("30 s"), "{}", problem.message);
 }
 

@@ -263,7 +263,8 @@ pub(super) async fn parse(
         String::new()
     });
     let files = files(&spec.files, errors);
-    let reload = reload(&spec.reload, errors);
+    let validate = commands("validate", &spec.validate, errors);
+    let reload = commands("reload", &spec.reload, errors);
     let verify = verify(&spec.verify, errors);
     let Some(agent) = agent.filter(|_| errors.len() == before) else { return Ok(None) };
     let target = Target {
@@ -272,6 +273,7 @@ pub(super) async fn parse(
         agent_id: agent.id.clone(),
         dir,
         files,
+        validate,
         reload,
         verify,
         deploy_wish: 0,
@@ -432,8 +434,8 @@ fn is_owner(owner: &str) -> bool {
     owner.split_once(':').is_some_and(|(user, group)| word(user) && word(group))
 }
 
-fn reload(commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> Vec<Vec<String>> {
-    too_many("reload", commands.len(), COMMANDS_MAX, errors);
+fn commands(field: &'static str, commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> Vec<Vec<String>> {
+    too_many(field, commands.len(), COMMANDS_MAX, errors);
     for command in commands {
         let first = command.argv.first().map_or("", String::as_str);
         if !first.starts_with('/')
@@ -442,7 +444,7 @@ fn reload(commands: &[types::Command], errors: &mut Vec<types::FieldError>) -> V
         {
             let shown = proto::text::one_line(&command.argv.join(" "), 120);
             errors.push(field_error(
-                "reload",
+                field,
                 format!("\"{shown}\" does not start with an absolute program"),
                 "write the whole path, for example '/usr/bin/systemctl reload nginx'; no shell runs it",
             ));

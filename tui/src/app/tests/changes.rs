@@ -247,7 +247,7 @@ fn a_certificate_of_a_private_ca_needs_nobody_to_answer() {
     desk.connect();
     desk.keys("2n").text("a.corp.example").keys(&"\n".repeat(7));
     desk.shows("A private CA of this controller signs at once");
-    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(10)).shows("HTTP-01    not needed");
+    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(11)).shows("HTTP-01    not needed");
     let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.issuer == "corp" && request.http01.is_none() && request.responders.is_empty(), "{request:?}");
 }
@@ -274,7 +274,7 @@ fn a_service_fills_in_its_target_and_every_field_stays_editable() {
     desk.shows("Directory     /etc/haproxy/certs");
     desk.shows("combined=www.example.test.pem");
     desk.keys("\n").key(Key::Ctrl('u')).text("/srv/tls");
-    desk.keys(&"\n".repeat(8));
+    desk.keys(&"\n".repeat(9));
     desk.shows("[5 Review]");
     desk.shows("on h1 in /srv/tls/");
     desk.shows("www.example.test.pem  0600  the agent's user  leaf, chain and private key");
@@ -284,5 +284,7 @@ fn a_service_fills_in_its_target_and_every_field_stays_editable() {
     let target = request.target.unwrap();
     let file = target.files.first().unwrap();
     assert_eq!((file.name.as_str(), file.mode), ("www.example.test.pem", 0o600));
+    let test = ["/usr/sbin/haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"];
+    assert_eq!(target.validate.first().unwrap().argv, test);
     assert_eq!(target.reload.first().unwrap().argv, ["/usr/bin/systemctl", "reload", "haproxy"]);
 }

@@ -58,6 +58,7 @@ pub(super) fn place_of(field: &str) -> (usize, &'static str) {
             "files" | "file" => return (3, "files"),
             "owner" => return (3, "owner"),
             "mode" => return (3, "key_mode"),
+            "validate" => return (3, "validate"),
             "reload" => return (3, "reload"),
             "verify" => return (3, "verify"),
             "target" => return (3, "agent"),
@@ -169,8 +170,13 @@ fn files_are_default(wizard: &Wizard) -> bool {
         && mode(wizard.value(3, "key_mode")) == Some(KEY_MODE_DEFAULT)
 }
 
-fn reloads(wizard: &Wizard) -> Vec<String> {
-    wizard.form(3).map(|form| form.picked("reload")).unwrap_or_default()
+/// The picked commands of a field, each as one line.
+fn picked(wizard: &Wizard, field: &str) -> Vec<String> {
+    wizard.form(3).map(|form| form.picked(field)).unwrap_or_default()
+}
+
+fn commands(wizard: &Wizard, field: &str) -> Vec<Command> {
+    picked(wizard, field).iter().map(|line| Command { argv: shlex::split(line).unwrap_or_default() }).collect()
 }
 
 fn responders(wizard: &Wizard) -> Vec<String> {
@@ -203,12 +209,12 @@ fn signers(wizard: &Wizard) -> String {
 fn target(wizard: &Wizard) -> Option<TargetSpec> {
     let agent = wizard.target_agent()?;
     let verify = wizard.value(3, "verify").split_whitespace().filter_map(|text| text.parse::<Endpoint>().ok());
-    let reload = reloads(wizard).iter().map(|line| Command { argv: shlex::split(line).unwrap_or_default() }).collect();
     Some(TargetSpec {
         agent: agent.name.clone(),
         dir: wizard.value(3, "dir").to_owned(),
         files: if files_are_default(wizard) { Vec::new() } else { file_specs(wizard) },
-        reload,
+        validate: commands(wizard, "validate"),
+        reload: commands(wizard, "reload"),
         verify: verify.collect(),
     })
 }
@@ -268,7 +274,8 @@ pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
         None => lines.push(format!("Target     {NO_AGENT}: issued, but nothing uses it")),
         Some(agent) => {
             lines.push(format!("Target     {} on {}", or(wizard.value(3, "dir"), "?"), agent.name));
-            lines.push(format!("Reload     {}", or(&reloads(wizard).join("; "), "nothing")));
+            lines.push(format!("Validate   {}", or(&picked(wizard, "validate").join("; "), "nothing")));
+            lines.push(format!("Reload     {}", or(&picked(wizard, "reload").join("; "), "nothing")));
             lines.push(format!("Verify     {}", or(wizard.value(3, "verify"), "nothing: never shown as ok")));
             let dir = wizard.value(3, "dir").trim_end_matches('/');
             lines.extend(
@@ -368,8 +375,10 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
                 option("mode", &format!("{}={:04o}", file_content(file.content), file.mode));
             }
         }
-        for line in reloads(wizard) {
-            option("reload", &line);
+        for field in ["validate", "reload"] {
+            for line in picked(wizard, field) {
+                option(field, &line);
+            }
         }
         for endpoint in &target.verify {
             option("verify", &endpoint.to_string());
