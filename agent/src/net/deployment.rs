@@ -33,6 +33,8 @@ use crate::target::{Endpoint, Target};
 const READING: Duration = Duration::from_secs(2);
 /// Targets that are worked on at the same time.
 const AT_ONCE: usize = 4;
+/// The step's name.
+const ROLL_BACK: &str = "roll back";
 /// What to do about a service that does not take a version.
 const AGAIN: &str = "correct the service on this server; the agent tries again by itself, or at once with: certwright targets \
                      deploy NAME";
@@ -206,20 +208,27 @@ impl Deployer {
         let started = Instant::now();
         let back = self.apply.roll_back(&attempt.job.target).await;
         attempt.started_at = failed.started_at;
-        attempt.steps.clone_from(&failed.steps);
+        // One line for it, however often it is tried.
+        attempt.steps.extend(failed.steps.iter().filter(|step| step.name != ROLL_BACK).cloned());
         let note = back.as_ref().err().map(|problem| problem.cause.clone()).unwrap_or_default();
-        attempt.step("roll back", attempt.job.target.dir.clone(), back.is_ok(), None, &note, started);
+        attempt.step(ROLL_BACK, attempt.job.target.dir.clone(), back.is_ok(), None, &note, started);
         let outcome = match back {
             Ok(Some(leaf)) => {
                 attempt.rolled_back_to = Some(leaf);
                 attempt.job.roll_back = Some(Box::new(failed));
                 return Some(attempt);
             }
-            Ok(None) => Outcome { roll_back: false, ..failed },
+            Ok(None) => {
+                let retry_at = self.retry_at(failed.status, attempt.job.attempt);
+                Outcome { roll_back: false, retry_at, ..failed }
+            }
             Err(problem) => {
                 let retry_at = self.retry_at(Status::Failed, attempt.job.attempt);
-                let problem =
-                    failed.problem.as_ref().map_or_else(|| problem.clone(), |first| first.then(&problem.message));
+                let problem = match failed.problem.clone() {
+                    Some(first) if first.message.contains(&problem.message) => first,
+                    Some(first) => first.then(&problem.message),
+                    None => problem,
+                };
                 Outcome { problem: Some(problem), retry_at, steps: attempt.steps.clone(), ..failed }
             }
         };
