@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use proto::agent::v1::GetDesiredResponse;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -101,7 +102,7 @@ impl Room {
         match request {
             ApplyRequest::Policy => self.policy.current().map(ApplyReply::Policy),
             ApplyRequest::Load => ledger::recover(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
-            ApplyRequest::SaveDesired(response) => ledger::save_desired(&self.state, &response).map(done),
+            ApplyRequest::SaveDesired(response) => self.save_desired(&response).map(done),
             ApplyRequest::SaveOutcomes { outcomes, key_uses } => {
                 ledger::save_outcomes(&self.state, &outcomes, &key_uses).map(done)
             }
@@ -128,8 +129,8 @@ impl Room {
                 let _writing = self.turn();
                 Switches::load(&self.state)?.close(&target_id).map(done)
             }
-            ApplyRequest::CanRollBack(target_id) => {
-                Switches::load(&self.state).map(|switches| ApplyReply::CanRollBack(switches.has(&target_id)))
+            ApplyRequest::CanRollBack(target) => {
+                Switches::load(&self.state).map(|switches| ApplyReply::CanRollBack(switches.before(&target).is_some()))
             }
             ApplyRequest::RollBack(target) => self.roll_back(&target).map(ApplyReply::RolledBack),
             ApplyRequest::Purge { target, names } => {
@@ -149,6 +150,13 @@ impl Room {
             }
             ApplyRequest::Run(_) => Err(Problem::internal("a command in the wrong place")),
         }
+    }
+
+    fn save_desired(&self, response: &GetDesiredResponse) -> Result<(), Problem> {
+        ledger::save_desired(&self.state, response)?;
+        let _writing = self.turn();
+        let named = response.targets.iter().map(|target| target.target_id.as_str()).collect();
+        Switches::load(&self.state)?.retain(&named)
     }
 
     fn install(&self, install: request::Install) -> Result<bool, Problem> {

@@ -24,7 +24,8 @@ use tree::{NewFile, Tree, TreeError};
 /// What is visible before a switch, and how to make it visible again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Before {
-    generation: u64,
+    /// The one that must stay.
+    pub(super) generation: u64,
     /// Fingerprint of the leaf.
     pub(super) leaf: [u8; 32],
     /// The target's files of then.
@@ -107,13 +108,6 @@ fn perform(tree: &Tree, steps: &[Step], files: &[NewFile]) -> Result<(), Problem
         }
     }
     Ok(())
-}
-
-impl Before {
-    /// The generation that must stay.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
 }
 
 /// Whether the desired version's files are all there, judged without the version at hand.

@@ -43,7 +43,7 @@ pub(crate) enum ApplyRequest {
     /// The target's files are proven: they stay.
     Confirm(String),
     /// Whether the target's files can go back to those that were proven before.
-    CanRollBack(String),
+    CanRollBack(Box<Target>),
     RollBack(Box<Target>),
     Run(Vec<String>),
     Purge {
@@ -172,8 +172,8 @@ impl Handle {
     }
 
     /// Returns whether the target's files can go back to those that were proven before.
-    pub(crate) async fn can_roll_back(&self, target_id: &str) -> Result<bool, Problem> {
-        match self.call(ApplyRequest::CanRollBack(target_id.to_owned())).await? {
+    pub(crate) async fn can_roll_back(&self, target: &Target) -> Result<bool, Problem> {
+        match self.call(ApplyRequest::CanRollBack(Box::new(target.clone()))).await? {
             ApplyReply::CanRollBack(can) => Ok(can),
             other => Err(unexpected(&other)),
         }

@@ -39,13 +39,9 @@ impl<'a> Switches<'a> {
         self.open.get(&target.id).filter(|switch| switch.dir == target.dir).map(|switch| &switch.before)
     }
 
-    pub(super) fn has(&self, target_id: &str) -> bool {
-        self.open.contains_key(target_id)
-    }
-
     /// The generations of a directory that must stay.
     pub(super) fn pinned(&self, dir: &str) -> BTreeSet<u64> {
-        self.open.values().filter(|switch| switch.dir == dir).map(|switch| switch.before.generation()).collect()
+        self.open.values().filter(|switch| switch.dir == dir).map(|switch| switch.before.generation).collect()
     }
 
     /// Notes what is there before a switch. What was proven stays noted until something else is: a switch that follows an
@@ -61,6 +57,13 @@ impl<'a> Switches<'a> {
         self.save()
     }
 
+    /// Forgets those of targets that are nobody's any more: what they pin holds a key.
+    pub(super) fn retain(&mut self, target_ids: &BTreeSet<&str>) -> Result<(), Problem> {
+        let before = self.open.len();
+        self.open.retain(|id, _| target_ids.contains(id.as_str()));
+        if self.open.len() == before { Ok(()) } else { self.save() }
+    }
+
     /// Forgets the target's, if there is one.
     pub(super) fn close(&mut self, target_id: &str) -> Result<(), Problem> {
         match self.open.remove(target_id) {
@@ -71,5 +74,27 @@ impl<'a> Switches<'a> {
 
     fn save(&self) -> Result<(), Problem> {
         ledger::write(self.state, FILE, &self.open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_nobodys_any_more_pins_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        let leaf = [1u8; 32];
+        let before = serde_json::json!({"generation": 7, "leaf": leaf, "names": [], "added": []});
+        let switch = serde_json::json!({"dir": "/etc/nginx/ssl", "before": before});
+        ledger::write(&state, FILE, &serde_json::json!({"kept": switch, "gone": switch})).unwrap();
+        let named = BTreeSet::from(["kept", "new"]);
+        Switches::load(&state).unwrap().retain(&named).unwrap();
+        let left = Switches::load(&state).unwrap();
+        assert_eq!(left.open.keys().collect::<Vec<_>>(), ["kept"]);
+        assert_eq!(left.pinned("/etc/nginx/ssl"), BTreeSet::from([7]));
+        Switches::load(&state).unwrap().retain(&BTreeSet::new()).unwrap();
+        assert!(Switches::load(&state).unwrap().pinned("/etc/nginx/ssl").is_empty());
     }
 }

@@ -308,16 +308,17 @@ impl Deployer {
 
     /// Confirms what is proven, so that the files stay; asks for the files of before when this version is not.
     async fn concluded(&self, attempt: &Attempt, mut outcome: Outcome) -> Outcome {
-        let target_id = attempt.job.target.id.clone();
+        let target = &attempt.job.target;
         match outcome.status {
             Status::Applied | Status::Unproven => {
-                let Err(problem) = self.apply.perform(ApplyRequest::Confirm(target_id)).await else { return outcome };
+                let confirm = ApplyRequest::Confirm(target.id.clone());
+                let Err(problem) = self.apply.perform(confirm).await else { return outcome };
                 // Nothing is lost: the next attempt finds it live and confirms it.
                 self.outcome(attempt, Status::Pending, Some(problem), outcome.served_fingerprint_sha256)
             }
             Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {
                 // What cannot be told stays as it is; the files are a matching pair either way.
-                if self.apply.can_roll_back(&target_id).await.unwrap_or_default() {
+                if self.apply.can_roll_back(target).await.unwrap_or_default() {
                     outcome.roll_back = true;
                     outcome.retry_at = None;
                 }

@@ -23,6 +23,7 @@ async fn a_full_disk_refuses_changes_and_the_same_process_goes_on_once_there_is_
     let server = site.server(1).await?;
     let name = server.identifier();
     site.create(&server, "web", &name, &["--wait"]).await?.expect_ok()?;
+    site.proven(&server, "web", &name).await?;
     let was_served = site.served(&server, &name).await?;
 
     let filler = format!("{state}/filler");
