@@ -60,6 +60,8 @@ mod road;
 mod rotation;
 #[path = "sim/soak.rs"]
 mod soak;
+#[path = "sim/targets.rs"]
+mod targets;
 
 use std::time::Duration;
 

@@ -38,7 +38,7 @@ use proto::operator::v1::{
     LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
     RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevocationList,
     RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest,
-    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, TestIssuerRequest,
+    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest,
     UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
@@ -49,7 +49,7 @@ pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use backup::{Backup, make_recovery_key};
 pub use contexts::Contexts;
 pub use error::{ClientError, ErrorKind};
-pub use files::{default_files, default_mode, default_name, holds_key, preset_spec};
+pub use files::{default_files, default_mode, default_name, holds_key, preset_spec, target_changes};
 pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, parse_period, period};
 use login::Anchor;
 pub use login::Login;
@@ -128,6 +128,8 @@ unary! {
     add_target(AddTargetRequest) -> CertificateAccepted;
     /// Stops deploying to a place.
     remove_target(RemoveTargetRequest) -> CertificateAccepted;
+    /// Changes a place to deploy to.
+    set_target(SetTargetRequest) -> CertificateAccepted;
     /// Returns the versions of a certificate, newest first.
     list_versions(ListVersionsRequest) -> ListVersionsResponse;
     /// Returns one page of agents, and the enrollments that wait.

@@ -23,7 +23,7 @@ pub(crate) mod team;
 pub(crate) mod words;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Issuer, Job, Version};
+use proto::operator::v1::{Agent, Certificate, Issuer, Job, Target, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
@@ -332,6 +332,11 @@ pub(crate) fn certificate_here(model: &Model) -> Option<Certificate> {
         Place::Certificate(_) => model.certificate.record.clone().filter(|_| !model.certificate.missing),
         _ => None,
     }
+}
+
+/// Returns the target under the cursor with its certificate, while targets show.
+pub(crate) fn target_here(model: &Model) -> Option<(Certificate, Target)> {
+    matches!(model.place, Place::Certificate(_)).then(|| model.certificate.target_here()).flatten()
 }
 
 /// Returns the version that a revocation is about: the one under the cursor of the history, else the current one.

@@ -232,6 +232,11 @@ told! {
         part("reason", &asked.reason),
     ]);
     AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run)]);
+    SetTargetRequest(asked) => asked.certificate, words([
+        part("id", &asked.target_id),
+        target(asked.target.as_ref()),
+        flag("dry-run", asked.dry_run),
+    ]);
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
     RotateIdentityCaRequest(asked) => "identity-ca", words([

@@ -194,6 +194,13 @@ impl OperatorService for OperatorApi {
         act!(self, request, OperatorRemoveTarget, |caller, asked| { targets::remove(&self.server.hub, caller, asked) })
     }
 
+    async fn set_target(
+        &self,
+        request: Request<wire::SetTargetRequest>,
+    ) -> Result<Response<wire::CertificateAccepted>, Status> {
+        act!(self, request, OperatorSetTarget, |caller, asked| { targets::set::set(&self.server.hub, caller, asked) })
+    }
+
     async fn list_versions(
         &self,
         request: Request<wire::ListVersionsRequest>,

@@ -56,6 +56,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorSetPause
         | M::OperatorAddTarget
         | M::OperatorRemoveTarget
+        | M::OperatorSetTarget
         | M::OperatorEnrollAgent
         | M::OperatorConsentAgent
         | M::OperatorRevokeAgent

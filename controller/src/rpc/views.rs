@@ -93,9 +93,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         targets: bundle
             .targets
             .iter()
-            .map(|(target, state)| {
-                target_view(hub, names, bundle, &target.value, state.as_ref().map(|state| &state.value))
-            })
+            .map(|(target, state)| target_view(hub, names, bundle, target, state.as_ref().map(|state| &state.value)))
             .collect(),
         order: order.map(|order| order_view(hub, names, bundle, order)),
         created_at: to_wire(Some(record.created_at)),
@@ -190,9 +188,10 @@ fn target_view(
     hub: &Hub,
     names: &Names,
     bundle: &Bundle,
-    target: &Target,
+    target: &Versioned<Target>,
     state: Option<&TargetState>,
 ) -> wire::Target {
+    let Versioned { revision, value: target } = target;
     let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
     let status = target.status(state, version);
     // What was reported last, and what is served since, stays true until the next report.
@@ -214,6 +213,7 @@ fn target_view(
         attempt: state.map_or(0, |state| state.attempt),
         agent_status: names.agent_status(hub, &target.agent_id, hub.now()).to_owned(),
         doing: doing.unwrap_or_default(),
+        revision: *revision,
     }
 }
 

@@ -93,6 +93,7 @@ const FACE: &[&str] = &[
     "client::retire_effects",
     "client::retire_name",
     "client::slot_does",
+    "client::target_changes",
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use proto::operator::v1::{
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, GetRestoreResponse,
     IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse,
     Operator, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
-    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, UpdateCertificateRequest, Version,
+    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, UpdateCertificateRequest, Version,
 };
 
 use crate::client::{AuditAct, AuditFilter};
@@ -76,6 +76,8 @@ pub(crate) enum Call {
     SetLimits(SetLimitsRequest),
     /// Change a certificate.
     Update(Box<UpdateCertificateRequest>),
+    /// Change a target.
+    SetTarget(Box<SetTargetRequest>),
     /// Check or create a certificate.
     Create(Box<CreateCertificateRequest>),
     /// Renew now.
@@ -188,6 +190,7 @@ impl Call {
             | Self::SetIssuer(_)
             | Self::SetLimits(_)
             | Self::Update(_)
+            | Self::SetTarget(_)
             | Self::Renew(_)
             | Self::CancelJob(_)
             | Self::Act(_)
@@ -292,7 +295,7 @@ pub(crate) enum Reply {
     Limits(Box<ListLimitsResponse>),
     /// To `RemoveIssuer`.
     IssuerRemoved,
-    /// To `Create`, `Update`, `Renew`, `RevokeVersion` and `Deploy`.
+    /// To `Create`, `Update`, `SetTarget`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
     /// To `Delete`: true while a purge waits for its targets.
     Deleted(bool),

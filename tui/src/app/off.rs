@@ -56,6 +56,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
         "revoke.version" if are_meant(model) => "ActOnCertificates",
         "revoke.version" => "RevokeCertificate",
         "pause" | "pause.all" => "SetPause",
+        "edit" if screens::target_here(model).is_some() => "SetTarget",
         "edit" if model.place_context() == Context::Certificate => "UpdateCertificate",
         "edit" if model.issuer.shows_limits() && model.place_context() == Context::Issuer => "SetLimits",
         "edit" => "SetIssuer",

@@ -301,6 +301,12 @@ fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -
             }
             saved(model, format!("{} is changed{ordered}", request.name))
         }
+        Call::SetTarget(request) => {
+            if let Some(record) = accepted.certificate {
+                model.certificate.take(record, model.now);
+            }
+            saved(model, format!("a target of {} is changed; it is deployed now", request.certificate))
+        }
         Call::Renew(request) => started(model, "renewal", &request.name, accepted),
         Call::RevokeVersion(request) => started(model, "revocation", &request.name, accepted),
         Call::Deploy(request) => started(model, "deployment", &request.name, accepted),
@@ -375,7 +381,7 @@ fn failed(model: &mut Model, call: &Call, error: &ClientError) {
                 model.notices.fail(model.now, &doing(call), &error.problem);
             }
         }
-        Call::AddIssuer(_) | Call::SetIssuer(_) | Call::SetLimits(_) | Call::Update(_) => {
+        Call::AddIssuer(_) | Call::SetIssuer(_) | Call::SetLimits(_) | Call::Update(_) | Call::SetTarget(_) => {
             if let Some(sheet) = &mut model.sheet {
                 sheet.refused(error);
             }
@@ -421,6 +427,7 @@ fn doing(call: &Call) -> String {
         Call::SetIssuer(wish) => format!("change {}", wish.request.name),
         Call::SetLimits(request) => format!("limits of {}", request.issuer),
         Call::Update(request) => format!("change {}", request.name),
+        Call::SetTarget(request) => format!("change a target of {}", request.certificate),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),
         Call::RemoveIssuer(name) | Call::RemoveOperator(name) => format!("remove {name}"),

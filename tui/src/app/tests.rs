@@ -214,6 +214,7 @@ impl Desk {
             Call::SetIssuer(wish) => Reply::Issuer(Box::new(fixtures::issuer(&wish.request.name))),
             Call::SetLimits(request) => Reply::Limits(Box::new(fixtures::limits(&request.issuer))),
             Call::Update(request) => accepted(&request.name),
+            Call::SetTarget(request) => accepted(&request.certificate),
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
             Call::RevokeVersion(request) => accepted(&request.name),

@@ -1,7 +1,7 @@
 //! The options that describe one target: `--preset --file --owner --mode --validate --reload --verify`. Parses text into
 //! `TargetSpec` parts and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not
 //! ours.
-//! Called by `certs create` and `targets add`.
+//! Called by `certs create`, `targets add` and `targets set`.
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -63,6 +63,59 @@ impl TargetOptions {
         })
     }
 
+    /// Returns what becomes of a target of the same certificate: what the options say, else what the preset says, else what
+    /// it has. Directory and agent stay.
+    ///
+    /// # Errors
+    /// When a mode is given for a file that is not in the list.
+    pub(crate) fn change(&self, present: &TargetSpec, certificate: &str) -> Result<TargetSpec, String> {
+        let base = match self.preset {
+            Some(preset) => preset_spec(preset, certificate),
+            None => present.clone(),
+        };
+        let mut files = if self.files.is_empty() { base.files } else { self.listed(&present.files) };
+        if let Some(owner) = &self.owner {
+            files.iter_mut().for_each(|spec| spec.owner.clone_from(owner));
+        }
+        let or = |said: &[Command], else_: Vec<Command>| if said.is_empty() { else_ } else { said.to_vec() };
+        Ok(TargetSpec {
+            files: self.with_modes(files)?,
+            validate: or(&self.validate, base.validate),
+            reload: or(&self.reload, base.reload),
+            verify: if self.verify.is_empty() { base.verify } else { self.verify.clone() },
+            ..present.clone()
+        })
+    }
+
+    /// The files that `--file` names; what a file of the same content has now stays.
+    fn listed(&self, present: &[FileSpec]) -> Vec<FileSpec> {
+        let key_mode = self.preset.map(|preset| preset.key_mode);
+        let spec = |(content, name): &(FileContent, String)| {
+            let like = present.iter().find(|spec| spec.content() == *content).filter(|_| self.preset.is_none());
+            let owner =
+                like.or_else(|| present.first()).map(|spec| spec.owner.clone()).filter(|_| self.preset.is_none());
+            let usual = key_mode.filter(|_| holds_key(*content)).unwrap_or_else(|| default_mode(*content));
+            FileSpec {
+                content: (*content).into(),
+                name: name.clone(),
+                owner: owner.or_else(|| self.preset.map(|preset| preset.owner.to_owned())).unwrap_or_default(),
+                mode: like.map_or(usual, |spec| spec.mode),
+            }
+        };
+        self.files.iter().map(spec).collect()
+    }
+
+    fn with_modes(&self, mut specs: Vec<FileSpec>) -> Result<Vec<FileSpec>, String> {
+        for (content, mode) in &self.modes {
+            let content = i32::from(*content);
+            if !specs.iter().any(|spec| spec.content == content) {
+                return Err(format!("there is no {} file in the list that --file gives", file_content(content)));
+            }
+            specs.iter_mut().filter(|spec| spec.content == content).for_each(|spec| spec.mode = *mode);
+        }
+        Ok(specs)
+    }
+
     /// Returns the list of files, defaults filled in.
     fn file_specs(&self, preset: Vec<FileSpec>) -> Result<Vec<FileSpec>, String> {
         let key_mode = self.preset.map(|preset| preset.key_mode);
@@ -81,14 +134,7 @@ impl TargetOptions {
         };
         let owner = self.owner.as_deref().or_else(|| self.preset.map(|preset| preset.owner)).unwrap_or_default();
         specs.iter_mut().for_each(|spec| owner.clone_into(&mut spec.owner));
-        for (content, mode) in &self.modes {
-            let content = i32::from(*content);
-            if !specs.iter().any(|spec| spec.content == content) {
-                return Err(format!("there is no {} file in the list that --file gives", file_content(content)));
-            }
-            specs.iter_mut().filter(|spec| spec.content == content).for_each(|spec| spec.mode = *mode);
-        }
-        Ok(specs)
+        self.with_modes(specs)
     }
 }
 

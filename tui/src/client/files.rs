@@ -1,9 +1,11 @@
 //! What a target is when the operator does not say: the files it holds (features.md D2), all of it for a service that is
-//! known. Used by the command line and the wizard.
+//! known; and in which lines two settings of one differ. Used by the command line, the wizard and the target's sheet.
 
 use proto::operator::v1::TargetSpec;
 use proto::presets::Preset;
 use proto::types::v1::{Command, FileContent, FileSpec};
+
+use super::words::file_content;
 
 /// Returns the name a file has by default: `cert.pem`, `key.pem`, `chain.pem`, `fullchain.pem`.
 #[must_use]
@@ -60,5 +62,49 @@ pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
         validate: Some(preset.validate).filter(|argv| !argv.is_empty()).map(command).into_iter().collect(),
         reload: vec![command(preset.reload)],
         verify: preset.verify.parse().into_iter().collect(),
+    }
+}
+
+/// Returns the settings of a target in lines: directory, each file, each command, each endpoint.
+fn target_lines(spec: &TargetSpec) -> Vec<String> {
+    let file = |file: &FileSpec| {
+        let owner = if file.owner.is_empty() { String::new() } else { format!(" {}", file.owner) };
+        format!("file {}={} {:04o}{owner}", file_content(file.content), file.name, file.mode)
+    };
+    let command = |what: &'static str| move |command: &Command| format!("{what} {}", command.argv.join(" "));
+    let mut lines = vec![format!("dir {}", spec.dir)];
+    lines.extend(spec.files.iter().map(file));
+    lines.extend(spec.validate.iter().map(command("validate")));
+    lines.extend(spec.reload.iter().map(command("reload")));
+    lines.extend(spec.verify.iter().map(|endpoint| format!("verify {endpoint}")));
+    lines
+}
+
+/// Returns what changes between two settings of a target: `- ` before what goes, `+ ` before what comes.
+#[must_use]
+pub fn target_changes(before: &TargetSpec, after: &TargetSpec) -> Vec<String> {
+    let (before, after) = (target_lines(before), target_lines(after));
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+    let come = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(come).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_between_two_settings_is_shown() {
+        let before = TargetSpec { dir: "/etc/x".into(), files: default_files(), ..TargetSpec::default() };
+        let mut after = before.clone();
+        assert!(target_changes(&before, &after).is_empty());
+        after.files.retain(|file| file.name != "chain.pem");
+        after.files.iter_mut().for_each(|file| file.owner = "root:www-data".into());
+        after.reload.push(Command { argv: vec!["/usr/sbin/nginx".into(), "-s".into(), "reload".into()] });
+        let changes = target_changes(&before, &after);
+        assert!(changes.contains(&"- file chain=chain.pem 0644".to_owned()), "{changes:?}");
+        assert!(changes.contains(&"+ file key=key.pem 0600 root:www-data".to_owned()), "{changes:?}");
+        assert!(changes.contains(&"+ reload /usr/sbin/nginx -s reload".to_owned()), "{changes:?}");
+        assert!(!changes.iter().any(|line| line.contains("dir ")), "{changes:?}");
     }
 }

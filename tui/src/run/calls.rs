@@ -71,13 +71,11 @@ pub(crate) async fn perform(
         Call::Rollover(name) => {
             Reply::Issuer(Box::new(client.rollover_account(RolloverAccountRequest { name }).await?))
         }
-        Call::RemoveIssuer(name) => {
-            client.remove_issuer(RemoveIssuerRequest { name }).await?;
-            Reply::IssuerRemoved
-        }
+        Call::RemoveIssuer(name) => remove_issuer(client, name).await?,
         Call::AddIssuer(wish) => add_issuer(client, *wish).await?,
         Call::SetIssuer(wish) => set_issuer(client, *wish).await?,
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
+        Call::SetTarget(request) => Reply::Accepted(Box::new(client.set_target(*request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
         Call::Renew(request) => Reply::Accepted(Box::new(client.renew_certificate(request).await?)),
@@ -166,6 +164,11 @@ async fn audit(client: &Client, filter: AuditFilter, rows: usize) -> Result<Repl
     }
     page.acts = fold_audit(lines);
     Ok(Reply::Audit(Box::new(page)))
+}
+
+async fn remove_issuer(client: &Client, name: String) -> Result<Reply, ClientError> {
+    client.remove_issuer(RemoveIssuerRequest { name }).await?;
+    Ok(Reply::IssuerRemoved)
 }
 
 async fn add_issuer(client: &Client, wish: IssuerWish<AddIssuerRequest>) -> Result<Reply, ClientError> {

@@ -123,6 +123,12 @@ impl CertificateScreen {
         self.record.as_ref().and_then(|record| record.targets.get(self.cursor))
     }
 
+    /// Returns the target under the cursor while the targets show.
+    pub(crate) fn target_here(&self) -> Option<(Certificate, Target)> {
+        let target = self.target().filter(|_| self.tab == Tab::Targets && !self.missing)?;
+        Some((self.record.clone()?, target.clone()))
+    }
+
     /// Returns the version under the cursor while the history shows, else the current one.
     pub(crate) fn version(&self) -> Option<Version> {
         if self.tab == Tab::History {

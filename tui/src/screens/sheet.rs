@@ -1,5 +1,5 @@
 //! A sheet: one form about one record, with what its change means and the same on the command line, before it is sent.
-//! Used for issuers, their limits, and the settings of certificates; what it holds of each stands in the files below.
+//! Used for issuers, their limits, and the settings of certificates and targets; what it holds of each stands in the files below.
 //!
 //! ```text
 //!  Issuers > le > change
@@ -14,8 +14,9 @@ pub(crate) mod certificate;
 mod issuer;
 mod limits;
 mod private_ca;
+mod target;
 
-use proto::operator::v1::{Certificate, Issuer, ListLimitsResponse};
+use proto::operator::v1::{Certificate, Issuer, ListLimitsResponse, Target};
 use proto::types::v1::Problem;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -48,6 +49,8 @@ pub(crate) enum Subject {
     Limits(Box<ListLimitsResponse>),
     /// The settings of a certificate, and the issuers to choose from.
     Certificate(Box<Certificate>, Vec<Issuer>),
+    /// A target of a certificate.
+    Target(Box<Certificate>, Box<Target>),
 }
 
 /// An open sheet.
@@ -101,6 +104,7 @@ impl Sheet {
             Subject::Issuer(record) => issuer::form(record),
             Subject::Limits(limits) => limits::form(limits),
             Subject::Certificate(record, _) => certificate::form(record),
+            Subject::Target(_, target) => target::form(target),
         };
         let mut sheet = Self { subject, form, waits: false, touched: false, problem: None };
         sheet.follow();
@@ -126,7 +130,7 @@ impl Sheet {
         match &mut self.subject {
             Subject::NewIssuer(proposed) => issuer::follow_new(&mut self.form, proposed),
             Subject::Certificate(_, issuers) => certificate::offer_profiles(&mut self.form, issuers),
-            Subject::Issuer(_) | Subject::Limits(_) => {}
+            Subject::Issuer(_) | Subject::Limits(_) | Subject::Target(..) => {}
         }
     }
 
@@ -136,6 +140,7 @@ impl Sheet {
             Subject::Issuer(record) => issuer::wish(record, &self.form),
             Subject::Limits(limits) => limits::wish(limits, &self.form),
             Subject::Certificate(record, _) => certificate::wish(record, &self.form),
+            Subject::Target(record, target) => target::wish(record, target, &self.form),
         }
     }
 
@@ -154,6 +159,7 @@ impl Sheet {
                 Subject::NewIssuer(_) | Subject::Issuer(_) => issuer::place_of(&field.field),
                 Subject::Limits(_) => "",
                 Subject::Certificate(..) => certificate::place_of(&field.field),
+                Subject::Target(..) => target::place_of(&field.field),
             };
             let id = if id == "profile" && self.form.is_hidden(id) { "profile_text" } else { id };
             if !self.form.blame(id, &field.message, &field.hint) {
@@ -182,6 +188,9 @@ pub(crate) fn new_issuer(model: &mut Model) -> Vec<Cmd> {
 
 /// `e`: the settings of what shows.
 pub(crate) fn edit(model: &mut Model) -> Vec<Cmd> {
+    if let Some((record, target)) = screens::target_here(model) {
+        return open(model, Subject::Target(Box::new(record), Box::new(target)));
+    }
     if let Some(record) = screens::certificate_here(model) {
         let issuers = model.issuers.rows.clone();
         return open(model, Subject::Certificate(Box::new(record), issuers));
@@ -243,12 +252,15 @@ fn submit(model: &mut Model) -> Vec<Cmd> {
     if sheet.waits || sheet.form.has_problems() {
         return Vec::new();
     }
-    let Some(call) = wish.call else {
+    let Some(mut call) = wish.call else {
         model.notices.say(model.now, State::Idle, "nothing is changed yet; Esc leaves");
         return Vec::new();
     };
     sheet.waits = true;
     sheet.problem = None;
+    if let Call::SetTarget(request) = &mut call {
+        request.request_id = model.wish_id();
+    }
     vec![model.call(call)]
 }
 
@@ -261,6 +273,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         Subject::Issuer(record) => ("Issuers", record.name.as_str(), "change"),
         Subject::Limits(limits) => ("Issuers", limits.issuer.as_str(), "limits"),
         Subject::Certificate(record, _) => ("Certificates", record.name.as_str(), "change"),
+        Subject::Target(record, _) => ("Certificates", record.name.as_str(), "change a target"),
     };
     let path = if name.is_empty() { format!(" {place} > ") } else { format!(" {place} > {} > ", safe(name)) };
     let mut spans = vec![Span::styled(path, theme.dim()), Span::styled(what, theme.strong())];

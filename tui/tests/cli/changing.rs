@@ -217,6 +217,31 @@ async fn set_changes_only_what_is_named() {
 }
 
 #[tokio::test]
+async fn a_target_is_changed_by_what_is_said_and_keeps_the_rest() {
+    let fake = FakeController::start(world());
+    let set = |more: &[&'static str]| [&["targets", "set", "web", "--agent", "h1"], more].concat();
+    let ran = run(&fake, &set(&["--mode", "key=0640", "--validate", "/usr/sbin/nginx -t", "--dry-run"])).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("- file key=key.pem 0600\n+ file key=key.pem 0640\n"), "{}", ran.err);
+    assert!(ran.err.contains("+ validate /usr/sbin/nginx -t\n"), "{}", ran.err);
+    let asked = request(&fake);
+    for word in ["dry_run: true", "mode: 416", "\"-t\"", "\"root:www-data\"", "127.0.0.1:443", "\"reload\""] {
+        assert!(asked.contains(word), "{word}: {asked}");
+    }
+    let more = ["--no-reload", "--new-dir", "/srv/tls", "--file", "key=tls.key", "--file", "fullchain=tls.crt"];
+    let ran = run(&fake, &set(&more)).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = request(&fake);
+    assert!(asked.contains("reload: []") && asked.contains("/srv/tls") && asked.contains("tls.crt"), "{asked}");
+    let ran = run(&fake, &set(&["--dir", "/etc/nginx/ssl/h1.example.test"])).await;
+    assert!(ran.code == 0 && ran.err.contains("nothing changes"), "{}", ran.err);
+    let ran = run(&fake, &set(&["--no-reload", "--reload", "/bin/true"])).await;
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    let ran = run(&fake, &set(&["--mode", "combined=0600"])).await;
+    assert!(ran.code == 2 && ran.err.contains("no combined file"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn targets_are_added_deployed_and_removed_by_agent_and_directory() {
     let fake = FakeController::start(world());
     let mut text = String::new();

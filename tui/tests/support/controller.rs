@@ -314,6 +314,10 @@ impl OperatorService for Service {
         self.change(Method::OperatorRemoveTarget, request, |world, request| world.accepted(&request.certificate))
     }
 
+    async fn set_target(&self, request: Request<SetTargetRequest>) -> Answer<CertificateAccepted> {
+        self.change(Method::OperatorSetTarget, request, |world, request| world.accepted(&request.certificate))
+    }
+
     async fn list_versions(&self, request: Request<ListVersionsRequest>) -> Answer<ListVersionsResponse> {
         self.serve(Method::OperatorListVersions, |world| {
             world.certificate(&request.get_ref().certificate)?;

@@ -1,4 +1,6 @@
-//! Targets: parsing what is asked, adding, removing and deploying again.
+//! Targets: parsing what is asked, adding, removing and deploying again; changing stands in `set`.
+
+pub(crate) mod set;
 
 use std::path::{Component, Path};
 

@@ -288,3 +288,22 @@ fn a_service_fills_in_its_target_and_every_field_stays_editable() {
     assert_eq!(target.validate.first().unwrap().argv, test);
     assert_eq!(target.reload.first().unwrap().argv, ["/usr/bin/systemctl", "reload", "haproxy"]);
 }
+
+#[test]
+fn a_target_is_changed_where_it_stands_with_the_difference_shown_before() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\n").key(Key::Tab).keys("e").shows("change a target").shows("Nothing is changed so far");
+    desk.key(Key::Tab).key(Key::Tab).key(Key::Tab).key(Key::Tab).key(Key::Ctrl('u')).text("0640");
+    desk.shows("- file key=key.pem 0600").shows("+ file key=key.pem 0640").shows("--mode 'key=0640'");
+    desk.key(Key::Tab).text("/usr/sbin/nginx -t ; relative").key(Key::Tab).key(Key::Tab).key(Key::Tab).keys("\n");
+    desk.shows("not an absolute program");
+    desk.key(Key::Ctrl('u')).text("/usr/sbin/nginx -t").shows("--validate '/usr/sbin/nginx -t'");
+    desk.keys("\n\n\n\n");
+    let Some(Call::SetTarget(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    let spec = request.target.unwrap();
+    assert_eq!(spec.validate[0].argv, ["/usr/sbin/nginx", "-t"]);
+    assert!(spec.files.iter().any(|file| file.mode == 0o640 && file.name == "key.pem"), "{spec:?}");
+    assert!(spec.files.iter().any(|file| file.owner == "root:www-data"), "what was not touched stays: {spec:?}");
+    assert!(!request.request_id.is_empty());
+    desk.shows("is changed; it is deployed now");
+}
