@@ -227,6 +227,7 @@ pub(crate) mod tests {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            rollback: false,
             hold: false,
         }
     }

@@ -484,6 +484,7 @@ mod tests {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            rollback: false,
             hold: false,
         }
     }

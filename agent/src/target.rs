@@ -22,6 +22,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "purge",
     "hold",
     "file-combined",
+    "rollback",
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
@@ -73,6 +74,9 @@ pub(crate) struct Target {
     pub(crate) verify: Vec<Endpoint>,
     pub(crate) deploy_wish: u64,
     pub(crate) purge: bool,
+    /// An operator wants this version although a newer one is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rollback: bool,
     /// Paused: keep what is there and begin nothing. No part of the wish: a pause is no reason to deploy again.
     #[serde(skip)]
     pub(crate) hold: bool,
@@ -363,6 +367,7 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         verify: item.verify.iter().map(|endpoint| self::endpoint(endpoint, &first)).collect::<Result<_, _>>()?,
         deploy_wish: item.deploy_wish,
         purge: item.purge,
+        rollback: item.rollback,
         hold: item.hold,
         identifiers,
     })

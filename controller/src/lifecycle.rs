@@ -32,6 +32,7 @@ pub mod renewal;
 pub mod renewal_info;
 pub mod restore;
 pub mod revocation;
+pub mod rollback;
 pub mod rotation;
 pub mod sealed;
 pub mod target;

@@ -24,6 +24,7 @@ pub(crate) mod renewal_info;
 pub mod restore;
 pub(crate) mod retention;
 pub(crate) mod revocation;
+pub(crate) mod rollback;
 pub(crate) mod room;
 
 use std::sync::Arc;

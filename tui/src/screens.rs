@@ -334,6 +334,14 @@ pub(crate) fn certificate_here(model: &Model) -> Option<Certificate> {
     }
 }
 
+/// Returns the version under the cursor of the history, when deploying it is another thing than deploying what the targets
+/// hold.
+pub(crate) fn version_to_deploy(model: &Model) -> Option<Version> {
+    let record = certificate_here(model)?;
+    let version = matches!(model.place, Place::Certificate(_)).then(|| model.certificate.version_listed()).flatten()?;
+    (!version.current || record.rollback.is_some()).then_some(version)
+}
+
 /// Returns the target under the cursor with its certificate, while targets show.
 pub(crate) fn target_here(model: &Model) -> Option<(Certificate, Target)> {
     matches!(model.place, Place::Certificate(_)).then(|| model.certificate.target_here()).flatten()

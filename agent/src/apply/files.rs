@@ -225,8 +225,12 @@ fn ids(owner: &Owner) -> Result<(u32, u32), Problem> {
     Ok((user.uid.as_raw(), group.gid.as_raw()))
 }
 
-/// A leaf is never replaced by an older one for the same names: the controller may have been restored from a backup.
+/// A leaf is never replaced by an older one for the same names, unless an operator wants that: the controller may have been
+/// restored from a backup.
 fn refuse_older(target: &Target, tree: &Tree, pair: &Pair) -> Result<(), Problem> {
+    if target.rollback {
+        return Ok(());
+    }
     let Some(there) = current_leaf(target, tree)? else { return Ok(()) };
     let shares_a_name = there.identifiers.iter().any(|name| pair.leaf.identifiers.contains(name));
     if !shares_a_name || pair.leaf.not_before >= there.not_before {
@@ -236,7 +240,7 @@ fn refuse_older(target: &Target, tree: &Tree, pair: &Pair) -> Result<(), Problem
         "OLDER_LEAF",
         format!("the certificate in {} is newer than the one to deploy; nothing was changed", target.dir),
         format!("not before {} there, {} offered", there.not_before, pair.leaf.not_before),
-        "renew the certificate, or remove the newer file if the older one is wanted",
+        "renew the certificate; if the older one is wanted: certwright certs rollback NAME VERSION",
     ))
 }
 

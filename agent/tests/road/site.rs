@@ -225,6 +225,7 @@ impl Site {
             deploy_wish: 0,
             purge: false,
             hold: false,
+            rollback: false,
             validate: vec![],
             requires: vec![],
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pause::Pause;
 use super::problem::Problem;
+use super::rollback::Rollback;
 use super::sealed::Sealed;
 
 /// Longest name of a certificate, agent or issuer.
@@ -125,6 +126,9 @@ pub struct Certificate {
     /// An operator holds it still: nothing is ordered or deployed.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// Targets hold an older version instead of the current one.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
 }
 
 /// What lists, schedules and desired states need of the current version.

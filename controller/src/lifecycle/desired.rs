@@ -79,6 +79,9 @@ pub struct DesiredTarget {
     /// Paused: the agent keeps what it has and begins nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
+    /// An older version is wanted in the place of a newer one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rollback: bool,
 }
 
 /// A token to serve.
@@ -117,7 +120,7 @@ impl Desired {
                     csr_wanted: slot.csr.is_none(),
                 }),
         );
-        if let Some(current) = certificate.current.as_ref().filter(|current| !current.key_lost || certificate.purging) {
+        if let Some(current) = certificate.deployed().filter(|current| !current.key_lost || certificate.purging) {
             self.targets.extend(mine().map(|target| DesiredTarget {
                 target_id: target.id.clone(),
                 certificate_name: certificate.name.clone(),
@@ -134,6 +137,7 @@ impl Desired {
                 deploy_wish: target.deploy_wish,
                 purge: certificate.purging,
                 hold,
+                rollback: certificate.rollback.is_some(),
             }));
         }
         let responders = &certificate.specification.responders;
@@ -164,9 +168,10 @@ fn open_tokens(order: &Order) -> impl Iterator<Item = &super::order::Authorizati
     order.authorizations.iter().filter(move |one| serving(one))
 }
 
-/// A slot is desired while its order runs and while its version is current.
+/// A slot is desired while its order runs and while its version is current, or deployed instead.
 fn wanted(slot: &KeySlot, certificate: &Certificate, order: Option<&Order>) -> bool {
     let ordered = order.is_some_and(|order| order.key_slot_id.as_deref() == Some(&slot.id));
     let current = certificate.current.as_ref().is_some_and(|current| current.key_slot_id == slot.id);
-    !slot.lost && (ordered || current)
+    let deployed = certificate.deployed().is_some_and(|deployed| deployed.key_slot_id == slot.id);
+    !slot.lost && (ordered || current || deployed)
 }

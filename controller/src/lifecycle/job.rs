@@ -162,7 +162,9 @@ pub fn progress(
         Kind::Revoke => revoking(job.revocation.as_ref()),
         Kind::Issue | Kind::Renew | Kind::Rekey if !issued && certificate.renew_asked_at.is_some() => issuing(None),
         Kind::Issue | Kind::Renew | Kind::Rekey if !issued => issuing(order),
-        Kind::Issue | Kind::Renew | Kind::Rekey | Kind::Deploy => deploying(job, version, targets),
+        Kind::Issue | Kind::Renew | Kind::Rekey | Kind::Deploy => {
+            deploying(job, certificate.deployed().map(|deployed| deployed.version_id.as_str()), targets)
+        }
     }
 }
 
@@ -263,6 +265,7 @@ mod tests {
             rekey_asked: false,
             purging: false,
             paused: None,
+            rollback: None,
         }
     }
 

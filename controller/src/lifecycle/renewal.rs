@@ -226,6 +226,7 @@ pub(crate) mod tests {
             rekey_asked: false,
             purging: false,
             paused: None,
+            rollback: None,
         }
     }
 

@@ -257,11 +257,8 @@ async fn fetch(hub: &Hub, caller: &AgentCaller, request: &wire::FetchRequest) ->
     };
     let bundle = bundles.iter().find(mine).ok_or_else(nothing_there)?;
     let certificate = &bundle.certificate.value;
-    let current = certificate
-        .current
-        .as_ref()
-        .filter(|current| current.version_id == request.version_id)
-        .ok_or_else(nothing_there)?;
+    let current =
+        certificate.deployed().filter(|current| current.version_id == request.version_id).ok_or_else(nothing_there)?;
     let key = format!("{}/{}", certificate.id, current.version_id);
     let version = hub.store.load::<Version>(&key).await?.ok_or_else(nothing_there)?.value;
     let key_pem = match current.custody {

@@ -216,7 +216,7 @@ told! {
     ]);
     RenewCertificateRequest(asked) => asked.name, words([part("override-lock", &asked.override_lock)]);
     RevokeCertificateRequest(asked) => asked.name, words([part("reason", &asked.reason), part("serial", &asked.serial)]);
-    DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent)]);
+    DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent), part("version", &asked.version)]);
     DeleteCertificateRequest(asked) => asked.name, words([flag("purge", asked.purge)]);
     CancelJobRequest(asked) => asked.id, String::new();
     ActOnCertificatesRequest(asked) => if asked.all { "all" } else { &asked.filter }, words([

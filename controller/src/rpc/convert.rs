@@ -331,6 +331,9 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
     if target.hold {
         requires.push("hold".to_owned());
     }
+    if target.rollback {
+        requires.push("rollback".to_owned());
+    }
     if target.files.iter().any(|file| file.content == Content::Combined) {
         requires.push("file-combined".to_owned());
     }
@@ -349,6 +352,7 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
         deploy_wish: target.deploy_wish,
         purge: target.purge,
         hold: target.hold,
+        rollback: target.rollback,
         validate: commands(&target.validate),
         requires,
     }

@@ -28,6 +28,7 @@ use crate::tasks::hub::Hub;
 use crate::tasks::outcome;
 use crate::tasks::publish;
 use crate::tasks::restore::{self, RestoreError};
+use crate::tasks::rollback;
 
 /// Most steps kept of one deployment: files, commands and endpoints.
 const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
@@ -37,6 +38,8 @@ const OUTPUT_CHARS_MAX: usize = 4_096;
 const SUBJECT_CHARS_MAX: usize = 512;
 /// Longest id of a target, version or slot, characters.
 const ID_CHARS_MAX: usize = 64;
+/// Most keys an agent may say it holds, that are remembered.
+const KEYS_MAX: usize = 10_000;
 /// Most tokens an agent may say it serves.
 const TOKENS_MAX: usize = 10_000;
 
@@ -121,6 +124,7 @@ fn remember(hub: &Hub, caller: &AgentCaller, report: &ReportRequest) {
         connected.serving = serving;
         connected.challenge_problems = problems;
         connected.doing = doing;
+        connected.keys_held = report.key_slots_held.iter().take(KEYS_MAX).cloned().collect();
         connected.generation_reported = generation;
     });
 }
@@ -138,8 +142,8 @@ async fn take_outcome(
     if stored.is_some_and(|stored| stored.value == fresh) {
         return Ok(());
     }
-    let known = certificate.current.as_ref().is_some_and(|current| current.version_id == fresh.version_id);
-    // An outcome about a version that is no longer current is history: only what an agent last did for the current one counts.
+    let known = bundle.deployed_id() == Some(fresh.version_id.as_str());
+    // An outcome about a version that is no longer wanted is history: only what an agent last did for the current one counts.
     if !known && !fresh.purged {
         return Ok(());
     }
@@ -265,12 +269,23 @@ async fn keys(
             changes = changes.event(&lost_event(hub, caller, bundle));
         }
         let mut certificate = bundle.certificate.clone();
+        let went_back = certificate.value.rollback.as_ref();
+        let ends = lost && went_back.is_some_and(|rollback| rollback.version.key_slot_id == slot.value.id);
+        if ends {
+            changes = changes.event(&rollback::ended(hub, &certificate.value, "its key is gone"));
+            certificate.value.rollback = None;
+        }
         if let Some(current) = certificate.value.current.as_mut().filter(|_| lost && in_use) {
             current.key_lost = true;
+        }
+        if ends || (lost && in_use) {
             changes = changes.update(&certificate);
         }
         match hub.store.commit(changes).await {
-            Ok(_) | Err(CommitError::Conflict { .. }) => hub.wake.certificates.ring(&bundle.certificate.value.id),
+            Ok(_) | Err(CommitError::Conflict { .. }) => {
+                hub.wake.certificates.ring(&bundle.certificate.value.id);
+                hub.wake.agents.ring(&caller.id);
+            }
             Err(error) => return Err(error.into()),
         }
     }

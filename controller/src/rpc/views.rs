@@ -9,7 +9,7 @@ use proto::operator::v1 as wire;
 use super::convert;
 use super::status::Refusal;
 use crate::lifecycle::agent::Agent;
-use crate::lifecycle::certificate::{Certificate, CurrentVersion, Status, Version};
+use crate::lifecycle::certificate::{Certificate, CurrentVersion, KeySlot, Status, Version};
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::filter::{Filter, Subject};
 use crate::lifecycle::issuer::Issuer;
@@ -19,6 +19,7 @@ use crate::lifecycle::order::{AuthorizationState, Order, Phase};
 use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::private_ca::{PrivateCa, RevocationList};
 use crate::lifecycle::renewal;
+use crate::lifecycle::rollback::{self, Rollback};
 use crate::lifecycle::target::{Target, TargetState};
 use crate::store::certificate::Bundle;
 use crate::store::records::Versioned;
@@ -89,7 +90,10 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         issues: issues(hub, names, bundle, now),
         renew_at: to_wire(planned.map(|planned| planned.at)),
         renew_reason: planned.map_or_else(String::new, |planned| planned.reason.word().to_owned()),
-        current: record.current.as_ref().map(|facts| current(names, facts)),
+        current: record
+            .current
+            .as_ref()
+            .map(|facts| wire::Version { deployed: record.rollback.is_none(), ..current(names, facts) }),
         targets: bundle
             .targets
             .iter()
@@ -107,6 +111,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         profile: wanted.profile.clone().unwrap_or_default(),
         reuse_key: wanted.reuse_key,
         limits: None,
+        rollback: record.rollback.as_ref().map(|rollback| rollback_view(names, rollback)),
     }
 }
 
@@ -142,13 +147,23 @@ pub(super) fn status(bundle: &Bundle, now: Timestamp) -> Status {
 
 /// The certificate's deployment now.
 pub(super) fn deployment(bundle: &Bundle) -> Deployment {
-    let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    let version = bundle.deployed_id();
     Deployment::of(
         bundle
             .targets
             .iter()
             .map(|(target, state)| target.value.status(state.as_ref().map(|state| &state.value), version)),
     )
+}
+
+fn rollback_view(names: &Names, rollback: &Rollback) -> wire::Rollback {
+    let version = wire::Version { current: false, deployed: true, ..current(names, &rollback.version) };
+    wire::Rollback {
+        version: Some(version),
+        since_at: to_wire(Some(rollback.at)),
+        by: rollback.by.clone(),
+        until_at: to_wire(Some(rollback.until())),
+    }
 }
 
 fn current(names: &Names, facts: &CurrentVersion) -> wire::Version {
@@ -169,17 +184,27 @@ fn current(names: &Names, facts: &CurrentVersion) -> wire::Version {
         profile: facts.profile.clone().unwrap_or_default(),
         revoked_at: to_wire(facts.revoked_at),
         revoked_reason: facts.revoked_reason.clone().unwrap_or_default(),
+        deployed: false,
     }
 }
 
-/// A version in a certificate's history.
-pub(super) fn version(names: &Names, version: &Version, bundle: &Bundle) -> wire::Version {
+/// A version in a certificate's history; `slot` is the one of its key.
+pub(super) fn version(
+    hub: &Hub,
+    names: &Names,
+    version: &Version,
+    slot: Option<&KeySlot>,
+    bundle: &Bundle,
+) -> wire::Version {
     let now_current = bundle.certificate.value.current.as_ref().filter(|current| current.version_id == version.id);
+    let key = rollback::key_is(slot, &bundle.target_agent_ids(), |agent, slot| hub.presence.holds_key(agent, slot));
+    let is_fit = || rollback::refusal("", &version.facts, key, hub.now()).is_none();
     wire::Version {
         issued_at: to_wire(Some(version.issued_at)),
         reason: version.reason.clone(),
         current: now_current.is_some(),
-        deployable: now_current.is_some_and(|current| !current.key_lost),
+        deployable: now_current.map_or_else(is_fit, |current| !current.key_lost),
+        deployed: bundle.deployed_id() == Some(version.id.as_str()),
         ..current(names, &version.facts)
     }
 }
@@ -192,7 +217,7 @@ fn target_view(
     state: Option<&TargetState>,
 ) -> wire::Target {
     let Versioned { revision, value: target } = target;
-    let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    let version = bundle.deployed_id();
     let status = target.status(state, version);
     // What was reported last, and what is served since, stays true until the next report.
     let reported = state;
@@ -291,6 +316,21 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
             format!("the current version was revoked{why}"),
             "nothing: a new version is ordered".to_owned(),
             Some(at),
+        );
+    }
+    if let Some(rollback) = &record.rollback {
+        add(
+            "rolled_back",
+            format!(
+                "the targets hold serial {} instead of the current version, asked by {}; renewal goes on by the current one",
+                rollback.version.serial, rollback.by
+            ),
+            format!(
+                "certwright certs rollback {} current ends it; a renewal does, and it ends by itself at {:.0}",
+                record.name,
+                rollback.until()
+            ),
+            Some(rollback.at),
         );
     }
     if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.failures > 0) {
@@ -409,7 +449,7 @@ pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], gen
     let record = &agent.value;
     let connected = hub.presence.of(&record.id);
     let targets = bundles.iter().flat_map(|bundle| {
-        let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+        let version = bundle.deployed_id();
         let mine = bundle.targets.iter().filter(|(target, _)| target.value.agent_id == record.id);
         mine.map(move |(target, state)| wire::AgentTarget {
             certificate: bundle.certificate.value.name.clone(),

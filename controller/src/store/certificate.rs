@@ -89,7 +89,7 @@ pub struct Bundle {
     pub renewal_info: Option<Versioned<RenewalInfo>>,
     /// Its latest order.
     pub order: Option<Versioned<Order>>,
-    /// The slots of the order and of the current version.
+    /// The slots of the order, of the current version and of the deployed one.
     pub slots: Vec<Versioned<KeySlot>>,
     /// Its targets, with what was last observed there.
     pub targets: Vec<(Versioned<Target>, Option<Versioned<TargetState>>)>,
@@ -125,6 +125,12 @@ impl Bundle {
         self.targets.iter().map(|(target, _)| target.value.agent_id.clone()).collect()
     }
 
+    /// The id of the version that its targets are to hold.
+    #[must_use]
+    pub fn deployed_id(&self) -> Option<&str> {
+        self.certificate.value.deployed().map(|deployed| deployed.version_id.as_str())
+    }
+
     /// Targets and observations without their revisions.
     #[must_use]
     pub fn target_values(&self) -> Vec<(Target, Option<TargetState>)> {
@@ -146,6 +152,8 @@ pub(crate) fn bundle(snapshot: &Snapshot<'_>, certificate_id: &str) -> Result<Op
     let mut slot_ids: Vec<&str> = Vec::new();
     slot_ids.extend(order.as_ref().and_then(|order| order.value.key_slot_id.as_deref()));
     slot_ids.extend(certificate.value.current.as_ref().map(|current| current.key_slot_id.as_str()));
+    slot_ids.extend(certificate.value.deployed().map(|deployed| deployed.key_slot_id.as_str()));
+    slot_ids.sort_unstable();
     slot_ids.dedup();
     let mut slots = Vec::new();
     for id in slot_ids {

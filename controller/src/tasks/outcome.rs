@@ -38,7 +38,7 @@ pub(crate) async fn deployed(
     stored: Option<&TargetState>,
     fresh: &TargetState,
 ) -> Result<Option<Event>, StoreError> {
-    let Some(current) = bundle.certificate.value.current.as_ref().filter(|_| !fresh.purged) else { return Ok(None) };
+    let Some(current) = bundle.certificate.value.deployed().filter(|_| !fresh.purged) else { return Ok(None) };
     let same_attempt = |before: &TargetState| {
         let reason = |state: &TargetState| state.problem.as_ref().map(|problem| problem.reason.clone());
         (&before.version_id, before.deploy_wish, before.status) == (&fresh.version_id, fresh.deploy_wish, fresh.status)

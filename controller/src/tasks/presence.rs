@@ -46,6 +46,8 @@ pub struct Connected {
     pub doing: HashMap<String, String>,
     /// The generation its last report answers.
     pub generation_reported: u64,
+    /// The keys on its disk, by slot.
+    pub keys_held: Vec<String>,
 }
 
 /// Who speaks on a stream.
@@ -104,6 +106,7 @@ impl Presence {
             challenge_problems: HashMap::new(),
             doing: HashMap::new(),
             generation_reported: 0,
+            keys_held: Vec::new(),
         };
         if let Some(older) = self.lock().insert(agent_id.to_owned(), connected) {
             older.cut.cancel();
@@ -209,6 +212,14 @@ impl Presence {
     #[must_use]
     pub fn of(&self, agent_id: &str) -> Option<Connected> {
         self.lock().get(agent_id).cloned()
+    }
+
+    /// Returns whether a connected agent has the key of a slot; `None` while it is away or said nothing yet.
+    #[must_use]
+    pub fn holds_key(&self, agent_id: &str, slot_id: &str) -> Option<bool> {
+        let agents = self.lock();
+        let connected = agents.get(agent_id).filter(|connected| connected.generation_reported > 0)?;
+        Some(connected.keys_held.iter().any(|held| held == slot_id))
     }
 
     /// Returns the clock of every connected agent that said something: theirs minus ours.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::hub::Hub;
-use super::restore;
+use super::{restore, rollback};
 use crate::lifecycle::certificate::KeySlot;
 use crate::lifecycle::desired::{Desired, Name};
 use crate::lifecycle::pause::{self, Pause};
@@ -65,6 +65,9 @@ pub(crate) async fn run(hub: Hub, stop: CancellationToken) {
 pub(crate) async fn refresh(hub: &Hub, agent_id: &str) -> Result<(Name, Desired), PublishError> {
     loop {
         let (stored, bundles, pause) = hub.store.desired_of(agent_id).await?;
+        if rollback::end_what_is_over(hub, &bundles).await? {
+            continue;
+        }
         let desired = compute(agent_id, &bundles, pause.as_ref());
         let epoch = hub.gate.epoch();
         let digest = proto::x509::hex(&Sha256::digest(serde_json::to_vec(&desired)?));

@@ -367,6 +367,7 @@ async fn import(
     let message = format!("serial {}, valid until {}, is taken over from {agent}{key}", leaf.serial, leaf.not_after);
     let event = hub.event("version.imported", message).of_certificate(&certificate.name).of_agent(&agent);
     record.value.current = Some(facts);
+    record.value.rollback = None;
     Ok(changes.upsert(&version).update(&record).event(&event))
 }
 

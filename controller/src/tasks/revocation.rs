@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::Context;
 use super::accounts::{self, AccountError};
-use super::private_ca;
+use super::{private_ca, rollback};
 use crate::acme::problem::{AcmeError, Retry};
 use crate::lifecycle::backoff::{self, Cause, Failed};
 use crate::lifecycle::certificate::{Certificate, Version};
@@ -21,6 +21,7 @@ use crate::lifecycle::problem::{Problem, chain};
 use crate::lifecycle::revocation::Revocation;
 use crate::store::StoreError;
 use crate::store::batch::CommitError;
+use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 
 /// Open wishes are looked at this often, whatever rings.
@@ -95,7 +96,11 @@ async fn one(context: &Context, mut job: Versioned<Job>) -> Result<(), Revocatio
         Asked::Done(changes) => {
             let issuer_id = version.value.facts.issuer_id.clone();
             let changes = mark(context, changes, version, &revocation, now).await?;
+            let certificate_id = job.value.certificate_id.clone();
             close(context, job, State::Succeeded, None, changes).await?;
+            // It may have ended a rollback.
+            let bundle = hub.store.bundle(&certificate_id).await?;
+            bundle.iter().flat_map(Bundle::target_agent_ids).for_each(|id| hub.wake.agents.ring(&id));
             // Its list, where it is ours.
             hub.wake.private_cas.ring(&issuer_id);
             Ok(())
@@ -191,10 +196,19 @@ async fn mark(
     version.value.facts.revoked_reason = Some(reason.clone());
     let mut changes = changes.update(&version);
     if let Some(mut certificate) = context.hub.store.load::<Certificate>(&version.value.certificate_id).await? {
+        let went_back = certificate.value.rollback.as_ref();
+        let ends = went_back.is_some_and(|rollback| rollback.version.version_id == version.value.id);
+        if ends {
+            changes = changes.event(&rollback::ended(&context.hub, &certificate.value, "it was revoked"));
+            certificate.value.rollback = None;
+        }
         let current = certificate.value.current.as_mut().filter(|current| current.version_id == version.value.id);
+        let is_current = current.is_some();
         if let Some(current) = current {
             current.revoked_at = Some(now);
             current.revoked_reason = Some(reason);
+        }
+        if ends || is_current {
             changes = changes.update(&certificate);
         }
     }

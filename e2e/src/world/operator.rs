@@ -203,8 +203,8 @@ impl Operator {
     pub async fn deploy(&self, name: &str, request_id: &str) -> Result<api::CertificateAccepted, Status> {
         let request = api::DeployCertificateRequest {
             name: name.to_owned(),
-            agent: String::new(),
             request_id: request_id.to_owned(),
+            ..Default::default()
         };
         self.client().deploy_certificate(request).await.map(tonic::Response::into_inner)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proto::clock::from_wire;
 use proto::operator::v1::{
-    DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, RevokeCertificateRequest,
-    SetOperatorRoleRequest, SetPauseRequest,
+    Certificate, DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, RevokeCertificateRequest,
+    SetOperatorRoleRequest, SetPauseRequest, Version,
 };
 use tui_input::Input;
 
@@ -427,6 +427,9 @@ fn renew(model: &mut Model) -> Option<Confirm> {
 fn deploy(model: &mut Model) -> Option<Confirm> {
     let record = screens::certificate_here(model)?;
     let name = record.name.clone();
+    if let Some(version) = screens::version_to_deploy(model) {
+        return Some(deploy_version(model, &record, &version));
+    }
     let agent = screens::target_agent(model).unwrap_or_default();
     let to = if agent.is_empty() { targets_words(record.targets.len()) } else { format!("the target on {agent}") };
     let lines = vec![
@@ -434,8 +437,31 @@ fn deploy(model: &mut Model) -> Option<Confirm> {
         "runs the reload commands and proves it by a handshake.".to_owned(),
         "Nothing is ordered at the CA.".to_owned(),
     ];
-    let request = DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id() };
+    let request =
+        DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id(), ..Default::default() };
     Some(question(format!("deploy {name}"), lines, "deploy", Call::Deploy(request)))
+}
+
+/// The version under the cursor of the history instead of the one that the targets hold.
+fn deploy_version(model: &mut Model, record: &Certificate, version: &Version) -> Confirm {
+    let name = record.name.clone();
+    let to = targets_words(record.targets.len());
+    let mut lines = vec![format!("serial {}, valid to {}", version.serial, instant(version.not_after))];
+    if version.current {
+        lines.push(format!("The current version goes to {to} again; the rollback ends."));
+    } else {
+        lines.push(format!("· this older version goes to {to} instead of the current one"));
+        lines.push("· until the next one is issued; renewal goes on as planned".to_owned());
+        lines.push("· d on the current one takes it back".to_owned());
+    }
+    lines.push("Nothing is ordered at the CA.".to_owned());
+    let request = DeployCertificateRequest {
+        name: name.clone(),
+        request_id: model.wish_id(),
+        version: version.id.clone(),
+        ..Default::default()
+    };
+    question(format!("deploy a version of {name}"), lines, "deploy it", Call::Deploy(request))
 }
 
 /// The kill switch on the overview, else the pause of the certificate; pressed again it is lifted.

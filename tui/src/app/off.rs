@@ -136,6 +136,9 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
         Action::Run | Action::Rekey | Action::Deploy | Action::Pause | Action::Edit if record.deleting => {
             said("it is being deleted")
         }
+        Action::Deploy if screens::version_to_deploy(model).is_some_and(|version| !version.deployable) => {
+            said("its key is gone, it is revoked, or too little of its life is left")
+        }
         Action::Deploy if record.current.is_none() => said("there is no version yet"),
         Action::Deploy if record.targets.is_empty() => said("it has no target"),
         Action::RevokeVersion => match screens::version_here(model) {

@@ -9,8 +9,8 @@ pub(super) use create::{key_type, no_such_file};
 
 use clap::{Args, Subcommand};
 use proto::operator::v1::{
-    ActOnCertificatesRequest, Certificate, DeleteCertificateRequest, Event, GetCertificateRequest,
-    ListCertificatesRequest, ListEventsRequest, ListVersionsRequest, RenewCertificateRequest,
+    ActOnCertificatesRequest, Certificate, DeleteCertificateRequest, DeployCertificateRequest, Event,
+    GetCertificateRequest, ListCertificatesRequest, ListEventsRequest, ListVersionsRequest, RenewCertificateRequest,
 };
 
 use self::many::{Consent, Selection};
@@ -50,6 +50,14 @@ pub(crate) enum Verb {
     Revoke(Box<revoke::Revoke>),
     /// Lists the versions that were issued
     History { name: String },
+    /// Puts an older stored version in place, until the next one is issued; `current` ends that
+    Rollback {
+        name: String,
+        /// Its id or serial, as `certs history` lists them, or `current`
+        version: String,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
     /// Stops managing a certificate; its files stay where they are
     Delete(Delete),
     /// Says what a certificate is doing, why, and what to do
@@ -126,6 +134,16 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Resume { name } => pause::resume(name, session).await,
         Verb::Revoke(revoke) => revoke::run(*revoke, session).await,
         Verb::History { name } => history(name, session).await,
+        Verb::Rollback { name, version, wait } => {
+            let request = DeployCertificateRequest {
+                name,
+                version,
+                request_id: proto::id::random_id(),
+                ..DeployCertificateRequest::default()
+            };
+            let accepted = session.client.deploy_certificate(request).await?;
+            wait::finish(session, accepted, &wait).await
+        }
         Verb::Delete(delete) => remove(delete, session).await,
         Verb::Explain { name } => {
             let found = session.client.get_certificate(GetCertificateRequest { name }).await?;

@@ -31,6 +31,9 @@ pub(crate) enum Verb {
         /// Only the target on this agent
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
+        /// This stored version from now on, as `certs rollback` does: its id or serial, or `current`
+        #[arg(long, value_name = "VERSION", conflicts_with = "agent")]
+        version: Option<String>,
         #[command(flatten)]
         wait: WaitOptions,
     },
@@ -103,11 +106,12 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Presets => presets(session),
         Verb::Add(add) => self::add(*add, session).await,
         Verb::Set(set) => self::set(*set, session).await,
-        Verb::Deploy { certificate, agent, wait } => {
+        Verb::Deploy { certificate, agent, version, wait } => {
             let request = DeployCertificateRequest {
                 name: certificate,
                 agent: agent.unwrap_or_default(),
                 request_id: proto::id::random_id(),
+                version: version.unwrap_or_default(),
             };
             let accepted = session.client.deploy_certificate(request).await?;
             wait::finish(session, accepted, &wait).await

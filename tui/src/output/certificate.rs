@@ -13,7 +13,7 @@ use super::pause::{self, PauseView};
 use super::renewal::{ReasonView, RenewalInfoView, explain as explain_renewal, explain_wait};
 use super::table::Table;
 use super::target::{self, TargetView};
-use super::version::VersionView;
+use super::version::{RollbackView, VersionView};
 use super::{each, safe, some, time};
 use crate::client::{custody, key_type, reason};
 
@@ -49,6 +49,7 @@ pub(crate) struct CertificateView {
     deleting: bool,
     pause: Option<PauseView>,
     limits: Option<OrderLimitsView>,
+    rollback: Option<RollbackView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +125,7 @@ impl From<&Certificate> for CertificateView {
             deleting: certificate.deleting,
             pause: certificate.pause.as_ref().map(PauseView::from),
             limits: certificate.limits.as_ref().map(OrderLimitsView::from),
+            rollback: certificate.rollback.as_ref().map(RollbackView::from),
         }
     }
 }
@@ -268,6 +270,7 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     }
     block.field("renews", &renewal(certificate, now));
     block.field("paused", &paused(certificate, now));
+    block.field("rolled back", &rolled_back(certificate, now));
     block.field("revision", &certificate.revision.to_string());
     if !certificate.targets.is_empty() {
         block.section("targets");
@@ -285,7 +288,11 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
 fn headline(certificate: &Certificate) -> String {
     let deleting = if certificate.deleting { ", being deleted" } else { "" };
     let paused = if certificate.pause.is_some() { ", PAUSED" } else { "" };
-    format!("{}: {}, deployment {}{deleting}{paused}", certificate.name, certificate.status, certificate.deployment)
+    let back = if certificate.rollback.is_some() { ", ROLLED BACK" } else { "" };
+    format!(
+        "{}: {}, deployment {}{deleting}{paused}{back}",
+        certificate.name, certificate.status, certificate.deployment
+    )
 }
 
 /// Returns who holds the certificate still and how to lift that; nothing when nobody does.
@@ -297,6 +304,14 @@ fn paused(certificate: &Certificate, now: Timestamp) -> String {
         ("", format!("certwright certs resume {}", certificate.name))
     };
     format!("{what}{}; lifted by `{lift}`", pause::words(held, now))
+}
+
+/// Returns what the targets hold instead of the current version, and how long; nothing when they hold that.
+fn rolled_back(certificate: &Certificate, now: Timestamp) -> String {
+    let Some(rollback) = &certificate.rollback else { return String::new() };
+    let version = rollback.version.clone().unwrap_or_default();
+    let (expires, until) = (time::both(now, version.not_after), time::both(now, rollback.until_at));
+    format!("to serial {}, which expires {expires}; by {}, at most until {until}", version.serial, rollback.by)
 }
 
 fn renewal(certificate: &Certificate, now: Timestamp) -> String {

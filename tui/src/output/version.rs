@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use proto::clock::from_wire;
-use proto::operator::v1::Version;
+use proto::operator::v1::{Rollback, Version};
 use serde::Serialize;
 
 use super::table::Table;
@@ -56,11 +56,37 @@ struct HistoryView {
     #[serde(flatten)]
     version: VersionView,
     current: bool,
+    /// The targets are to hold it.
+    deployed: bool,
+}
+
+/// The older version that targets hold, in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct RollbackView {
+    version: Option<VersionView>,
+    since_at: Option<Timestamp>,
+    by: String,
+    until_at: Option<Timestamp>,
+}
+
+impl From<&Rollback> for RollbackView {
+    fn from(rollback: &Rollback) -> Self {
+        Self {
+            version: rollback.version.as_ref().map(VersionView::from),
+            since_at: from_wire(rollback.since_at),
+            by: safe(&rollback.by),
+            until_at: from_wire(rollback.until_at),
+        }
+    }
 }
 
 /// Returns the versions as a JSON list.
 pub(crate) fn json_list(versions: &[Version]) -> String {
-    let view = |version: &Version| HistoryView { version: version.into(), current: version.current };
+    let view = |version: &Version| HistoryView {
+        version: version.into(),
+        current: version.current,
+        deployed: version.deployed,
+    };
     super::json_list("VersionList", versions.iter().map(view).collect())
 }
 
@@ -82,7 +108,7 @@ pub(crate) fn table(versions: &[Version], now: Timestamp) -> Table {
     for version in versions {
         table.row([
             version.id.clone(),
-            word(version.current),
+            if version.deployed && !version.current { "no, on targets".to_owned() } else { word(version.current) },
             time::short(now, version.issued_at),
             time::short(now, version.not_after),
             version.serial.clone(),

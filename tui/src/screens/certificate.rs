@@ -129,10 +129,16 @@ impl CertificateScreen {
         Some((self.record.clone()?, target.clone()))
     }
 
+    /// Returns the version under the cursor while the history shows.
+    pub(crate) fn version_listed(&self) -> Option<Version> {
+        let versions = self.versions.as_ref().filter(|_| self.tab == Tab::History);
+        versions.and_then(|versions| versions.get(self.cursor)).cloned()
+    }
+
     /// Returns the version under the cursor while the history shows, else the current one.
     pub(crate) fn version(&self) -> Option<Version> {
         if self.tab == Tab::History {
-            return self.versions.as_ref().and_then(|versions| versions.get(self.cursor)).cloned();
+            return self.version_listed();
         }
         self.record.as_ref().and_then(|record| record.current.clone())
     }
@@ -511,11 +517,13 @@ fn version_row(version: &Version) -> Row {
     let state = match (version.current, version.deployable) {
         _ if version.revoked_at != 0 => State::Bad,
         (true, _) => State::Ok,
+        _ if version.deployed => State::Warn,
         (false, true) => State::Idle,
         (false, false) => State::Off,
     };
     let key = if version.deployable { "" } else { " (key gone)" };
     let why = match version.reason.as_str() {
+        _ if version.deployed && !version.current => "ON THE TARGETS".to_owned(),
         _ if version.revoked_at != 0 => format!("REVOKED {}", version.revoked_reason),
         "revoked" => format!("Replaces a revoked one{key}"),
         word => format!("{}{key}", title(word)),

@@ -121,6 +121,7 @@ pub(crate) fn certificate_word(record: &Certificate) -> String {
             format!("deploy {}", record.deployment)
         }
         _ if record.pause.is_some() => format!("{} paused", record.status),
+        _ if record.rollback.is_some() => "rolled back".to_owned(),
         _ => record.status.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! Commands that change something: what they ask the controller for, and what consent they want.
 
 use insta::assert_snapshot;
-use proto::operator::v1::{Batch, Certificate, EnrollAgentResponse, Job, Pause, SkippedCertificate};
+use proto::operator::v1::{Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate};
 use proto::types::v1::Problem;
 
 use crate::controller::{FakeController, World};
@@ -239,6 +239,31 @@ async fn a_target_is_changed_by_what_is_said_and_keeps_the_rest() {
     assert_eq!(ran.code, 2, "{}", ran.err);
     let ran = run(&fake, &set(&["--mode", "combined=0600"])).await;
     assert!(ran.code == 2 && ran.err.contains("no combined file"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn an_older_version_is_put_back_and_shown_loudly() {
+    let fake = FakeController::start(world());
+    let ran = run(&fake, &["certs", "rollback", "web", "0a1b"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(request(&fake).contains("version: \"0a1b\""), "{}", request(&fake));
+    let ran = run(&fake, &["targets", "deploy", "web", "--version", "current"]).await;
+    assert!(ran.code == 0 && request(&fake).contains("version: \"current\""), "{}", ran.err);
+    let ran = run(&fake, &["targets", "deploy", "web", "--version", "current", "--agent", "h1"]).await;
+    assert_eq!(ran.code, 2, "to all targets: {}", ran.err);
+    fake.change(|world| {
+        world.certificates[0].rollback = Some(Rollback {
+            version: world.certificates[0].current.clone(),
+            since_at: at(0),
+            by: "local:root".into(),
+            until_at: at(86_400),
+        });
+    });
+    let shown = run(&fake, &["certs", "get", "web"]).await.out;
+    assert!(shown.contains(", ROLLED BACK") && shown.contains("by local:root, at most until"), "{shown}");
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&fake, &["certs", "get", "web", "-o", "json"]).await.out).unwrap();
+    assert_eq!(json["rollback"]["by"], "local:root");
 }
 
 #[tokio::test]

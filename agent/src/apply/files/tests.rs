@@ -101,6 +101,7 @@ impl Site {
             verify: vec![],
             deploy_wish: 0,
             purge: false,
+            rollback: false,
             hold: false,
         }
     }
@@ -287,6 +288,8 @@ fn a_combined_file_holds_leaf_chain_and_key_and_only_its_certificates_are_shown(
     let wanted = Target { files: target.files.clone(), ..site.target(&older) };
     let refused = install(&wanted, &site.root(), &pair_of(&wanted, &older), &[]).unwrap_err();
     assert_eq!(refused.reason, "OLDER_LEAF");
+    let wanted = Target { rollback: true, ..wanted };
+    assert!(install(&wanted, &site.root(), &pair_of(&wanted, &older), &[]).unwrap(), "an operator wants it");
 }
 
 /// Lets a CA sign the leaf anew; returns the CA's certificate.

@@ -61,6 +61,7 @@ impl Scene {
             rekey_asked: false,
             purging: false,
             paused: None,
+            rollback: None,
         };
         Self { certificate, order: None, slot: None, agents: vec![agent("1")], issuers: vec![issuer("ca")] }
     }

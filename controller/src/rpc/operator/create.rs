@@ -146,6 +146,7 @@ async fn parse(
         rekey_asked: false,
         purging: false,
         paused: None,
+        rollback: None,
     };
     Ok((certificate, target))
 }

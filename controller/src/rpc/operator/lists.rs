@@ -8,7 +8,7 @@ use proto::operator::v1 as wire;
 use proto::text::one_line;
 
 use super::{limits, selection, wishes};
-use crate::lifecycle::certificate::Status;
+use crate::lifecycle::certificate::{KeySlot, Status};
 use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::job::{Job, Kind, progress};
 use crate::lifecycle::pause;
@@ -110,7 +110,12 @@ pub(crate) async fn versions(hub: &Hub, name: &str) -> Result<wire::ListVersions
     let bundle = wishes::bundle(hub, name).await?;
     let versions = hub.store.versions(&bundle.certificate.value.id).await?;
     let names = Names::read(hub).await?;
-    let items = versions.iter().map(|version| views::version(&names, version, &bundle)).collect();
+    let mut items = Vec::with_capacity(versions.len());
+    for version in &versions {
+        let slot = format!("{}/{}", version.certificate_id, version.facts.key_slot_id);
+        let slot = hub.store.load::<KeySlot>(&slot).await?.map(|slot| slot.value);
+        items.push(views::version(hub, &names, version, slot.as_ref(), &bundle));
+    }
     Ok(wire::ListVersionsResponse { items })
 }
 

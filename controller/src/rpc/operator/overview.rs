@@ -252,9 +252,9 @@ fn certificate_attention(bundle: &Bundle, all: Option<&Pause>, now: Timestamp) -
     let what = match views::deployment(bundle) {
         Deployment::Failed => "NOT LIVE",
         Deployment::Partial => "PARTIAL",
-        Deployment::None | Deployment::Pending | Deployment::Ok => return None,
+        Deployment::None | Deployment::Pending | Deployment::Ok => return rolled_back(bundle),
     };
-    let version = record.current.as_ref().map(|current| current.version_id.as_str());
+    let version = bundle.deployed_id();
     let mut states = bundle
         .targets
         .iter()
@@ -320,6 +320,15 @@ fn next_renewal(bundle: &Bundle) -> Option<(Timestamp, String)> {
     let record = &bundle.certificate.value;
     let planned = renewal::planned(record, bundle.renewal_info())?;
     Some((planned.at, record.name.clone()))
+}
+
+/// Targets hold an older version: nothing is wrong, but somebody has to end that.
+fn rolled_back(bundle: &Bundle) -> Option<wire::Attention> {
+    let record = &bundle.certificate.value;
+    let rollback = record.rollback.as_ref()?;
+    let why = format!("its targets hold serial {} instead of the current version", rollback.version.serial);
+    let action = format!("certwright certs rollback {} current, or renew it", record.name);
+    Some(line("certificate", &record.name, "ROLLED BACK", &why, &action, Some(rollback.at)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Targets: parsing what is asked, adding, removing and deploying again; changing stands in `set`.
+//! Targets: parsing what is asked, adding, removing and deploying again; changing stands in `set`, an older version in `rollback`.
 
+mod rollback;
 pub(crate) mod set;
 
 use std::path::{Component, Path};
@@ -198,6 +199,9 @@ pub(crate) async fn deploy(
             format!("{} has no version to deploy yet", record.name),
             format!("certwright certs get {} says how far its order is", record.name),
         ));
+    }
+    if !request.version.is_empty() {
+        return Box::pin(rollback::deploy(hub, caller, bundle, &request)).await;
     }
     let agent_id = match request.agent.as_str() {
         "" => None,

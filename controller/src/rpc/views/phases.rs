@@ -63,7 +63,7 @@ fn deployment_steps(hub: &Hub, bundle: &Bundle, order: &Order) -> [PhaseStep; 3]
     let Some(issued) = issued else {
         return ["deploying", "verifying", "completed"].map(|name| step(name, "todo", None, None, String::new()));
     };
-    let version = bundle.certificate.value.current.as_ref().map(|current| current.version_id.as_str());
+    let version = bundle.deployed_id();
     let states: Vec<(Status, Option<&TargetState>)> = bundle
         .targets
         .iter()

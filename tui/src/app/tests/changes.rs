@@ -307,3 +307,15 @@ fn a_target_is_changed_where_it_stands_with_the_difference_shown_before() {
     assert!(!request.request_id.is_empty());
     desk.shows("is changed; it is deployed now");
 }
+
+#[test]
+fn an_older_version_is_deployed_from_the_history() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\n").key(Key::BackTab).key(Key::BackTab).shows("[History]");
+    desk.keys("jd").shows("deploy: not now, its key is gone");
+    desk.model.certificate.versions.as_mut().unwrap()[1].deployable = true;
+    desk.keys("d").shows("deploy a version of").shows("until the next one is issued");
+    desk.keys("y");
+    let Some(Call::Deploy(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert!(!request.version.is_empty() && request.agent.is_empty() && !request.request_id.is_empty(), "{request:?}");
+}

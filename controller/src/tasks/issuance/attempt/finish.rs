@@ -17,7 +17,7 @@ use crate::lifecycle::problem::Problem;
 use crate::store::engine::Order as ScanOrder;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
-use crate::tasks::{outcome, private_ca};
+use crate::tasks::{outcome, private_ca, rollback};
 
 /// A leaf may begin this much in our future: clocks differ.
 const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
@@ -79,7 +79,12 @@ impl Attempt<'_> {
         order.value.retry_at = None;
         let mut certificate = self.gathered.bundle.certificate.clone();
         certificate.value.current = Some(version.facts.clone());
+        let went_back = certificate.value.rollback.take();
         let mut changes = changes.insert(&version).update(&certificate);
+        if went_back.is_some() {
+            let ended = rollback::ended(&self.context.hub, self.certificate(), "a new version was issued");
+            changes = changes.event(&ended);
+        }
         let (outlived, kept) = self.outlived(&version).await?;
         for old in outlived {
             let slot = format!("{}/{}", old.value.certificate_id, old.value.facts.key_slot_id);
