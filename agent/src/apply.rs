@@ -1,11 +1,11 @@
 //! Everything that touches keys, files and commands, and nothing that touches the network. `net` talks to it through
-//! `request::Handle` only, so that this room can move into a process of its own. The policy is enforced here, always.
+//! `request::Handle` only: in the same process, or through the private socket from another. The policy is enforced here,
+//! always.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto::agent::v1::GetDesiredResponse;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -17,15 +17,18 @@ use crate::state::StateDir;
 use crate::target::Target;
 
 mod command;
+mod deadline;
 mod files;
 pub(crate) mod keys;
-pub(crate) mod ledger;
 pub(crate) mod request;
+pub(crate) mod socket;
 mod switches;
 mod webroot;
 
+use deadline::Deadlines;
 use files::Prepared;
 use request::{ApplyReply, ApplyRequest, Call, Handle};
+use socket::Door;
 use switches::Switches;
 
 /// Requests that may wait; each is one small effect of this server.
@@ -33,7 +36,7 @@ const QUEUE_MAX: usize = 64;
 
 /// The room: owns the policy, the keys and every descriptor below a target's directory.
 #[derive(Debug)]
-struct Room {
+pub(crate) struct Room {
     state: StateDir,
     policy: PolicyFile,
     host: Arc<dyn Host>,
@@ -41,19 +44,28 @@ struct Room {
     writing: Mutex<()>,
     /// One run at a time of the same command.
     running: Mutex<HashMap<Vec<String>, Arc<tokio::sync::Mutex<()>>>>,
+    deadlines: Deadlines,
 }
 
 /// Opens the room; `serve` must be awaited for its handle to get answers.
 pub(crate) fn open(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> (Handle, Server) {
     let (calls, inbox) = mpsc::channel(QUEUE_MAX);
-    let room = Room {
-        state,
-        policy: PolicyFile::new(policy),
-        host,
-        writing: Mutex::new(()),
-        running: Mutex::new(HashMap::new()),
-    };
-    (Handle::new(calls), Server { room: Arc::new(room), inbox })
+    (Handle::new(calls), Server { room: Arc::new(Room::new(state, policy, host)), inbox })
+}
+
+/// Opens the room for another process, and answers there until it is stopped.
+pub(crate) async fn serve_at(
+    door: Door,
+    state: StateDir,
+    policy: PathBuf,
+    host: Arc<dyn Host>,
+    stop: CancellationToken,
+) {
+    let room = Arc::new(Room::new(state, policy, host));
+    let mut keeping = JoinSet::new();
+    keeping.spawn(Arc::clone(&room).keep_deadlines());
+    door.serve(room, stop).await;
+    keeping.shutdown().await;
 }
 
 /// Answers requests until it is stopped or every handle is gone.
@@ -65,7 +77,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn serve(mut self, stop: CancellationToken) {
-        let mut work = JoinSet::new();
+        let (mut work, mut keeping) = (JoinSet::new(), JoinSet::new());
+        keeping.spawn(Arc::clone(&self.room).keep_deadlines());
         loop {
             // Cancel-safe: `recv` and `join_next` lose nothing.
             tokio::select! {
@@ -84,13 +97,30 @@ impl Server {
         }
         // A file write that has begun goes on in its blocking thread; it is safe to be cut at any step.
         work.shutdown().await;
+        keeping.shutdown().await;
     }
 }
 
 impl Room {
+    fn new(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> Self {
+        Self {
+            state,
+            policy: PolicyFile::new(policy),
+            host,
+            writing: Mutex::new(()),
+            running: Mutex::new(HashMap::new()),
+            deadlines: Deadlines::default(),
+        }
+    }
+
     async fn perform(self: Arc<Self>, request: ApplyRequest) -> Result<ApplyReply, Problem> {
-        if let ApplyRequest::Run(argv) = request {
-            return self.run(&argv).await.map(ApplyReply::Ran);
+        request.check()?;
+        match request {
+            ApplyRequest::Run(argv) => return self.run(&argv).await.map(ApplyReply::Ran),
+            ApplyRequest::SocketHolder(sockets) => {
+                return Ok(ApplyReply::Holder(self.host.socket_holder(sockets).await));
+            }
+            _ => {}
         }
         spawn_blocking(move || self.perform_blocking(request))
             .await
@@ -100,18 +130,23 @@ impl Room {
     fn perform_blocking(&self, request: ApplyRequest) -> Result<ApplyReply, Problem> {
         let done = |()| ApplyReply::Done;
         match request {
-            ApplyRequest::Policy => self.policy.current().map(ApplyReply::Policy),
-            ApplyRequest::Load => ledger::recover(&self.state).map(|loaded| ApplyReply::Loaded(Box::new(loaded))),
-            ApplyRequest::SaveDesired(response) => self.save_desired(&response).map(done),
-            ApplyRequest::SaveOutcomes { outcomes, key_uses } => {
-                ledger::save_outcomes(&self.state, &outcomes, &key_uses).map(done)
+            ApplyRequest::Policy => {
+                self.policy.current().map(|policy| ApplyReply::Policy(Box::new(policy.as_ref().clone())))
+            }
+            ApplyRequest::Targets(ids) => {
+                let _writing = self.turn();
+                Switches::load(&self.state)?.retain(&ids).map(done)
             }
             ApplyRequest::KeysHeld => keys::held(&self.state).map(ApplyReply::Slots),
             ApplyRequest::MakeKey(slot) => {
+                let _writing = self.turn();
                 self.policy.current()?.permit_agent_keys()?;
                 keys::make(&self.state, &slot).map(ApplyReply::Csr)
             }
-            ApplyRequest::RemoveKeys(ids) => keys::remove(&self.state, &ids).map(done),
+            ApplyRequest::RemoveKeys(ids) => {
+                let _writing = self.turn();
+                keys::remove(&self.state, &ids).map(done)
+            }
             ApplyRequest::Inspect(target) => {
                 let policy = self.policy.current()?;
                 files::is_in_place(&target, policy.permit(&target)?).map(ApplyReply::InPlace)
@@ -125,9 +160,10 @@ impl Room {
                 files::held(&target, policy.permit(&target)?).map(ApplyReply::Held)
             }
             ApplyRequest::Install(install) => self.install(*install).map(|changed| ApplyReply::Installed { changed }),
-            ApplyRequest::Confirm(target_id) => {
+            ApplyRequest::Confirm(target) => {
                 let _writing = self.turn();
-                Switches::load(&self.state)?.close(&target_id).map(done)
+                self.deadlines.check(&target.id)?;
+                self.close(&mut Switches::load(&self.state)?, &target.id).map(done)
             }
             ApplyRequest::CanRollBack(target) => {
                 Switches::load(&self.state).map(|switches| ApplyReply::CanRollBack(switches.before(&target).is_some()))
@@ -137,7 +173,7 @@ impl Room {
                 let _writing = self.turn();
                 let policy = self.policy.current()?;
                 files::purge(&target, policy.permit(&target)?, &names)?;
-                Switches::load(&self.state)?.close(&target.id).map(done)
+                self.close(&mut Switches::load(&self.state)?, &target.id).map(done)
             }
             ApplyRequest::ServeToken { webroot, token, key_authorization } => {
                 let _writing = self.turn();
@@ -148,15 +184,16 @@ impl Room {
                 let _writing = self.turn();
                 webroot::withdraw(&self.state, &keep).map(done)
             }
-            ApplyRequest::Run(_) => Err(Problem::internal("a command in the wrong place")),
+            ApplyRequest::Run(_) | ApplyRequest::SocketHolder(_) => {
+                Err(Problem::internal("a request in the wrong place"))
+            }
         }
     }
 
-    fn save_desired(&self, response: &GetDesiredResponse) -> Result<(), Problem> {
-        ledger::save_desired(&self.state, response)?;
-        let _writing = self.turn();
-        let named = response.targets.iter().map(|target| target.target_id.as_str()).collect();
-        Switches::load(&self.state)?.retain(&named)
+    fn close(&self, switches: &mut Switches<'_>, target_id: &str) -> Result<(), Problem> {
+        switches.close(target_id)?;
+        self.deadlines.end(target_id);
+        Ok(())
     }
 
     fn install(&self, install: request::Install) -> Result<bool, Problem> {
@@ -177,6 +214,9 @@ impl Room {
         };
         if let Some(before) = &prepared.before {
             switches.open(&install.target, before, install.was_proven)?;
+            if switches.before(&install.target).is_some() {
+                self.deadlines.begin(&install.target.id, self.confirm_within(&install.target));
+            }
         }
         prepared.perform().map(|()| true)
     }
@@ -189,7 +229,7 @@ impl Room {
         let mut switches = Switches::load(&self.state)?;
         let Some(before) = switches.before(target).cloned() else { return Ok(None) };
         files::roll_back(target, root, &before)?;
-        switches.close(&target.id)?;
+        self.close(&mut switches, &target.id)?;
         Ok(Some(before.leaf))
     }
 
@@ -197,3 +237,6 @@ impl Room {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

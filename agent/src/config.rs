@@ -40,7 +40,7 @@ pub enum Command {
         #[arg(long, value_name = "T|-|@FILE")]
         token: TokenSource,
     },
-    /// Runs the agent until SIGTERM or SIGINT.
+    /// Runs the whole agent in one process until SIGTERM or SIGINT.
     Run {
         /// The agent's own directory.
         #[arg(long, value_name = "DIR")]
@@ -49,11 +49,41 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         policy: PathBuf,
     },
+    /// Runs the half that writes files and runs commands, as root and without a network. A service manager runs both halves.
+    Apply {
+        /// This half's own directory, with the private keys; made with mode 0700.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// The policy file.
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// The private socket between the halves.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        /// The one user that may ask this half; without it only its own.
+        #[arg(long, value_name = "USER")]
+        net_user: Option<String>,
+        /// Runs commands as transient units of systemd, outside of this process's sandbox.
+        #[arg(long)]
+        units: bool,
+    },
+    /// Runs the half that talks with the controller, answers HTTP-01 and looks at services, without privileges.
+    Net {
+        /// The directory that was enrolled.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// The private socket between the halves.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+    },
     /// Shows, from the disk, who this agent is and what it holds.
     Status {
         /// The agent's own directory.
         #[arg(long, value_name = "DIR", default_value = "/var/lib/certwright-agent")]
         state: PathBuf,
+        /// The own directory of the half that holds the keys; the same as --state where that half is no process of its own.
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/certwright-agent-apply")]
+        apply_state: PathBuf,
         /// The policy file.
         #[arg(long, value_name = "FILE", default_value = "/etc/certwright/policy.toml")]
         policy: PathBuf,
@@ -73,7 +103,8 @@ pub enum PolicyCommand {
     Check(PolicyArgs),
     /// Says in sentences what the file allows.
     Explain(PolicyArgs),
-    /// Writes the default policy for the services found on this server; never replaces a file.
+    /// Writes the default policy for the services found on this server, and for systemd what the policy opens; never
+    /// replaces a policy.
     Install(PolicyArgs),
 }
 

@@ -6,11 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 mod command;
 mod port;
 mod socket;
+mod unit;
 
 /// A byte stream to a peer.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -45,12 +47,15 @@ pub trait Host: Send + Sync + Debug {
     /// Runs an exact argv: no shell, own process group, empty environment, no stdin, output capped, killed at `timeout`.
     async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome;
 
-    /// Returns who listens on a port, as "nginx (pid 812)".
-    async fn port_holder(&self, port: u16) -> Option<String>;
+    /// Returns the sockets that listen on a port, by the kernel's numbers. Needs no privilege.
+    async fn listeners(&self, port: u16) -> Vec<u64>;
+
+    /// Returns who holds one of these sockets, as "nginx (pid 812)". Needs to look into other users' processes.
+    async fn socket_holder(&self, sockets: Vec<u64>) -> Option<String>;
 }
 
 /// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandExit {
     /// It returned this status.
     Status(i32),
@@ -63,7 +68,7 @@ pub enum CommandExit {
 }
 
 /// What a command did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutcome {
     /// How it ended.
     pub exit: CommandExit,
@@ -75,7 +80,10 @@ pub struct CommandOutcome {
 
 /// The machine the agent runs on.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct RealHost;
+pub struct RealHost {
+    /// Commands run as transient units of systemd, outside of the sandbox of this process.
+    pub units: bool,
+}
 
 #[async_trait]
 impl Host for RealHost {
@@ -88,10 +96,14 @@ impl Host for RealHost {
     }
 
     async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome {
-        command::run(argv, timeout).await
+        if self.units { unit::run(argv, timeout).await } else { command::run(argv, timeout).await }
     }
 
-    async fn port_holder(&self, port: u16) -> Option<String> {
-        tokio::task::spawn_blocking(move || port::holder(port)).await.ok().flatten()
+    async fn listeners(&self, port: u16) -> Vec<u64> {
+        tokio::task::spawn_blocking(move || port::listeners(port)).await.unwrap_or_default()
+    }
+
+    async fn socket_holder(&self, sockets: Vec<u64>) -> Option<String> {
+        tokio::task::spawn_blocking(move || port::holder(&sockets)).await.ok().flatten()
     }
 }

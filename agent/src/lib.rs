@@ -8,8 +8,10 @@ pub mod host;
 pub mod policy;
 pub mod problem;
 pub mod status;
+pub mod unit;
 
 mod apply;
+mod ledger;
 mod net;
 mod plan;
 mod state;

@@ -6,20 +6,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use agent::app::{self, Parts};
+use agent::app::{self, ApplyParts, NetParts, Parts};
 use agent::config::{Args, Command, Output, PolicyCommand};
-use agent::host::RealHost;
+use agent::host::{Host, RealHost};
 use agent::policy::{default, explain, file};
 use agent::problem::Problem;
-use agent::status;
+use agent::{status, unit};
 use clap::Parser as _;
-use proto::clock::SystemClock;
+use proto::clock::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// The packages' unit, and where they put it.
-const UNIT: &str = "certwright-agent.service";
-const UNIT_PLACES: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -35,15 +31,17 @@ fn act(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enroll { state, policy, controller, token } => {
             let token = token.read()?;
-            let enrolled = runtime()?.block_on(app::enroll(&parts(&state, &policy), &controller, &token))?;
+            let parts =
+                Parts { clock: clock(), host: host(false), state_dir: state.clone(), policy_path: policy.clone() };
+            let enrolled = runtime()?.block_on(app::enroll(&parts, &controller, &token))?;
             let mut lines = vec![format!("enrolled as {} ({})", enrolled.agent_name, enrolled.agent_id)];
             if enrolled.policy_written {
                 lines.push(format!("wrote the default policy to {}", policy.display()));
             }
             lines.push("the policy allows the agent to:".to_owned());
             lines.extend(enrolled.policy_allows.iter().map(|line| format!("  {line}")));
-            lines.push(match UNIT_PLACES.iter().any(|place| Path::new(place).join(UNIT).exists()) {
-                true => format!("next: systemctl start {UNIT}"),
+            lines.push(match unit::is_installed() {
+                true => "next: systemctl daemon-reload && systemctl start certwright-agent".to_owned(),
                 false => {
                     format!("next: certwright-agent run --state {} --policy {}", state.display(), policy.display())
                 }
@@ -51,15 +49,19 @@ fn act(command: Command) -> anyhow::Result<()> {
             print(&lines)
         }
         Command::Run { state, policy } => {
-            tracing_subscriber::fmt()
-                .with_writer(io::stderr)
-                .with_max_level(tracing::Level::INFO)
-                .with_ansi(false)
-                .init();
-            runtime()?.block_on(run(parts(&state, &policy)))
+            let parts = Parts { clock: clock(), host: host(false), state_dir: state, policy_path: policy };
+            daemon(|stop| app::run(parts, stop))
         }
-        Command::Status { state, policy, output } => {
-            let status = status::read(&state, &policy)?;
+        Command::Apply { state, policy, socket, net_user, units } => {
+            let parts = ApplyParts { host: host(units), state_dir: state, policy_path: policy, socket, net_user };
+            daemon(|stop| app::run_apply(parts, stop))
+        }
+        Command::Net { state, socket } => {
+            let parts = NetParts { clock: clock(), host: host(false), state_dir: state, socket };
+            daemon(|stop| app::run_net(parts, stop))
+        }
+        Command::Status { state, apply_state, policy, output } => {
+            let status = status::read(&state, &apply_state, &policy)?;
             match output {
                 Output::Text => print(&status.lines()),
                 Output::Json => print(&[serde_json::to_string_pretty(&status)?]),
@@ -70,22 +72,33 @@ fn act(command: Command) -> anyhow::Result<()> {
             print(&[format!("{} can be used", args.policy.display())])
         }
         Command::Policy(PolicyCommand::Explain(args)) => print(&explain::lines(&file::read(&args.policy)?)),
-        Command::Policy(PolicyCommand::Install(args)) => {
-            default::install(&args.policy)?;
-            let mut lines = vec![format!("wrote {}; it allows the agent to:", args.policy.display())];
-            lines.extend(explain::lines(&file::read(&args.policy)?).iter().map(|line| format!("  {line}")));
-            print(&lines)
-        }
+        Command::Policy(PolicyCommand::Install(args)) => install(&args.policy),
     }
 }
 
-fn parts(state: &Path, policy: &Path) -> Parts {
-    Parts {
-        clock: Arc::new(SystemClock),
-        host: Arc::new(RealHost),
-        state_dir: state.to_owned(),
-        policy_path: policy.to_owned(),
+fn install(path: &Path) -> anyhow::Result<()> {
+    // Where there are units, an edited policy has to reach the sandbox too.
+    let kept = unit::is_installed() && path.exists();
+    if !kept {
+        default::install(path)?;
     }
+    let policy = file::read(path)?;
+    let verb = if kept { "kept" } else { "wrote" };
+    let mut lines = vec![format!("{verb} {}; it allows the agent to:", path.display())];
+    lines.extend(explain::lines(&policy).iter().map(|line| format!("  {line}")));
+    if let Some(drop_in) = unit::install(&policy)? {
+        lines.push(format!("wrote {drop_in}"));
+        lines.push("next: systemctl daemon-reload && systemctl restart certwright-agent-apply".to_owned());
+    }
+    print(&lines)
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+fn host(units: bool) -> Arc<dyn Host> {
+    Arc::new(RealHost { units })
 }
 
 /// One thread is enough for an agent, and small.
@@ -93,20 +106,23 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Runs until SIGTERM or SIGINT.
-async fn run(parts: Parts) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let daemon = app::run(parts, stop.clone());
-    tokio::pin!(daemon);
-    // Cancel-safe: signals are not lost, and the daemon goes on being polled below.
-    tokio::select! {
-        ended = &mut daemon => return ended,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
-    daemon.await
+/// Runs a daemon, which logs to stderr, until SIGTERM or SIGINT.
+fn daemon<D: Future<Output = anyhow::Result<()>>>(start: impl FnOnce(CancellationToken) -> D) -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::INFO).with_ansi(false).init();
+    runtime()?.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = CancellationToken::new();
+        let daemon = start(stop.clone());
+        tokio::pin!(daemon);
+        // Cancel-safe: signals are not lost, and the daemon goes on being polled below.
+        tokio::select! {
+            ended = &mut daemon => return ended,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        daemon.await
+    })
 }
 
 fn print(lines: &[String]) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::text::one_line;
 use proto::types::v1 as wire;
 use proto::x509::LeafFacts;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 use crate::target::{Owner, Target, normalise};
@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 /// A parsed policy file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The file it came from, for hints.
     pub source: String,
@@ -41,7 +41,7 @@ pub struct Policy {
 }
 
 /// A directory, and everything below, where certificates may be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dir {
     /// Absolute, normalised.
     pub path: String,
@@ -56,7 +56,7 @@ pub struct Dir {
 }
 
 /// An exact argv.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Absolute program and its arguments.
     pub argv: Vec<String>,

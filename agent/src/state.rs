@@ -36,12 +36,22 @@ impl StateDir {
 
     /// Takes an existing directory that nobody else may read.
     pub(crate) fn open(path: &Path) -> Result<Self, Problem> {
+        Self::of(path, rustix::process::geteuid().as_raw())
+    }
+
+    /// Takes an existing directory to look into: root may look into that of the half which is not root.
+    pub(crate) fn look(path: &Path) -> Result<Self, Problem> {
+        let own = rustix::process::geteuid();
+        let owner = fs::metadata(path).map_or(own.as_raw(), |metadata| metadata.uid());
+        Self::of(path, if own.is_root() { owner } else { own.as_raw() })
+    }
+
+    fn of(path: &Path, own: u32) -> Result<Self, Problem> {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_enrolled(path)),
             Err(error) => return Err(problem(path, "read", &error)),
         };
-        let own = rustix::process::geteuid().as_raw();
         if !metadata.is_dir() || metadata.mode() & 0o077 != 0 || metadata.uid() != own {
             return Err(Problem::new(
                 "STATE_PERMISSIONS",
@@ -95,7 +105,7 @@ impl StateDir {
     /// Replaces a file: temporary file, fsync, rename, fsync of the directory. Mode 0600 before content.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
         let path = self.path.join(name);
-        replace(&path, bytes).map_err(|error| problem(&path, "write", &error))
+        replace(&path, bytes, 0o600).map_err(|error| problem(&path, "write", &error))
     }
 
     /// Removes a file, if it is there.
@@ -128,13 +138,27 @@ impl StateDir {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// As root, becomes the user to whom an existing directory belongs, for good: the half of the agent that talks with the
+/// network may have a user of its own. Anybody else stays who they are.
+pub(crate) fn become_owner(path: &Path) -> Result<(), Problem> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    if !nix::unistd::geteuid().is_root() || metadata.uid() == 0 {
+        return Ok(());
+    }
+    let (uid, gid) = (metadata.uid().into(), metadata.gid().into());
+    let become_them =
+        nix::unistd::setgroups(&[gid]).and_then(|()| nix::unistd::setgid(gid)).and_then(|()| nix::unistd::setuid(uid));
+    become_them.map_err(|error| problem(path, "become the owner of", &error.into()))
+}
+
+/// Replaces a file so that a crash leaves the old or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_with(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         drop(fs::remove_file(&temporary));
     }
@@ -144,7 +168,11 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes a file that must not exist yet, mode 0600, and fsyncs it.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    write_with(path, bytes, 0o600)
+}
+
+fn write_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

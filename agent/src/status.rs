@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use proto::x509::hex;
 use serde::Serialize;
 
-use crate::apply::{keys, ledger};
+use crate::apply::keys;
+use crate::ledger;
 use crate::net::identity::Identity;
 use crate::net::trouble::Trouble;
 use crate::net::witness::Kept;
@@ -96,14 +97,16 @@ pub struct TargetLine {
 ///
 /// # Errors
 /// When no agent is enrolled there, or its files cannot be read.
-pub fn read(state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
-    let state = StateDir::open(state_dir)?;
+pub fn read(state_dir: &Path, apply_state_dir: &Path, policy: &Path) -> Result<Status, Problem> {
+    let state = StateDir::look(state_dir)?;
+    // Where both halves are one process they share a directory.
+    let apply_state = if apply_state_dir.exists() { StateDir::look(apply_state_dir)? } else { state.clone() };
     let identity = Identity::load(&state)?;
     let loaded = ledger::load(&state)?;
     let outcomes: BTreeMap<String, Outcome> =
         loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
     let desired = loaded.desired.as_ref().map(Desired::from_wire);
-    let held = keys::held(&state)?;
+    let held = keys::held(&apply_state)?;
     let named: BTreeSet<&String> = desired.iter().flat_map(|desired| &desired.slots_named).collect();
     let not_desired = held.iter().filter(|slot| !named.contains(slot)).cloned().collect();
     let targets = desired.iter().flat_map(|desired| &desired.targets).map(|target| line(target, &outcomes));

@@ -12,6 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
+mod check;
+
+pub(crate) use check::{check_answer, check_dir, check_file_name, check_item_id, is_item_id, is_token};
+
 /// What a desired item may require of this agent.
 pub(crate) const FEATURES: &[&str] = &[
     "http01-standalone",
@@ -26,13 +30,7 @@ pub(crate) const FEATURES: &[&str] = &[
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
-/// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
-const MODE_BITS: u32 = 0o644;
-const FILES_MAX: usize = 16;
-const COMMANDS_MAX: usize = 8;
-const ENDPOINTS_MAX: usize = 16;
 const PATH_BYTES_MAX: usize = 1024;
-const KEY_AUTHORIZATION_BYTES_MAX: usize = 512;
 
 /// Names a desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,7 +202,7 @@ impl Target {
 }
 
 /// A key to make, to keep, and to offer a CSR for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeySlot {
     pub(crate) id: String,
     pub(crate) identifiers: Vec<String>,
@@ -212,7 +210,8 @@ pub(crate) struct KeySlot {
     pub(crate) csr_wanted: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum KeyType {
     P256,
     P384,
@@ -318,22 +317,13 @@ fn key_slot(slot: &wire::KeySlot) -> Result<KeySlot, Problem> {
         types::KeyType::Rsa4096 => KeyType::Rsa4096,
         types::KeyType::Unspecified => return Err(upgrade("a key of an unknown type")),
     };
-    if !is_item_id(&slot.id) {
-        return Err(malformed("the id of a key slot", &slot.id));
-    }
-    Ok(KeySlot {
-        id: slot.id.clone(),
-        identifiers: identifiers(&slot.identifiers)?,
-        key_type,
-        csr_wanted: slot.csr_wanted,
-    })
+    let identifiers = lower_case(&slot.identifiers);
+    let slot = KeySlot { id: slot.id.clone(), identifiers, key_type, csr_wanted: slot.csr_wanted };
+    slot.check().map(|()| slot)
 }
 
 fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
     requires(&item.requires)?;
-    if !is_item_id(&item.target_id) {
-        return Err(malformed("the id of a target", &item.target_id));
-    }
     let version = if item.version_id.is_empty() {
         None
     } else {
@@ -344,23 +334,18 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
     let identifiers = identifiers(&item.identifiers)?;
     let key_slot_id = match item.custody() {
         types::Custody::Agent if version.is_none() && item.key_slot_id.is_empty() => None,
-        types::Custody::Agent if is_item_id(&item.key_slot_id) => Some(item.key_slot_id.clone()),
-        types::Custody::Agent => return Err(malformed("the id of a key slot", &item.key_slot_id)),
+        types::Custody::Agent => Some(item.key_slot_id.clone()),
         types::Custody::Controller => None,
         types::Custody::Unspecified if version.is_none() => None,
         types::Custody::Unspecified => return Err(upgrade("a key custody that is unknown here")),
     };
-    limit("files", item.files.len(), FILES_MAX)?;
-    limit("validate commands", item.validate.len(), COMMANDS_MAX)?;
-    limit("reload commands", item.reload.len(), COMMANDS_MAX)?;
-    limit("verify endpoints", item.verify.len(), ENDPOINTS_MAX)?;
     let first = identifiers.first().map_or("", String::as_str).to_owned();
-    Ok(Target {
+    let target = Target {
         id: item.target_id.clone(),
         certificate_name: one_line(&item.certificate_name, 128),
         version,
         key_slot_id,
-        dir: directory(&item.dir)?,
+        dir: directory(&item.dir),
         files: item.files.iter().map(file).collect::<Result<_, _>>()?,
         validate: item.validate.iter().map(|command| command.argv.clone()).collect(),
         reload: item.reload.iter().map(|command| command.argv.clone()).collect(),
@@ -370,7 +355,8 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         rollback: item.rollback,
         hold: item.hold,
         identifiers,
-    })
+    };
+    target.check().map(|()| target)
 }
 
 fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
@@ -382,31 +368,11 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
         types::FileContent::Combined => Content::Combined,
         types::FileContent::Unspecified => return Err(upgrade("a file of an unknown form")),
     };
-    let bare = !spec.name.is_empty()
-        && spec.name.len() <= 200
-        && !spec.name.starts_with('.')
-        && spec.name.chars().all(|ch| ch != '/' && !ch.is_control());
-    if !bare {
-        return Err(Problem::new(
-            "FILE_NAME",
-            format!("{:?} cannot be a file name", one_line(&spec.name, 255)),
-            "a file name has 1 to 200 octets, no slash, no control character and no leading dot",
-            "choose another name for this file of the target",
-        ));
-    }
     let owner = match spec.owner.split_once(':') {
         _ if spec.owner.is_empty() => None,
-        Some((user, group)) if is_account(user) && is_account(group) => {
-            Some(Owner { user: user.to_owned(), group: group.to_owned() })
-        }
-        Some(_) | None => return Err(malformed("an owner (expected user:group)", &spec.owner)),
+        Some((user, group)) => Some(Owner { user: user.to_owned(), group: group.to_owned() }),
+        None => return Err(malformed("an owner (expected user:group)", &spec.owner)),
     };
-    if spec.mode & !MODE_BITS != 0 || spec.mode & 0o400 == 0 {
-        return Err(malformed("a file mode (expected 0400 to 0644)", &format!("{:04o}", spec.mode)));
-    }
-    if content.holds_key() && spec.mode & 0o007 != 0 {
-        return Err(malformed("a mode for a private key (expected 0400 to 0640)", &format!("{:04o}", spec.mode)));
-    }
     Ok(TargetFile { content, name: spec.name.clone(), owner, mode: spec.mode })
 }
 
@@ -440,41 +406,25 @@ fn protocol(number: i32) -> Result<Protocol, Problem> {
 
 fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
     requires(&item.requires)?;
-    if !is_token(&item.token) {
-        return Err(Problem::new(
-            "TOKEN_INVALID",
-            format!("a challenge token is not one: {:?}", one_line(&item.token, 64)),
-            "a token has 1 to 128 characters of A-Z a-z 0-9 _ - (RFC 8555 §8.1)",
-            "the CA sent it: choose another CA, or ask its operator",
-        ));
-    }
-    let rest = item.key_authorization.strip_prefix(&item.token).and_then(|rest| rest.strip_prefix('.'));
-    let good = rest.is_some_and(is_token) && item.key_authorization.len() <= KEY_AUTHORIZATION_BYTES_MAX;
-    if !good {
-        return Err(malformed("a key authorization (expected TOKEN.THUMBPRINT)", &item.token));
-    }
+    check_answer(&item.token, &item.key_authorization)?;
     let place = match item.http01.as_ref().and_then(|http01| http01.mode.as_ref()) {
         Some(types::http01::Mode::StandalonePort(port)) => match u16::try_from(*port) {
             Ok(port @ 1..) => Place::Standalone(port),
             Ok(0) | Err(_) => return Err(malformed("a port", &port.to_string())),
         },
-        Some(types::http01::Mode::Webroot(path)) => Place::Webroot(directory(path)?),
+        Some(types::http01::Mode::Webroot(path)) => Place::Webroot(directory(path)),
         None => return Err(upgrade("an http-01 mode that is unknown here")),
     };
     let identifier = identifiers(std::slice::from_ref(&item.identifier))?.remove(0);
+    if let Place::Webroot(path) = &place {
+        check_dir(path)?;
+    }
     Ok(Challenge { token: item.token.clone(), key_authorization: item.key_authorization.clone(), identifier, place })
 }
 
-/// Returns the directory without repeated or trailing slashes.
-fn directory(path: &str) -> Result<String, Problem> {
-    normalise(path).ok_or_else(|| {
-        Problem::new(
-            "DIR_INVALID",
-            format!("{:?} cannot be a directory of a target", one_line(path, 200)),
-            "a directory is an absolute path without `..`, `.certwright` or control characters",
-            "write the directory in full, for example /etc/nginx/ssl/www.example.com",
-        )
-    })
+/// Returns the directory without repeated or trailing slashes, where it can be one.
+fn directory(path: &str) -> String {
+    normalise(path).unwrap_or_else(|| path.to_owned())
 }
 
 /// Returns an absolute path with single slashes and no `.`; `None` when it is relative, climbs, or is not printable.
@@ -490,19 +440,11 @@ pub(crate) fn normalise(path: &str) -> Option<String> {
 }
 
 fn identifiers(names: &[String]) -> Result<Vec<String>, Problem> {
-    if names.is_empty() || names.len() > proto::x509::NAMES_MAX {
-        return Err(malformed("a list of identifiers", &format!("{} names", names.len())));
-    }
-    for name in names {
-        let bytes = name.strip_prefix("*.").unwrap_or(name);
-        let good = !bytes.is_empty()
-            && bytes.len() <= 253
-            && bytes.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'));
-        if !good {
-            return Err(malformed("an identifier", name));
-        }
-    }
-    Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+    check::check_identifiers(names).map(|()| lower_case(names))
+}
+
+fn lower_case(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| name.to_ascii_lowercase()).collect()
 }
 
 fn requires(features: &[String]) -> Result<(), Problem> {
@@ -510,31 +452,6 @@ fn requires(features: &[String]) -> Result<(), Problem> {
         Some(feature) => Err(upgrade(&format!("the feature {:?}", one_line(feature, 64)))),
         None => Ok(()),
     }
-}
-
-fn limit(what: &str, count: usize, max: usize) -> Result<(), Problem> {
-    if count <= max {
-        Ok(())
-    } else {
-        Err(malformed(&format!("a target with at most {max} {what}"), &count.to_string()))
-    }
-}
-
-/// Whether the text is an http-01 token (RFC 8555 §8.1), base64url.
-pub(crate) fn is_token(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-/// Whether the text is an id that may become a file name.
-pub(crate) fn is_item_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-fn is_account(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$'))
 }
 
 fn upgrade(what: &str) -> Problem {

@@ -8,22 +8,32 @@ mod controller;
 mod site;
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::agent::v1 as wire;
 use proto::types::v1::{self as types, TargetStatus};
 
 use controller::Controller;
-use site::Site;
+use site::{Running, Site};
 
 const NAME: &str = "h1.example.test";
 
 #[tokio::test]
 async fn a_certificate_goes_the_whole_road() {
+    goes_the_whole_road(Site::start, Site::state).await;
+}
+
+#[tokio::test]
+async fn a_certificate_goes_the_whole_road_through_two_halves() {
+    goes_the_whole_road(Site::start_halves, Site::apply_state).await;
+}
+
+async fn goes_the_whole_road(start: fn(&Site) -> Running, keys: fn(&Site) -> PathBuf) {
     let controller = Controller::new();
     let site = Site::new(&controller);
     site.enroll().await.unwrap();
-    let agent = site.start();
+    let agent = start(&site);
 
     // Key first: the agent makes it and offers exactly the identifiers.
     controller.publish(|desired| desired.key_slots.push(slot("slot-1", true)));
@@ -47,11 +57,11 @@ async fn a_certificate_goes_the_whole_road() {
     assert_eq!(names, ["write", "reload", "verify"]);
     assert_eq!(site.reloads(), 1);
     let key = fs::read_to_string(site.dir().join("key.pem")).unwrap();
-    assert_eq!(key, fs::read_to_string(site.state().join("keys/slot-1/key.pem")).unwrap());
+    assert_eq!(key, fs::read_to_string(keys(&site).join("keys/slot-1/key.pem")).unwrap());
 
     // A restart does nothing again; deploy now does.
     agent.stop().await.unwrap();
-    let agent = site.start();
+    let agent = start(&site);
     controller.wait(|seen| seen.target(TargetStatus::Applied)).await;
     assert_eq!(site.reloads(), 1);
     controller.publish(|desired| desired.targets[0].deploy_wish = 1);

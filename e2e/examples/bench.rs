@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use e2e::lab::{Host, program};
+use e2e::lab::{Host, Process, program};
 use e2e::site::{Server, Site};
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -48,8 +48,9 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     sleep(REST).await;
-    let agent = memory(server.agent.as_ref().context("the agent runs")?.id()?)?;
-    let controller = memory(site.control.process.as_ref().context("the controller runs")?.id()?)?;
+    let halves = server.agent.as_ref().context("the agent runs")?;
+    let agent = memory(&[&halves.apply, &halves.net])?;
+    let controller = memory(&[site.control.process.as_ref().context("the controller runs")?])?;
     document(&figures, &agent, &controller)
 }
 
@@ -151,11 +152,14 @@ async fn one(site: &Site, host: &Server, client: &str, name: &str) -> anyhow::Re
 }
 
 /// Reads the resident memory of a process, as `/proc` spells it.
-fn memory(id: u32) -> anyhow::Result<String> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(format!("{:.1} MB", kib / 1_000.0 * 1.024))
+fn memory(processes: &[&Process]) -> anyhow::Result<String> {
+    let mut sum = 0.0;
+    for process in processes {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        sum += line.trim().trim_end_matches(" kB").parse::<f64>()?;
+    }
+    Ok(format!("{:.1} MB", sum / 1_000.0 * 1.024))
 }
 
 fn size(name: &str) -> anyhow::Result<String> {

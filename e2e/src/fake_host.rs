@@ -251,7 +251,12 @@ impl Host for SimHost {
         CommandOutcome { exit, output, took: start.elapsed() }
     }
 
-    async fn port_holder(&self, port: u16) -> Option<String> {
+    async fn listeners(&self, port: u16) -> Vec<u64> {
+        vec![port.into()]
+    }
+
+    async fn socket_holder(&self, sockets: Vec<u64>) -> Option<String> {
+        let port = sockets.first().and_then(|socket| u16::try_from(*socket).ok())?;
         self.machine.0.net.holder(SocketAddr::new(self.machine.0.address, port))
     }
 }

@@ -1,11 +1,15 @@
 //! A whole site for the real tests, the demo and the bench: a CA, a controller, and servers with nginx and an agent, each
 //! on a host of its own, driven through the programs' command lines only. Knows nothing of their insides.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
+
+use nix::sys::signal::Signal;
 
 use crate::fault_ca;
 use crate::lab::{Host, Lab, Process, Ran, eventually, program};
@@ -22,6 +26,9 @@ const OLD_WORKERS_TIME_MAX: Duration = Duration::from_secs(2);
 pub const METRICS: &str = "127.0.0.1:9469";
 /// Where clients fetch the revocation lists of private CAs.
 pub const LISTS: &str = "127.0.0.1:9470";
+/// The agent's program, where every user may run it, and the socket between its halves.
+const AGENT: &str = "/run/certwright-agent";
+const SOCKET: &str = "/run/certwright-agent.sock";
 /// Folders that nginx writes to: each server gets its own.
 const OWN_FOLDERS: [&str; 4] = ["/etc/nginx", "/run", "/var/log/nginx", "/var/lib/nginx"];
 
@@ -83,10 +90,34 @@ pub struct Server {
     /// Its host.
     pub host: Host,
     /// The running agent.
-    pub agent: Option<Process>,
+    pub agent: Option<Agent>,
     /// The running nginx.
     pub nginx: Option<Process>,
     controller: String,
+}
+
+/// The two halves of an agent, with one log.
+#[derive(Debug)]
+pub struct Agent {
+    /// Writes files and runs commands, as root.
+    pub apply: Process,
+    /// Talks with the controller, as another user.
+    pub net: Process,
+}
+
+impl Agent {
+    /// Asks both to end and waits.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.net.stop().await?;
+        self.apply.stop().await
+    }
+
+    /// Kills both at once, as a power cut would.
+    pub async fn kill(self) -> anyhow::Result<()> {
+        self.net.signal(Signal::SIGKILL)?;
+        self.apply.kill().await?;
+        self.net.kill().await
+    }
 }
 
 impl Site {
@@ -171,6 +202,10 @@ impl<Ca: Names> Site<Ca> {
         for folder in OWN_FOLDERS {
             host.own_folder(folder, "16m").await?;
         }
+        // The other user need not be allowed to where the programs are built.
+        host.ok(&["touch", AGENT]).await?;
+        host.ok(&["mount", "--bind", &program("certwright-agent")?, AGENT]).await?;
+        open_to_others(&host.folder)?;
         let controller = format!("{}:{AGENTS_PORT}", self.control.host.address);
         let server = Server { host, agent: None, nginx: None, controller };
         self.ca.name(&server.identifier(), &[&server.host.address.to_string()]).await?;
@@ -393,9 +428,9 @@ impl Server {
 
     /// Runs `certwright-agent enroll` with a token on its standard input.
     pub async fn enroll_with(&self, token: &str) -> anyhow::Result<Ran> {
-        let agent = program("certwright-agent")?;
         let (state, policy) = (self.state(), self.policy());
-        let argv = [&agent, "enroll", "--state", &state, "--policy", &policy, "--controller", &self.controller];
+        self.host.ok(&["install", "-d", "-m", "0700", "-o", net_user()?, &state]).await?;
+        let argv = [AGENT, "enroll", "--state", &state, "--policy", &policy, "--controller", &self.controller];
         self.host.run_with(&[argv.as_slice(), &["--token", "-"]].concat(), token).await
     }
 
@@ -407,9 +442,32 @@ impl Server {
 
     /// Starts the agent.
     pub fn start_agent(&mut self) -> anyhow::Result<()> {
-        let argv = [&program("certwright-agent")?, "run", "--state", &self.state(), "--policy", &self.policy()];
-        self.agent = Some(self.host.start("agent", &argv, &[])?);
+        let (apply, net) = (self.start_apply()?, self.start_net()?);
+        self.agent = Some(Agent { apply, net });
         Ok(())
+    }
+
+    /// Starts the half that writes files and runs commands.
+    pub fn start_apply(&self) -> anyhow::Result<Process> {
+        let state = self.host.folder.join("apply").to_string_lossy().into_owned();
+        let argv = [AGENT, "apply", "--state", &state, "--policy", &self.policy(), "--socket", SOCKET];
+        self.host.start("agent", &[argv.as_slice(), &["--net-user", net_user()?]].concat(), &[])
+    }
+
+    /// Starts the half that talks with the controller, as its unit would: as a user that may do nothing but open ports.
+    pub fn start_net(&self) -> anyhow::Result<Process> {
+        let (user, caps) = (net_user()?, "--inh-caps=-all,+net_bind_service");
+        let argv = [
+            "setpriv",
+            "--reuid",
+            user,
+            "--clear-groups",
+            "--no-new-privs",
+            caps,
+            "--ambient-caps=-all,+net_bind_service",
+        ];
+        let net = [AGENT, "net", "--state", &self.state(), "--socket", SOCKET];
+        self.host.start("agent", &[argv.as_slice(), &net].concat(), &[])
     }
 
     /// Starts nginx for these names, see `configure`.
@@ -473,4 +531,22 @@ fn nginx_server(name: &str, dir: &str) -> String {
         "  server {{ listen 443 ssl; server_name {name}; ssl_certificate {dir}/fullchain.pem; \
          ssl_certificate_key {dir}/key.pem; location / {{ return 200 \"{name}\\n\"; }} }}\n"
     )
+}
+
+/// The user of the half that talks with the network: nobody, where this test may be somebody else at all.
+fn net_user() -> anyhow::Result<&'static str> {
+    let map = std::fs::read_to_string("/proc/self/uid_map")?;
+    let many = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum::<u64>() > 60_000;
+    Ok(if many { "nobody" } else { "root" })
+}
+
+/// Lets other users through to a folder, as far as its parents are this test's own.
+fn open_to_others(folder: &Path) -> anyhow::Result<()> {
+    for folder in folder.ancestors() {
+        let mode = folder.metadata()?.permissions().mode();
+        if mode & 0o001 == 0 {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode | 0o011))?;
+        }
+    }
+    Ok(())
 }

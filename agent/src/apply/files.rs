@@ -295,4 +295,4 @@ fn holds_key_of(bytes: Vec<u8>, leaf: &LeafFacts) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,32 +1,29 @@
-//! What `net` may ask of `apply`, and the answers: one enum each way, so that the two can live in two processes.
+//! What `net` may ask of `apply`, and the answers: one enum each way, because the two may live in two processes. Whatever
+//! is asked is checked before anything is done with it, as if a stranger had asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+#[cfg(test)]
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 
-use super::ledger::Loaded;
 use crate::host::CommandOutcome;
-use crate::plan::Outcome;
-use crate::plan::slots::KeyUse;
 use crate::policy::Policy;
 use crate::problem::Problem;
-use crate::target::{KeySlot, Target};
+use crate::target::{KeySlot, Target, check_answer, check_dir, check_file_name, check_item_id};
 
 /// A request and where its answer goes.
 pub(super) type Call = (ApplyRequest, oneshot::Sender<Result<ApplyReply, Problem>>);
 
 /// One effect on this server, or one look at it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ApplyRequest {
     Policy,
-    Load,
-    SaveDesired(Box<proto::agent::v1::GetDesiredResponse>),
-    SaveOutcomes {
-        outcomes: Vec<Outcome>,
-        key_uses: BTreeMap<String, KeyUse>,
-    },
+    /// These are all targets of this server, by id.
+    Targets(BTreeSet<String>),
     KeysHeld,
     MakeKey(KeySlot),
     /// Only ids that `plan::slots` calls expendable.
@@ -41,7 +38,7 @@ pub(crate) enum ApplyRequest {
     ReadHeld(Box<Target>),
     Install(Box<Install>),
     /// The target's files are proven: they stay.
-    Confirm(String),
+    Confirm(Box<Target>),
     /// Whether the target's files can go back to those that were proven before.
     CanRollBack(Box<Target>),
     RollBack(Box<Target>),
@@ -58,15 +55,50 @@ pub(crate) enum ApplyRequest {
     WithdrawTokens {
         keep: Vec<(String, String)>,
     },
+    /// Who holds one of these sockets, by the kernel's numbers.
+    SocketHolder(Vec<u64>),
+}
+
+impl ApplyRequest {
+    /// Refuses what could become another path than it seems. What the policy decides comes later.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let names = |names: &[String]| names.iter().try_for_each(|name| check_file_name(name));
+        match self {
+            Self::Policy | Self::KeysHeld | Self::Run(_) | Self::WithdrawTokens { .. } | Self::SocketHolder(_) => {
+                Ok(())
+            }
+            Self::Targets(ids) => ids.iter().try_for_each(|id| check_item_id("a target", id)),
+            Self::MakeKey(slot) => slot.check(),
+            Self::RemoveKeys(ids) => ids.iter().try_for_each(|id| check_item_id("a key slot", id)),
+            Self::Inspect(target)
+            | Self::ReadHeld(target)
+            | Self::Confirm(target)
+            | Self::CanRollBack(target)
+            | Self::RollBack(target) => target.check(),
+            Self::Leaves { target, names: listed } | Self::Purge { target, names: listed } => {
+                target.check()?;
+                names(listed)
+            }
+            Self::Install(install) => {
+                install.target.check()?;
+                names(&install.dropped)
+            }
+            Self::ServeToken { webroot, token, key_authorization } => {
+                check_dir(webroot)?;
+                check_answer(token, key_authorization)
+            }
+        }
+    }
 }
 
 /// A version to put into a target's directory.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Install {
     pub(crate) target: Target,
     pub(crate) leaf_pem: String,
     pub(crate) chain_pem: String,
     /// Only in controller custody.
+    #[serde(serialize_with = "exposed")]
     pub(crate) key_pem: Option<SecretString>,
     /// Names this target wrote earlier and no longer lists.
     pub(crate) dropped: Vec<String>,
@@ -74,8 +106,13 @@ pub(crate) struct Install {
     pub(crate) was_proven: bool,
 }
 
+/// Only for the private socket, whose frames are wiped.
+fn exposed<S: Serializer>(key_pem: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    key_pem.as_ref().map(|key_pem| key_pem.expose_secret()).serialize(serializer)
+}
+
 /// A leaf with its chain, PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HeldPem {
     pub(crate) fingerprint_sha256: [u8; 32],
     pub(crate) leaf_pem: String,
@@ -83,11 +120,11 @@ pub(crate) struct HeldPem {
 }
 
 /// Answers, by the kind of the request.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ApplyReply {
     Done,
-    Policy(Arc<Policy>),
-    Loaded(Box<Loaded>),
+    Policy(Box<Policy>),
     Slots(Vec<String>),
     Csr(Vec<u8>),
     InPlace(bool),
@@ -97,6 +134,7 @@ pub(crate) enum ApplyReply {
     CanRollBack(bool),
     RolledBack(Option<[u8; 32]>),
     Ran(CommandOutcome),
+    Holder(Option<String>),
 }
 
 /// The one door to `apply`.
@@ -110,16 +148,9 @@ impl Handle {
         Self { calls }
     }
 
-    pub(crate) async fn policy(&self) -> Result<Arc<Policy>, Problem> {
+    pub(crate) async fn policy(&self) -> Result<Policy, Problem> {
         match self.call(ApplyRequest::Policy).await? {
-            ApplyReply::Policy(policy) => Ok(policy),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    pub(crate) async fn load(&self) -> Result<Loaded, Problem> {
-        match self.call(ApplyRequest::Load).await? {
-            ApplyReply::Loaded(loaded) => Ok(*loaded),
+            ApplyReply::Policy(policy) => Ok(*policy),
             other => Err(unexpected(&other)),
         }
     }
@@ -194,12 +225,25 @@ impl Handle {
         }
     }
 
+    /// Returns who holds one of these sockets, as "nginx (pid 812)".
+    pub(crate) async fn socket_holder(&self, sockets: Vec<u64>) -> Result<Option<String>, Problem> {
+        match self.call(ApplyRequest::SocketHolder(sockets)).await? {
+            ApplyReply::Holder(holder) => Ok(holder),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// For requests that answer only with success.
     pub(crate) async fn perform(&self, request: ApplyRequest) -> Result<(), Problem> {
         match self.call(request).await? {
             ApplyReply::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn ask(&self, request: ApplyRequest) -> Result<ApplyReply, Problem> {
+        self.call(request).await
     }
 
     async fn call(&self, request: ApplyRequest) -> Result<ApplyReply, Problem> {
@@ -225,6 +269,11 @@ pub(crate) mod tests {
     use super::*;
     use crate::host::Host;
     use crate::state::StateDir;
+
+    /// A door behind which nobody is, for a test that asks nothing.
+    pub(crate) fn nobody() -> Handle {
+        Handle::new(mpsc::channel(1).0)
+    }
 
     /// Serves the real room to a test of `net` for as long as the set lives.
     pub(crate) fn room(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> (Handle, tokio::task::JoinSet<()>) {

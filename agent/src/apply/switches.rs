@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::files::Before;
-use super::ledger;
+use crate::ledger;
 use crate::problem::Problem;
 use crate::state::StateDir;
 use crate::target::Target;
@@ -16,7 +16,7 @@ const FILE: &str = "switches.json";
 /// One of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Switch {
-    dir: String,
+    target: Target,
     before: Before,
 }
 
@@ -36,12 +36,17 @@ impl<'a> Switches<'a> {
 
     /// What the target's directory held when it was proven last.
     pub(super) fn before(&self, target: &Target) -> Option<&Before> {
-        self.open.get(&target.id).filter(|switch| switch.dir == target.dir).map(|switch| &switch.before)
+        self.open.get(&target.id).filter(|switch| switch.target.dir == target.dir).map(|switch| &switch.before)
+    }
+
+    /// The targets whose switch is not confirmed.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.open.values().map(|switch| &switch.target)
     }
 
     /// The generations of a directory that must stay.
     pub(super) fn pinned(&self, dir: &str) -> BTreeSet<u64> {
-        self.open.values().filter(|switch| switch.dir == dir).map(|switch| switch.before.generation).collect()
+        self.open.values().filter(|switch| switch.target.dir == dir).map(|switch| switch.before.generation).collect()
     }
 
     /// Notes what is there before a switch. What was proven stays noted until something else is: a switch that follows an
@@ -53,14 +58,14 @@ impl<'a> Switches<'a> {
         if !was_proven {
             return self.close(&target.id);
         }
-        self.open.insert(target.id.clone(), Switch { dir: target.dir.clone(), before: before.clone() });
+        self.open.insert(target.id.clone(), Switch { target: target.clone(), before: before.clone() });
         self.save()
     }
 
     /// Forgets those of targets that are nobody's any more: what they pin holds a key.
-    pub(super) fn retain(&mut self, target_ids: &BTreeSet<&str>) -> Result<(), Problem> {
+    pub(super) fn retain(&mut self, target_ids: &BTreeSet<String>) -> Result<(), Problem> {
         let before = self.open.len();
-        self.open.retain(|id, _| target_ids.contains(id.as_str()));
+        self.open.retain(|id, _| target_ids.contains(id));
         if self.open.len() == before { Ok(()) } else { self.save() }
     }
 
@@ -80,6 +85,7 @@ impl<'a> Switches<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::tests::target;
 
     #[test]
     fn a_target_that_is_nobodys_any_more_pins_nothing() {
@@ -87,14 +93,14 @@ mod tests {
         let state = StateDir::create(&dir.path().join("state")).unwrap();
         let leaf = [1u8; 32];
         let before = serde_json::json!({"generation": 7, "leaf": leaf, "names": [], "added": []});
-        let switch = serde_json::json!({"dir": "/etc/nginx/ssl", "before": before});
+        let switch = serde_json::json!({"target": target(), "before": before});
         ledger::write(&state, FILE, &serde_json::json!({"kept": switch, "gone": switch})).unwrap();
-        let named = BTreeSet::from(["kept", "new"]);
+        let named = ["kept", "new"].map(str::to_owned).into();
         Switches::load(&state).unwrap().retain(&named).unwrap();
         let left = Switches::load(&state).unwrap();
         assert_eq!(left.open.keys().collect::<Vec<_>>(), ["kept"]);
-        assert_eq!(left.pinned("/etc/nginx/ssl"), BTreeSet::from([7]));
+        assert_eq!(left.pinned(&target().dir), BTreeSet::from([7]));
         Switches::load(&state).unwrap().retain(&BTreeSet::new()).unwrap();
-        assert!(Switches::load(&state).unwrap().pinned("/etc/nginx/ssl").is_empty());
+        assert!(Switches::load(&state).unwrap().pinned(&target().dir).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::files::tree::{Tree, TreeError};
-use super::ledger::{read, write};
+use crate::ledger::{read, write};
 use crate::problem::Problem;
 use crate::state::StateDir;
 use crate::target::is_token;

@@ -1,4 +1,5 @@
-//! Tells which process listens on a port, from /proc. Reads only; an answer may be out of date when it arrives.
+//! Tells which process listens on a port, from /proc: everyone may see the sockets, only a privileged process who holds
+//! them. Reads only; an answer may be out of date when it arrives.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +9,17 @@ use proto::text::one_line;
 /// The kernel's number for LISTEN in /proc/net/tcp.
 const LISTEN: &str = "0A";
 
-/// Returns "nginx (pid 812)", or `None` when nobody listens or /proc does not tell.
-pub(super) fn holder(port: u16) -> Option<String> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+/// Returns the inodes of the sockets that listen on a port of this network namespace.
+pub(super) fn listeners(port: u16) -> Vec<u64> {
+    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| listening_inodes(&table, port))
-        .collect();
+        .collect()
+}
+
+/// Returns "nginx (pid 812)", or `None` when nobody holds one of these or /proc does not tell.
+pub(super) fn holder(inodes: &[u64]) -> Option<String> {
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
@@ -26,14 +31,14 @@ pub(super) fn holder(port: u16) -> Option<String> {
     })
 }
 
-fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
     let suffix = format!(":{port:04X}");
     let mut inodes = Vec::new();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
         if local.ends_with(&suffix) && *state == LISTEN {
-            inodes.push((*inode).to_owned());
+            inodes.extend(inode.parse::<u64>());
         }
     }
     inodes
@@ -55,7 +60,7 @@ mod tests {
     fn names_the_process_that_listens() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let holder = holder(port).unwrap();
+        let holder = holder(&listeners(port)).unwrap();
         assert!(holder.contains(&format!("(pid {})", std::process::id())), "{holder}");
     }
 
@@ -64,7 +69,7 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
              1: 0100007F:0050 0100007F:8888 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n";
-        assert_eq!(listening_inodes(table, 80), ["4711"]);
+        assert_eq!(listening_inodes(table, 80), [4711]);
         assert!(listening_inodes(table, 81).is_empty());
     }
 }

@@ -311,7 +311,7 @@ impl Deployer {
         let target = &attempt.job.target;
         match outcome.status {
             Status::Applied | Status::Unproven => {
-                let confirm = ApplyRequest::Confirm(target.id.clone());
+                let confirm = ApplyRequest::Confirm(Box::new(target.clone()));
                 let Err(problem) = self.apply.perform(confirm).await else { return outcome };
                 // Nothing is lost: the next attempt finds it live and confirms it.
                 self.outcome(attempt, Status::Pending, Some(problem), outcome.served_fingerprint_sha256)

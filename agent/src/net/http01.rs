@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::apply::request::Handle;
 use crate::host::{Connection, Host, Incoming};
 use crate::problem::Problem;
 use crate::target::{Challenge, Place};
@@ -36,6 +37,7 @@ struct Answer {
 #[derive(Debug)]
 pub(crate) struct Listeners {
     host: Arc<dyn Host>,
+    apply: Handle,
     ports: BTreeMap<u16, Listener>,
     /// Answers that were under way when their port closed; each has its own short limit.
     draining: JoinSet<()>,
@@ -49,8 +51,8 @@ struct Listener {
 }
 
 impl Listeners {
-    pub(crate) fn new(host: Arc<dyn Host>) -> Self {
-        Self { host, ports: BTreeMap::new(), draining: JoinSet::new() }
+    pub(crate) fn new(host: Arc<dyn Host>, apply: Handle) -> Self {
+        Self { host, apply, ports: BTreeMap::new(), draining: JoinSet::new() }
     }
 
     /// Opens, feeds and closes ports so that exactly these challenges are answered. Returns what failed, by port.
@@ -98,7 +100,8 @@ impl Listeners {
             let hint = "let the agent bind this port (CAP_NET_BIND_SERVICE), or choose another one";
             return Problem::new("PORT_UNAVAILABLE", format!("cannot listen on port {port}"), error.to_string(), hint);
         }
-        let holder = self.host.port_holder(port).await;
+        // Without an answer the message says less.
+        let holder = self.apply.socket_holder(self.host.listeners(port).await).await.ok().flatten();
         let message = match &holder {
             Some(holder) => format!("port {port} is taken by {holder}"),
             None => format!("port {port} is taken by another process"),

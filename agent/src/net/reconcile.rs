@@ -26,10 +26,11 @@ use super::session::Link;
 use super::witness::Witness;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
+use crate::ledger::Ledger;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step, rest_after};
 use crate::problem::Problem;
-use crate::target::{Challenge, Desired, KeySlot, Place, StateName, Target};
+use crate::target::{Challenge, Desired, KeySlot, Place, StateName, Target, is_item_id};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
@@ -113,6 +114,7 @@ enum Done {
 #[derive(Debug)]
 pub(crate) struct Reconciler {
     apply: Handle,
+    ledger: Ledger,
     clock: Arc<dyn Clock>,
     witness: Arc<Witness>,
     link: watch::Receiver<Link>,
@@ -165,12 +167,13 @@ impl Reconciler {
     /// Loads what the ledger remembers and removes what a crash may have left.
     pub(crate) async fn load(
         apply: Handle,
+        ledger: Ledger,
         host: Arc<dyn Host>,
         clock: Arc<dyn Clock>,
         link: watch::Receiver<Link>,
         witness: Arc<Witness>,
     ) -> Result<Self, Problem> {
-        let loaded = apply.load().await?;
+        let loaded = ledger.recover().await?;
         let keys_held = apply.keys_held().await?;
         if let Err(problem) = apply.perform(ApplyRequest::WithdrawTokens { keep: vec![] }).await {
             warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
@@ -185,14 +188,15 @@ impl Reconciler {
         };
         let outcomes = loaded.outcomes.into_iter().map(|outcome| (outcome.target_id.clone(), outcome)).collect();
         Ok(Self {
-            apply,
+            apply: apply.clone(),
+            ledger,
             clock,
             witness,
             link,
             link_number: 0,
             deployer: Arc::new(deployer),
             progress,
-            listeners: Arc::new(tokio::sync::Mutex::new(Listeners::new(host))),
+            listeners: Arc::new(tokio::sync::Mutex::new(Listeners::new(host, apply))),
             work: JoinSet::new(),
             desired: loaded.desired.as_ref().map(Desired::from_wire),
             confirmed: false,
@@ -541,7 +545,10 @@ impl Reconciler {
                 return Ok(());
             }
             Offer::Newer => {
-                self.apply.perform(ApplyRequest::SaveDesired(Box::new(response.clone()))).await?;
+                let targets = response.targets.iter().map(|target| target.target_id.clone());
+                let targets = targets.filter(|id| is_item_id(id)).collect();
+                self.ledger.save_desired(response.clone()).await?;
+                self.apply.perform(ApplyRequest::Targets(targets)).await?;
                 info!(epoch = offered.epoch, generation = offered.generation, "desired state taken");
                 self.hold(Desired::from_wire(&response));
             }
@@ -584,8 +591,7 @@ impl Reconciler {
         }
         self.save.begin();
         let outcomes = self.outcomes.values().cloned().collect();
-        let save = ApplyRequest::SaveOutcomes { outcomes, key_uses: self.key_uses.clone() };
-        match self.apply.perform(save).await {
+        match self.ledger.save_outcomes(outcomes, self.key_uses.clone()).await {
             Ok(()) => self.save.succeed(),
             // An outcome that a restart forgets costs one more reload and the names written before; a use keeps a key.
             Err(problem) => {

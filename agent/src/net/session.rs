@@ -1,7 +1,6 @@
 //! Keeps one connection to the controller: connects, renews the identity, attaches, sends heartbeats, passes hints on,
 //! and starts again with full jitter when it ends. Knows nothing of what is desired; `reconcile` uses the link.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +58,6 @@ pub(crate) struct Session {
     pub(crate) state: StateDir,
     pub(crate) apply: Handle,
     pub(crate) link: watch::Sender<Link>,
-    pub(crate) policy_path: PathBuf,
 }
 
 /// Who the agent is, and when it may ask for a new leaf again.
@@ -251,9 +249,9 @@ impl Session {
     /// The policy as the controller may know it; an unreadable one allows nothing.
     async fn policy(&self) -> types::Policy {
         match self.apply.policy().await {
-            Ok(policy) => types::Policy::from(policy.as_ref()),
+            Ok(policy) => types::Policy::from(&policy),
             Err(problem) => {
-                warn!(path = %self.policy_path.display(), cause = problem.cause, "{}", problem.message);
+                warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
                 types::Policy::default()
             }
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::app::{self, Enrolled, Parts};
+use agent::app::{self, ApplyParts, Enrolled, NetParts, Parts};
 use agent::host::{CommandExit, CommandOutcome, Connection, Host, Incoming};
 use async_trait::async_trait;
 use proto::agent::v1 as wire;
@@ -73,7 +73,10 @@ impl Running {
         // Lets an agent that refuses to start say so first.
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.stop.cancel();
-        self.tasks.join_next().await.unwrap().unwrap()
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap()?;
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +180,33 @@ impl Site {
         let mut tasks = JoinSet::new();
         tasks.spawn(app::run(self.parts(), stop.clone()));
         Running { stop, tasks }
+    }
+
+    /// Starts the two halves, with a socket between them and a directory each.
+    pub(crate) fn start_halves(&self) -> Running {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let apply = ApplyParts {
+            host: Arc::<PipeHost>::clone(&self.host),
+            state_dir: self.apply_state(),
+            policy_path: self.policy_path(),
+            socket: self.root.path().join("apply.sock"),
+            net_user: None,
+        };
+        let net = NetParts {
+            clock: Arc::new(SystemClock),
+            host: Arc::<PipeHost>::clone(&self.host),
+            state_dir: self.state(),
+            socket: apply.socket.clone(),
+        };
+        tasks.spawn(app::run_apply(apply, stop.clone()));
+        tasks.spawn(app::run_net(net, stop.clone()));
+        Running { stop, tasks }
+    }
+
+    /// Where the half with the keys keeps them, if it is one of its own.
+    pub(crate) fn apply_state(&self) -> PathBuf {
+        self.root.path().join("apply")
     }
 
     fn parts(&self) -> Parts {
@@ -290,7 +320,11 @@ impl Host for PipeHost {
         CommandOutcome { exit: CommandExit::Status(status), output, took: Duration::from_millis(1) }
     }
 
-    async fn port_holder(&self, _port: u16) -> Option<String> {
+    async fn listeners(&self, _port: u16) -> Vec<u64> {
+        Vec::new()
+    }
+
+    async fn socket_holder(&self, _sockets: Vec<u64>) -> Option<String> {
         None
     }
 }

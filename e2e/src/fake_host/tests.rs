@@ -78,7 +78,7 @@ async fn a_port_has_one_holder_until_it_is_killed() {
     let held = host.bind(80).await.unwrap();
     let other = machine.host(PowerSwitch::new());
     assert_eq!(other.bind(80).await.err().unwrap().kind(), io::ErrorKind::AddrInUse);
-    assert_eq!(other.port_holder(80).await.unwrap(), "certwright-agent (pid 900)");
+    assert_eq!(other.socket_holder(other.listeners(80).await).await.unwrap(), "certwright-agent (pid 900)");
     switch.plan(Some(KillPoint { step: Step::HostCall, nth: switch.count(Step::HostCall) + 1 }));
     let killed = tokio::time::timeout(Duration::from_secs(9), host.connect("127.0.0.1:443")).await;
     assert!(killed.is_err(), "a killed program learns nothing");

@@ -113,7 +113,8 @@ impl Fleet {
         let (token, command) = (answer["token"].as_str(), answer["command"].as_str());
         let words: Vec<&str> = command.context("a command")?.split(' ').filter(|word| *word != "sudo").collect();
         let said = self.server.run_with(&words, token.context("a token")?).await?.expect_ok()?;
-        assert!(said.contains("next: systemctl start certwright-agent.service"), "{said}");
+        assert!(said.contains("next: systemctl daemon-reload && systemctl start certwright-agent"), "{said}");
+        self.server.ok(&["systemctl", "daemon-reload"]).await?;
         self.server.ok(&["systemctl", "start", "certwright-agent"]).await?;
         self.connected().await
     }
@@ -133,9 +134,11 @@ async fn they_are_installed_enrolled_upgraded_rebooted_removed_and_purged() -> a
     let mut fleet = Fleet::boot().await?;
     assert!(fleet.control.is_active("certwright-controller").await?, "it runs once it is installed");
     assert!(!fleet.server.is_active("certwright-agent").await?, "there is nothing to run before it is enrolled");
-    for (machine, unit, exposure) in
-        [(&fleet.control, "certwright-controller", "20"), (&fleet.server, "certwright-agent", "35")]
-    {
+    for (machine, unit, exposure) in [
+        (&fleet.control, "certwright-controller", "20"),
+        (&fleet.server, "certwright-agent", "20"),
+        (&fleet.server, "certwright-agent-apply", "20"),
+    ] {
         machine.ok(&["systemd-analyze", "--no-pager", "security", "--threshold", exposure, unit]).await?;
     }
     let key = fleet.control.ok(&["stat", "--format", "%a %U %s", "/etc/credstore/certwright.master-key"]).await?;
@@ -147,8 +150,10 @@ async fn they_are_installed_enrolled_upgraded_rebooted_removed_and_purged() -> a
     let create =
         ["certwright", "certs", "create", "web", "--san", NAME, "--issuer", "lab", "--http01", "standalone:80"];
     let target = ["--agent", "h1", "--dir", DIR, "--reload", "/usr/bin/systemctl reload nginx", "--wait"];
+    // Runs as a transient unit: in the sandbox of the agent, without a network, it would fail.
+    let validate = ["--validate", "/usr/sbin/nginx -t"];
     let verify = format!("127.0.0.1:443/{NAME}");
-    fleet.control.ok(&[create.as_slice(), &target, &["--verify", &verify]].concat()).await?;
+    fleet.control.ok(&[create.as_slice(), &target, &validate, &["--verify", &verify]].concat()).await?;
     let first = fleet.proven("").await?;
 
     over_themselves(&fleet, &first).await?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use e2e::site::{Server, Site};
+use e2e::site::{Agent, Server, Site};
 use tokio::time::sleep;
 
 use crate::{SOON, is_done};
@@ -47,8 +47,22 @@ async fn a_killed_agent_finishes_what_it_began() -> anyhow::Result<()> {
         let certificate = format!("k{delay}");
         site.create(&server, &certificate, name, &[]).await?.expect_ok()?;
         sleep(Duration::from_millis(delay)).await;
-        server.agent.take().context("the agent runs")?.kill().await?;
-        server.start_agent()?;
+        let Agent { apply, net } = server.agent.take().context("the agent runs")?;
+        // Each half alone, and both.
+        server.agent = Some(match delay % 3 {
+            0 => {
+                apply.kill().await?;
+                Agent { apply: server.start_apply()?, net }
+            }
+            1 => {
+                net.kill().await?;
+                Agent { apply, net: server.start_net()? }
+            }
+            _ => {
+                Agent { apply, net }.kill().await?;
+                Agent { apply: server.start_apply()?, net: server.start_net()? }
+            }
+        });
         site.control.until(&certificate, "the road to be finished", SOON * 2, is_done).await?;
         site.proven(&server, &certificate, name).await?;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use e2e::lab::program;
-use e2e::site::Site;
+use e2e::site::{Agent, Site};
 
 use crate::{SOON, is_done, says};
 
@@ -102,10 +102,15 @@ async fn an_agent_refuses_a_policy_that_is_wrong_or_that_others_may_write() -> a
         server.host.ok(&["chmod", mode, &policy]).await?;
         let before = std::fs::read_to_string(server.host.folder.join("agent.log")).unwrap_or_default().len();
         server.start_agent()?;
-        let mut agent = server.agent.take().context("was started")?;
-        let status = agent.ended(REFUSAL).await?;
-        assert!(status.is_some_and(|status| status != 0), "{}", agent.output());
-        says(&agent.output().split_off(before), &["policy.toml", word]);
+        let Agent { mut apply, mut net } = server.agent.take().context("was started")?;
+        let status = apply.ended(REFUSAL).await?;
+        assert!(status.is_some_and(|status| status != 0), "{}", apply.output());
+        assert!(
+            net.ended(REFUSAL).await?.is_some_and(|status| status != 0),
+            "without the other half: {}",
+            net.output()
+        );
+        says(&apply.output().split_off(before), &["policy.toml", word]);
     }
     server.host.ok(&["chmod", "644", &policy]).await?;
     server.start_agent()?;

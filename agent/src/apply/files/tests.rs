@@ -38,18 +38,18 @@ fn switch(target: &Target, root: &Dir, issued: &Issued, dropped: &[String]) -> B
 }
 
 /// A directory that the policy allows, and a target in it.
-struct Site {
-    dir: tempfile::TempDir,
+pub(in crate::apply) struct Site {
+    pub(in crate::apply) dir: tempfile::TempDir,
 }
 
 /// A version with its key, as the controller would send it.
-struct Issued {
-    leaf_pem: String,
-    key_pem: String,
-    fingerprint_sha256: [u8; 32],
+pub(in crate::apply) struct Issued {
+    pub(in crate::apply) leaf_pem: String,
+    pub(in crate::apply) key_pem: String,
+    pub(in crate::apply) fingerprint_sha256: [u8; 32],
 }
 
-fn issue(day: i32) -> Issued {
+pub(in crate::apply) fn issue(day: i32) -> Issued {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2030 + day, 1, 1);
@@ -63,7 +63,7 @@ fn issue(day: i32) -> Issued {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(in crate::apply) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
@@ -77,11 +77,11 @@ impl Site {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(in crate::apply) fn path(&self) -> PathBuf {
         self.dir.path().join("web")
     }
 
-    fn target(&self, issued: &Issued) -> Target {
+    pub(in crate::apply) fn target(&self, issued: &Issued) -> Target {
         let file = |content, name: &str, mode| TargetFile { content, name: name.to_owned(), owner: None, mode };
         Target {
             id: "t1".into(),
@@ -117,7 +117,7 @@ fn pair_of(target: &Target, issued: &Issued) -> Pair {
 }
 
 /// The visible pair: both missing, or a leaf with its key. Returns the leaf's fingerprint.
-fn visible(dir: &Path) -> Option<[u8; 32]> {
+pub(in crate::apply) fn visible(dir: &Path) -> Option<[u8; 32]> {
     let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
     let (leaf, key) = (read("cert.pem"), read("key.pem"));
     assert_eq!(leaf.is_some(), key.is_some(), "only one of the pair is visible");

@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
+use crate::apply::request::tests::{nobody, room};
 use crate::host::CommandOutcome;
+use crate::state::StateDir;
 
 /// A host with one port that may be taken; connections come through a channel.
 #[derive(Debug, Default)]
@@ -46,8 +48,12 @@ impl Host for PipeHost {
         unreachable!("http01 runs nothing")
     }
 
-    async fn port_holder(&self, _port: u16) -> Option<String> {
-        Some("nginx (pid 812)".to_owned())
+    async fn listeners(&self, _port: u16) -> Vec<u64> {
+        vec![4711]
+    }
+
+    async fn socket_holder(&self, sockets: Vec<u64>) -> Option<String> {
+        (sockets == [4711]).then(|| "nginx (pid 812)".to_owned())
     }
 }
 
@@ -72,7 +78,7 @@ async fn ask(port: &mpsc::Sender<DuplexStream>, request: &str) -> String {
 async fn open() -> (Listeners, mpsc::Sender<DuplexStream>) {
     let (port, pipes) = mpsc::channel(8);
     let host = PipeHost { taken: false, incoming: Mutex::new(VecDeque::from([pipes])) };
-    let mut listeners = Listeners::new(Arc::new(host));
+    let mut listeners = Listeners::new(Arc::new(host), nobody());
     let failed = listeners.set(&[challenge("tok-1", "h1.test"), challenge("tok-1", "h2.test")]).await;
     assert!(failed.is_empty());
     (listeners, port)
@@ -150,7 +156,10 @@ async fn a_withdrawn_token_closes_the_port() {
 
 #[tokio::test(start_paused = true)]
 async fn a_taken_port_says_by_whom() {
-    let mut listeners = Listeners::new(Arc::new(PipeHost { taken: true, ..PipeHost::default() }));
+    let (dir, host) = (tempfile::tempdir().unwrap(), Arc::new(PipeHost { taken: true, ..PipeHost::default() }));
+    let state = StateDir::create(&dir.path().join("state")).unwrap();
+    let (apply, _room) = room(state, dir.path().join("policy.toml"), Arc::<PipeHost>::clone(&host));
+    let mut listeners = Listeners::new(host, apply);
     let failed = listeners.set(&[challenge("tok-1", "h1.test")]).await;
     assert_eq!(failed[&80].reason, "PORT_TAKEN");
     assert!(failed[&80].message.contains("nginx (pid 812)"));

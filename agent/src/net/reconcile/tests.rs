@@ -36,14 +36,17 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::create(&dir.path().join("state")).unwrap();
-        let host: Arc<dyn Host> = Arc::new(RealHost);
+        let host: Arc<dyn Host> = Arc::new(RealHost::default());
         let policy = dir.path().join("policy.toml");
         std::fs::write(&policy, "[key]\ncustody = [\"agent\", \"controller\"]\n").unwrap();
         let (handle, room) = room(state.clone(), policy, Arc::clone(&host));
         let (link_sender, link) = watch::channel(Link::default());
         let clock = Arc::new(Hand(Mutex::new(at(0))));
         let witness = Arc::new(Witness::open(state.clone()).unwrap());
-        let reconciler = Reconciler::load(handle, host, Arc::<Hand>::clone(&clock), link, witness).await.unwrap();
+        let reconciler =
+            Reconciler::load(handle, Ledger::new(state.clone()), host, Arc::<Hand>::clone(&clock), link, witness)
+                .await
+                .unwrap();
         Self { _dir: dir, state, clock, reconciler, _link: link_sender, _room: room }
     }
 
@@ -157,7 +160,7 @@ async fn an_outcome_that_could_not_be_saved_is_saved_later() {
     std::fs::remove_dir(&in_the_way).unwrap();
     bench.reconciler.save.not_before = None;
     bench.look().await;
-    let saved = bench.reconciler.apply.load().await.unwrap().outcomes;
+    let saved = bench.reconciler.ledger.recover().await.unwrap().outcomes;
     assert_eq!(saved.iter().map(|one| &one.target_id).collect::<Vec<_>>(), [&target.id]);
 }
 

@@ -112,7 +112,11 @@ impl Host for OneService {
         unreachable!("nothing runs")
     }
 
-    async fn port_holder(&self, _port: u16) -> Option<String> {
+    async fn listeners(&self, _port: u16) -> Vec<u64> {
+        Vec::new()
+    }
+
+    async fn socket_holder(&self, _sockets: Vec<u64>) -> Option<String> {
         None
     }
 }

@@ -1,5 +1,6 @@
 //! What the agent remembers over a restart: the last desired state, what came of each target, and which keys each used.
-//! JSON, written whole and durably. Holds no secret but challenge answers, and never a private key.
+//! JSON, written whole and durably. Holds no secret but challenge answers, and never a private key. Each half of the agent
+//! keeps its own files here, in a directory of its own.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,41 @@ struct StoredDesired {
     response: String,
 }
 
+/// The part that `net` keeps, for a loop that must not wait for the disk itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger(StateDir);
+
+impl Ledger {
+    pub(crate) fn new(state: StateDir) -> Self {
+        Self(state)
+    }
+
+    pub(crate) async fn recover(&self) -> Result<Loaded, Problem> {
+        self.on_disk(|state| recover(&state)).await
+    }
+
+    pub(crate) async fn save_desired(&self, response: wire::GetDesiredResponse) -> Result<(), Problem> {
+        self.on_disk(move |state| save_desired(&state, &response)).await
+    }
+
+    pub(crate) async fn save_outcomes(
+        &self,
+        outcomes: Vec<Outcome>,
+        key_uses: BTreeMap<String, KeyUse>,
+    ) -> Result<(), Problem> {
+        self.on_disk(move |state| save_outcomes(&state, &outcomes, &key_uses)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(StateDir) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let state = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || act(state)).await;
+        done.unwrap_or_else(|error| Err(Problem::internal(&format!("the ledger: {error}"))))
+    }
+}
+
 /// Reads everything and changes nothing; a file that cannot be understood is an error.
 pub(crate) fn load(state: &StateDir) -> Result<Loaded, Problem> {
     Ok(Loaded {
@@ -50,7 +86,7 @@ pub(crate) fn load(state: &StateDir) -> Result<Loaded, Problem> {
 
 /// Reads everything; a file that cannot be understood is set aside, because all of it can be found out again: the
 /// controller is asked, every target is looked at and reloaded once more, and keys in doubt stay.
-pub(super) fn recover(state: &StateDir) -> Result<Loaded, Problem> {
+fn recover(state: &StateDir) -> Result<Loaded, Problem> {
     Ok(Loaded {
         desired: or_set_aside(state, DESIRED, desired(state))?.unwrap_or_default(),
         outcomes: or_set_aside(state, OUTCOMES, read(state, OUTCOMES))?.flatten().unwrap_or_default(),
@@ -65,7 +101,7 @@ fn desired(state: &StateDir) -> Result<Option<wire::GetDesiredResponse>, Problem
 }
 
 /// A disk that cannot be read stays an error: what is on it may be whole.
-pub(super) fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Problem>) -> Result<Option<T>, Problem> {
+pub(crate) fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Problem>) -> Result<Option<T>, Problem> {
     match part {
         Err(problem) if problem.reason == BROKEN => {
             state.set_aside(name)?;
@@ -80,27 +116,23 @@ pub(super) fn or_set_aside<T>(state: &StateDir, name: &str, part: Result<T, Prob
     }
 }
 
-pub(crate) fn save_desired(state: &StateDir, response: &wire::GetDesiredResponse) -> Result<(), Problem> {
+fn save_desired(state: &StateDir, response: &wire::GetDesiredResponse) -> Result<(), Problem> {
     let name = response.name.clone().unwrap_or_default().into();
     write(state, DESIRED, &StoredDesired { name, response: STANDARD.encode(response.encode_to_vec()) })
 }
 
 /// Keys first: an outcome that is lost is made again, and its key noted again; one that is kept is not.
-pub(crate) fn save_outcomes(
-    state: &StateDir,
-    outcomes: &[Outcome],
-    key_uses: &BTreeMap<String, KeyUse>,
-) -> Result<(), Problem> {
+fn save_outcomes(state: &StateDir, outcomes: &[Outcome], key_uses: &BTreeMap<String, KeyUse>) -> Result<(), Problem> {
     write(state, KEY_USES, key_uses)?;
     write(state, OUTCOMES, outcomes)
 }
 
-pub(super) fn read<T: DeserializeOwned>(state: &StateDir, name: &str) -> Result<Option<T>, Problem> {
+pub(crate) fn read<T: DeserializeOwned>(state: &StateDir, name: &str) -> Result<Option<T>, Problem> {
     let bytes = state.read(name)?;
     bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(|error| broken(name, &error))).transpose()
 }
 
-pub(super) fn write<T: Serialize + ?Sized>(state: &StateDir, name: &str, value: &T) -> Result<(), Problem> {
+pub(crate) fn write<T: Serialize + ?Sized>(state: &StateDir, name: &str, value: &T) -> Result<(), Problem> {
     let bytes = serde_json::to_vec_pretty(value).map_err(|error| broken(name, &error))?;
     state.write(name, &bytes)
 }
