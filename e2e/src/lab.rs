@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 pub mod machine;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 
 /// Longest run of a command that is expected to end by itself.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);

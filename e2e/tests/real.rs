@@ -16,10 +16,16 @@ use serde_json::Value;
 mod ca_faults;
 #[path = "real/ca_features.rs"]
 mod ca_features;
+#[path = "real/command_faults.rs"]
+mod command_faults;
 #[path = "real/command_line.rs"]
 mod command_line;
+#[path = "real/disk_faults.rs"]
+mod disk_faults;
 #[path = "real/fault_ca.rs"]
 mod fault_ca;
+#[path = "real/files.rs"]
+mod files;
 #[path = "real/full_disk.rs"]
 mod full_disk;
 #[path = "real/hosts.rs"]
@@ -30,6 +36,8 @@ mod kill;
 mod metrics;
 #[path = "real/operators.rs"]
 mod operators;
+#[path = "real/partition.rs"]
+mod partition;
 #[path = "real/presets.rs"]
 mod presets;
 #[path = "real/private_ca.rs"]
@@ -42,10 +50,17 @@ mod road;
 mod rotation;
 #[path = "real/server_faults.rs"]
 mod server_faults;
+#[path = "real/service_faults.rs"]
+mod service_faults;
 #[path = "real/services.rs"]
 mod services;
 #[path = "real/start_faults.rs"]
 mod start_faults;
+#[path = "real/symlink_race.rs"]
+mod symlink_race;
+#[cfg(target_arch = "x86_64")]
+#[path = "real/syscalls.rs"]
+mod syscalls;
 
 /// Longest wait for something that takes seconds.
 const SOON: Duration = Duration::from_secs(60);

@@ -38,6 +38,8 @@ const ROLL_BACK: &str = "roll back";
 /// What to do about a service that does not take a version.
 const AGAIN: &str = "correct the service on this server; the agent tries again by itself, or at once with: certwright targets \
                      deploy NAME";
+/// The cause of a command that failed and says nothing.
+const SILENT: &str = "it printed nothing; the log of the service on that server may say why (journalctl -e)";
 /// Output kept of a step that failed.
 const OUTPUT_BYTES_MAX: usize = 4096;
 /// Said of a purge that had no endpoint to look at.
@@ -206,7 +208,7 @@ impl Deployer {
     async fn begin_roll_back(&self, mut attempt: Attempt, failed: Outcome) -> Option<Attempt> {
         self.tell(&attempt, Change::Doing("rolling back")).await;
         let started = Instant::now();
-        let back = self.apply.roll_back(&attempt.job.target).await;
+        let back = self.roll_back(&attempt.job.target).await;
         attempt.started_at = failed.started_at;
         // One line for it, however often it is tried.
         attempt.steps.extend(failed.steps.iter().filter(|step| step.name != ROLL_BACK).cloned());
@@ -234,6 +236,17 @@ impl Deployer {
         };
         self.tell(&attempt, Change::Done(Box::new(outcome))).await;
         None
+    }
+
+    /// Puts the files of before back; returns their leaf. Nothing is left to put back when an agent that was killed had done
+    /// it: the service has yet to take them up.
+    async fn roll_back(&self, target: &Target) -> Result<Option<[u8; 32]>, Problem> {
+        if let Some(leaf) = self.apply.roll_back(target).await? {
+            return Ok(Some(leaf));
+        }
+        let failed = target.version.as_ref().map(|version| version.fingerprint_sha256);
+        let held = self.apply.read_held(target).await?.map(|held| held.fingerprint_sha256);
+        Ok(held.filter(|leaf| Some(*leaf) != failed))
     }
 
     async fn write(&self, job: &Job) -> Written {
@@ -577,7 +590,10 @@ fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem 
         Stage::Validate => ("VALIDATE_FAILED", ", so nothing was reloaded"),
         Stage::Reload => ("RELOAD_FAILED", ""),
     };
-    Problem::new(reason, format!("`{subject}` {how}{end}"), one_line(&run.output, 600), AGAIN)
+    let said = one_line(run.output.trim(), 600);
+    // `postfix check` tells a terminal or its log, and nobody else.
+    let said = if said.is_empty() { SILENT.to_owned() } else { said };
+    Problem::new(reason, format!("`{subject}` {how}{end}"), said, AGAIN)
 }
 
 /// `reloads_stopped` when the agent will not run the reload commands again by itself.

@@ -11,7 +11,7 @@ use crate::{SOON, explains, is_done};
 
 /// A service, and how an operator names it.
 #[derive(Default)]
-struct Service {
+pub(crate) struct Service {
     /// Folders that it writes to: each server gets its own, with what the packages put there.
     folders: &'static [&'static str],
     files: Vec<(&'static str, String)>,
@@ -23,10 +23,14 @@ struct Service {
     dir: &'static str,
     /// Reads the key too; empty where root reads it.
     group: &'static str,
+    /// Its own test of its configuration; empty where the road goes without.
+    pub(crate) validate: &'static str,
     reload: &'static str,
     /// As `--verify` has it, without a name.
-    verify: &'static [&'static str],
-    /// Whether an agent's own policy does not know it.
+    pub(crate) verify: &'static [&'static str],
+    /// Whether leaf, chain and key lie in one file, `site.pem`.
+    is_combined: bool,
+    /// Whether an agent's own policy does not know it as it is here.
     is_strange: bool,
 }
 
@@ -76,7 +80,7 @@ async fn postgresql_takes_a_renewed_certificate_and_shows_it_behind_starttls() -
     road(&site, &postgresql()).await.map(drop)
 }
 
-fn postfix() -> Service {
+pub(crate) fn postfix() -> Service {
     let main = "compatibility_level = 3.6\nmyhostname = h1.example.test\nmydestination =\nlocal_transport = error:no local mail\n\
                 inet_interfaces = all\ninet_protocols = ipv4\nmaillog_file = /dev/stdout\nsmtpd_tls_security_level = may\n\
                 smtpd_tls_cert_file = /etc/postfix/tls/fullchain.pem\nsmtpd_tls_key_file = /etc/postfix/tls/key.pem\n";
@@ -89,13 +93,14 @@ fn postfix() -> Service {
         files: vec![("/etc/postfix/main.cf", main.to_owned()), ("/etc/postfix/master.cf", master.to_owned())],
         start: &["/usr/sbin/postfix", "start-fg"],
         dir: "/etc/postfix/tls",
+        validate: "/usr/sbin/postfix check",
         reload: "/usr/sbin/postfix reload",
         verify: &["smtp://127.0.0.1:25"],
         ..Service::default()
     }
 }
 
-fn dovecot() -> Service {
+pub(crate) fn dovecot() -> Service {
     let conf = "protocols = imap pop3\nlisten = *\nlog_path = /dev/stderr\nssl = yes\nssl_cert = </etc/dovecot/tls/fullchain.pem\n\
                 ssl_key = </etc/dovecot/tls/key.pem\nservice imap-login {\n  inet_listener imaps {\n    port = 0\n  }\n}\n\
                 service pop3-login {\n  inet_listener pop3s {\n    port = 0\n  }\n}\npassdb {\n  driver = static\n  args = nopassword=y\n}\n\
@@ -105,13 +110,14 @@ fn dovecot() -> Service {
         files: vec![("/etc/dovecot/dovecot.conf", conf.to_owned())],
         start: &["/usr/sbin/dovecot", "-F"],
         dir: "/etc/dovecot/tls",
+        validate: "/usr/bin/doveconf -n",
         reload: "/usr/bin/doveadm reload",
         verify: &["imap://127.0.0.1:143", "pop3://127.0.0.1:110"],
         ..Service::default()
     }
 }
 
-fn apache() -> Service {
+pub(crate) fn apache() -> Service {
     let modules = ["mpm_event", "authz_core", "socache_shmcb", "ssl"].map(|name| {
         let module = format!("/usr/lib/apache2/modules/mod_{name}.so");
         format!("LoadModule {name}_module {module}\n")
@@ -128,8 +134,29 @@ fn apache() -> Service {
         files: vec![("/etc/apache2/apache2.conf", conf)],
         start: &["/usr/sbin/apache2", "-DFOREGROUND"],
         dir: "/etc/apache2/tls",
+        validate: "/usr/sbin/apache2ctl configtest",
         reload: "/usr/sbin/apache2ctl graceful",
         verify: &["127.0.0.1:443"],
+        ..Service::default()
+    }
+}
+
+pub(crate) fn haproxy() -> Service {
+    let conf = "defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\nfrontend web\n  \
+                bind :443 ssl crt /etc/haproxy/tls/site.pem\n  http-request return status 200\n";
+    // Without systemd: the master's pid is in a file, and no shell would read it.
+    let reload = "#!/bin/sh\nexec kill -USR2 \"$(cat /run/haproxy.pid)\"\n";
+    Service {
+        folders: &["/etc/haproxy"],
+        files: vec![("/etc/haproxy/haproxy.cfg", conf.to_owned()), ("/etc/haproxy/reload", reload.to_owned())],
+        prepare: &[&["chmod", "0755", "/etc/haproxy/reload"]],
+        start: &["/usr/sbin/haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg", "-p", "/run/haproxy.pid"],
+        dir: "/etc/haproxy/tls",
+        validate: "/usr/sbin/haproxy -c -f /etc/haproxy/haproxy.cfg",
+        reload: "/etc/haproxy/reload",
+        verify: &["127.0.0.1:443"],
+        is_combined: true,
+        is_strange: true,
         ..Service::default()
     }
 }
@@ -148,6 +175,7 @@ fn prosody() -> Service {
         reload: "/usr/bin/prosodyctl reload",
         verify: &["xmpp://127.0.0.1:5222"],
         is_strange: true,
+        ..Service::default()
     }
 }
 
@@ -186,6 +214,7 @@ fn slapd() -> Service {
         reload: "/usr/bin/ldapmodify -Q -Y EXTERNAL -H ldapi:/// -f /etc/ldap/again.ldif",
         verify: &["ldap://127.0.0.1:389"],
         is_strange: true,
+        ..Service::default()
     }
 }
 
@@ -240,6 +269,18 @@ fn postgresql() -> Service {
 
 /// Runs the service on a server of its own, brings a certificate there and renews it; returns both.
 async fn road(site: &Site, service: &Service) -> anyhow::Result<(Server, Process)> {
+    let (server, running) = first(site, service).await?;
+    let first = proven(site, &server, service).await?;
+    site.control.ok(&["certs", "renew", "web", "--override-lock", "drill"], &[]).await?;
+    let renewed =
+        |record: &serde_json::Value| is_done(record) && record["current"]["fingerprint_sha256"] != first.as_str();
+    site.control.until("web", "the renewed version", SOON, renewed).await?;
+    proven(site, &server, service).await?;
+    Ok((server, running))
+}
+
+/// Runs the service on a server of its own and brings a certificate there; returns both.
+pub(crate) async fn first(site: &Site, service: &Service) -> anyhow::Result<(Server, Process)> {
     let mut server = site.bare_server(1).await?;
     let name = server.identifier();
     let mut running = start(&server, service).await?;
@@ -263,6 +304,12 @@ async fn road(site: &Site, service: &Service) -> anyhow::Result<(Server, Process
     let words = ["certs", "create", "web", "--san", &name, "--issuer", "lab", "--http01", "standalone:80", "--wait"];
     let target = ["--agent", "h1", "--dir", service.dir, "--reload", service.reload];
     let mut words = [words.as_slice(), &target].concat();
+    if service.is_combined {
+        words.extend(["--file", "combined=site.pem"]);
+    }
+    if !service.validate.is_empty() {
+        words.extend(["--validate", service.validate]);
+    }
     words.extend(verify.iter().flat_map(|endpoint| ["--verify", endpoint]));
     if !service.group.is_empty() {
         words.extend(["--owner", &owner, "--mode", "key=0640"]);
@@ -276,12 +323,6 @@ async fn road(site: &Site, service: &Service) -> anyhow::Result<(Server, Process
     let record = site.control.certificate("web").await?;
     let steps = record["targets"][0]["steps"].to_string();
     assert!(verify.iter().all(|endpoint| steps.contains(endpoint)), "{steps}");
-
-    site.control.ok(&["certs", "renew", "web", "--override-lock", "drill"], &[]).await?;
-    let renewed =
-        |record: &serde_json::Value| is_done(record) && record["current"]["fingerprint_sha256"] != first.as_str();
-    site.control.until("web", "the renewed version", SOON, renewed).await?;
-    proven(site, &server, service).await?;
     Ok((server, running))
 }
 
@@ -300,8 +341,13 @@ async fn start(server: &Server, service: &Service) -> anyhow::Result<Process> {
     }
     let key = KeyPair::generate()?;
     let leaf = CertificateParams::new(vec![server.identifier()])?.self_signed(&key)?.pem();
-    server.host.write(&format!("{}/fullchain.pem", service.dir), &leaf).await?;
-    server.host.write(&format!("{}/key.pem", service.dir), &key.serialize_pem()).await?;
+    let key = key.serialize_pem();
+    if service.is_combined {
+        server.host.write(&format!("{}/site.pem", service.dir), &format!("{leaf}{key}")).await?;
+    } else {
+        server.host.write(&format!("{}/fullchain.pem", service.dir), &leaf).await?;
+        server.host.write(&format!("{}/key.pem", service.dir), &key).await?;
+    }
     if !service.group.is_empty() {
         server.host.ok(&["chgrp", "-R", service.group, service.dir]).await?;
         server.host.ok(&["chmod", "0640", &format!("{}/key.pem", service.dir)]).await?;
@@ -316,16 +362,18 @@ async fn start(server: &Server, service: &Service) -> anyhow::Result<Process> {
 fn allow(server: &Server, service: &Service) -> anyhow::Result<()> {
     let Service { dir, group, reload, .. } = service;
     let argv = reload.split(' ').map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let more = format!(
-        "\n[[dir]]\npath = \"{dir}\"\nfiles = [\"*.pem\"]\nowners = [\"root:{group}\"]\nkey_mode_max = \"0640\"\n\
-         \n[[command]]\nargv = [{argv}]\ntimeout = \"30s\"\n"
-    );
+    let mut more = format!("\n[[command]]\nargv = [{argv}]\ntimeout = \"30s\"\n");
+    if !group.is_empty() {
+        more.push_str(&format!(
+            "\n[[dir]]\npath = \"{dir}\"\nfiles = [\"*.pem\"]\nowners = [\"root:{group}\"]\nkey_mode_max = \"0640\"\n"
+        ));
+    }
     let policy = std::fs::read_to_string(server.policy())?;
     Ok(std::fs::write(server.policy(), format!("{policy}{more}"))?)
 }
 
 /// Returns the SHA-256 of the leaf that openssl sees from another host.
-async fn shown(site: &Site, server: &Server, verify: &str) -> anyhow::Result<String> {
+pub(crate) async fn shown(site: &Site, server: &Server, verify: &str) -> anyhow::Result<String> {
     let (word, address) = verify.split_once("://").unwrap_or(("", verify));
     let (_, port) = address.rsplit_once(':').context("an address has a port")?;
     let (connect, name) = (format!("{}:{port}", server.host.address), server.identifier());
@@ -338,7 +386,7 @@ async fn shown(site: &Site, server: &Server, verify: &str) -> anyhow::Result<Str
 }
 
 /// Checks that the current version is what is shown; returns its fingerprint.
-async fn proven(site: &Site, server: &Server, service: &Service) -> anyhow::Result<String> {
+pub(crate) async fn proven(site: &Site, server: &Server, service: &Service) -> anyhow::Result<String> {
     let record = site.control.certificate("web").await?;
     ensure!(is_done(&record), "not done: {record:#}");
     let wanted = record["current"]["fingerprint_sha256"].as_str().context("a fingerprint is text")?.to_owned();

@@ -17,6 +17,13 @@ fn a_failed_reload_quotes_the_command_without_its_escapes() {
 }
 
 #[test]
+fn a_command_that_says_nothing_leaves_an_operator_with_the_place_to_look() {
+    let silent = CommandOutcome { output: "\n".to_owned(), ..run(CommandExit::Status(1)) };
+    let problem = command_failed(Stage::Validate, "/usr/sbin/postfix check", &silent);
+    assert!(problem.cause.contains("printed nothing") && problem.cause.contains("journalctl"), "{}", problem.cause);
+}
+
+#[test]
 fn an_endpoint_is_live_only_with_the_wanted_leaf() {
     let endpoint = Endpoint { address: "127.0.0.1:443".into(), server_name: "a.test".into(), protocol: Protocol::Tls };
     assert!(not_live(&endpoint, &Ok([1; 32]), [1; 32], false).is_none());
