@@ -3,6 +3,7 @@
 //! Run by `scripts/bench`, which builds for release and brings namespaces.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is the document")]
 #![allow(clippy::as_conversions, reason = "figures for people need no exact conversion")]
+#![allow(clippy::indexing_slicing, reason = "a JSON value without a field gives null")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use e2e::lab::{Host, Process, program};
 use e2e::site::{Server, Site};
 use futures_util::StreamExt;
 use futures_util::stream;
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 /// Certificates per measurement.
@@ -20,6 +23,10 @@ const CERTIFICATES: usize = 50;
 const AT_ONCE: usize = 10;
 /// Attempts at one measurement: Pebble deadlocks now and then, and the measurement is then repeated.
 const ATTEMPTS: usize = 4;
+/// Deployments of one certificate, one after the other.
+const DEPLOYMENTS: usize = 200;
+/// Longest wait for one of them.
+const DEPLOYMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long the agent rests before its memory is read.
 const REST: Duration = Duration::from_secs(10);
 /// Where nginx answers for lego and uacme.
@@ -47,11 +54,12 @@ async fn main() -> anyhow::Result<()> {
             figures.push(figure);
         }
     }
+    let deployments = deployments(&site, &server).await?;
     sleep(REST).await;
     let halves = server.agent.as_ref().context("the agent runs")?;
     let agent = memory(&[&halves.apply, &halves.net])?;
     let controller = memory(&[site.control.process.as_ref().context("the controller runs")?])?;
-    document(&figures, &agent, &controller)
+    document(&figures, &deployments, &agent, &controller)
 }
 
 /// A server without an agent whose nginx serves a web root for the other clients.
@@ -105,6 +113,54 @@ async fn measure(
         }
     }
     bail!("Pebble deadlocked {ATTEMPTS} times")
+}
+
+/// What the agent needed for one deployment.
+struct Deployment {
+    /// Four files, from their fetching to the switch.
+    files: Duration,
+    /// With nginx's reload and the proof.
+    whole: Duration,
+}
+
+/// Renews a certificate of a private CA again and again; each version is deployed as four files and proven.
+async fn deployments(site: &Site, server: &Server) -> anyhow::Result<Vec<Deployment>> {
+    let name = server.identifier();
+    server.configure(&[&name], "").await?;
+    server.host.ok(&["/usr/sbin/nginx", "-s", "reload"]).await?;
+    site.control.ok(&["issuers", "add", "corp", "--private", "--names", "*.example.test"], &[]).await?;
+    let target = server.target(&name);
+    let words = ["certs", "create", "often", "--san", &name, "--issuer", "corp", "--wait=60s"];
+    let words: Vec<&str> = words.into_iter().chain(target.iter().map(String::as_str)).collect();
+    site.control.ok(&words, &[]).await?;
+    let mut deployments = Vec::new();
+    let mut before = site.control.certificate("often").await?["current"]["version"].clone();
+    while deployments.len() < DEPLOYMENTS {
+        site.control.ok(&["certs", "renew", "often", "--override-lock", "bench"], &[]).await?;
+        let done = |record: &Value| {
+            let (target, version) = (&record["targets"][0], &record["current"]["version"]);
+            *version != before && target["version"] == *version && target["status"] == "applied"
+        };
+        let record = site.control.until("often", "a deployment", DEPLOYMENT_TIME_MAX, done).await?;
+        deployments.push(deployment(&record["targets"][0])?);
+        before = record["current"]["version"].clone();
+    }
+    Ok(deployments)
+}
+
+fn deployment(target: &Value) -> anyhow::Result<Deployment> {
+    let at = |field: &str| -> anyhow::Result<Timestamp> { Ok(target[field].as_str().context("a time")?.parse()?) };
+    let mut steps = target["steps"].as_array().context("steps")?.iter();
+    let files = steps.find(|step| step["name"] == "write").and_then(|step| step["took_ms"].as_u64());
+    let whole = Duration::try_from(at("started_at")?.duration_until(at("finished_at")?))?;
+    Ok(Deployment { files: Duration::from_millis(files.context("files were written")?), whole })
+}
+
+/// Returns the value below which so many of a hundred are, by rank.
+fn percentile(mut values: Vec<Duration>, hundredth: usize) -> Duration {
+    values.sort_unstable();
+    let rank = (values.len() * hundredth).div_ceil(100).saturating_sub(1);
+    values.get(rank).copied().unwrap_or_default()
 }
 
 /// Brings a client to where its first certificate needs no new account, as it would be after its first day.
@@ -166,7 +222,7 @@ fn size(name: &str) -> anyhow::Result<String> {
     Ok(format!("{:.1} MB", std::fs::metadata(program(name)?)?.len() as f64 / 1e6))
 }
 
-fn document(figures: &[Figure], agent: &str, controller: &str) -> anyhow::Result<()> {
+fn document(figures: &[Figure], deployments: &[Deployment], agent: &str, controller: &str) -> anyhow::Result<()> {
     ensure!(program("certwright")?.contains("/release/"), "figures come from a release build: scripts/bench");
     println!("Measured by `scripts/bench`, which writes this part. {}\n", machine()?);
     println!(
@@ -188,6 +244,14 @@ fn document(figures: &[Figure], agent: &str, controller: &str) -> anyhow::Result
         let (one, ten) = (first.took.as_secs_f32(), second.took.as_secs_f32());
         println!("| {} | {one:.1} s | {ten:.1} s | {:.2} / {:.2} |", first.client, first.requests, second.requests);
     }
+    println!("\n{DEPLOYMENTS} deployments of four files to nginx, one after the other, as the agent tells them:\n");
+    println!("| step | p50 | p99 | longest |\n|---|---|---|---|");
+    let row = |step: &str, each: fn(&Deployment) -> Duration| {
+        let of = |hundredth| percentile(deployments.iter().map(each).collect(), hundredth).as_millis();
+        println!("| {step} | {} ms | {} ms | {} ms |", of(50), of(99), of(100));
+    };
+    row("fetch, four files and the switch", |one| one.files);
+    row("the same with reload and proof", |one| one.whole);
     println!("\n| program | binary | memory |\n|---|---|---|");
     println!("| certwright-agent | {} | {agent}, idle after these certificates |", size("certwright-agent")?);
     println!("| certwright-controller | {} | {controller}, idle after them |", size("certwright-controller")?);
