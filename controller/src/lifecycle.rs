@@ -33,6 +33,7 @@ pub mod renewal_info;
 pub mod restore;
 pub mod revocation;
 pub mod rollback;
+pub mod rollout;
 pub mod rotation;
 pub mod sealed;
 pub mod target;

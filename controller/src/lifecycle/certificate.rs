@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::pause::Pause;
 use super::problem::Problem;
 use super::rollback::Rollback;
+use super::rollout::Delivery;
 use super::sealed::Sealed;
 
 /// Longest name of a certificate, agent or issuer.
@@ -129,6 +130,9 @@ pub struct Certificate {
     /// Targets hold an older version instead of the current one.
     #[serde(default)]
     pub rollback: Option<Rollback>,
+    /// How a new version reaches the targets.
+    #[serde(default)]
+    pub delivery: Delivery,
 }
 
 /// What lists, schedules and desired states need of the current version.

@@ -98,11 +98,11 @@ pub struct DesiredChallenge {
 }
 
 impl Desired {
-    /// Adds what `certificate` asks of `agent_id`; `hold` while it is paused.
+    /// Adds what `certificate` asks of `agent_id`; `hold` says which of its targets keep what they have.
     pub fn add(
         &mut self,
         agent_id: &str,
-        hold: bool,
+        hold: impl Fn(&Target) -> bool,
         certificate: &Certificate,
         order: Option<&Order>,
         slots: &[KeySlot],
@@ -136,7 +136,7 @@ impl Desired {
                 verify: target.verify.clone(),
                 deploy_wish: target.deploy_wish,
                 purge: certificate.purging,
-                hold,
+                hold: hold(target),
                 rollback: certificate.rollback.is_some(),
             }));
         }

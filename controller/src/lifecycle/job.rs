@@ -266,6 +266,7 @@ mod tests {
             purging: false,
             paused: None,
             rollback: None,
+            delivery: crate::lifecycle::rollout::Delivery::default(),
         }
     }
 
@@ -297,6 +298,7 @@ mod tests {
             reload: Vec::new(),
             verify: Vec::new(),
             deploy_wish: 1,
+            released: None,
         };
         let state = TargetState {
             certificate_id: "c1".into(),

@@ -188,6 +188,7 @@ mod tests {
             reload: vec![],
             verify: vec![],
             deploy_wish: 0,
+            released: None,
         }
     }
 

@@ -227,6 +227,7 @@ pub(crate) mod tests {
             purging: false,
             paused: None,
             rollback: None,
+            delivery: crate::lifecycle::rollout::Delivery::default(),
         }
     }
 

@@ -113,6 +113,9 @@ pub struct Target {
     pub verify: Vec<Endpoint>,
     /// Bumped by "deploy now".
     pub deploy_wish: u64,
+    /// Id of the version that an operator named this target for: it waits for no other target.
+    #[serde(default)]
+    pub released: Option<String>,
 }
 
 /// The outcome of a deployment, as the agent reported it.

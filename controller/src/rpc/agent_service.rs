@@ -102,7 +102,7 @@ impl AgentService for AgentApi {
             }
         }
         may_be_told(hub, &caller).await?;
-        let (name, desired) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
+        let (name, desired, _) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
         let mut answer = convert::desired(&name, desired);
         if let Some((head, key)) = hub.audit.head(hub).await.map_err(Refusal::from)? {
             answer.audit_head = Some(head.into());

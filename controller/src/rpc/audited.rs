@@ -213,10 +213,11 @@ told! {
         asked.set_fallbacks.then(|| format!("fallbacks={}", asked.fallbacks.join(","))),
         asked.profile.as_ref().map(|profile| format!("profile={profile}")),
         asked.reuse_key.map(|reuse| format!("reuse-key={reuse}")),
+        asked.rollout.as_ref().map(|rollout| format!("rollout={rollout}")),
     ]);
     RenewCertificateRequest(asked) => asked.name, words([part("override-lock", &asked.override_lock)]);
     RevokeCertificateRequest(asked) => asked.name, words([part("reason", &asked.reason), part("serial", &asked.serial)]);
-    DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent), part("version", &asked.version)]);
+    DeployCertificateRequest(asked) => asked.name, words([part("agent", &asked.agent), part("version", &asked.version), flag("continue", asked.continue_rollout)]);
     DeleteCertificateRequest(asked) => asked.name, words([flag("purge", asked.purge)]);
     CancelJobRequest(asked) => asked.id, String::new();
     ActOnCertificatesRequest(asked) => if asked.all { "all" } else { &asked.filter }, words([

@@ -50,7 +50,7 @@ pub(crate) async fn take(hub: &Hub, caller: &AgentCaller, report: ReportRequest)
     if !has_shown || hub.gate.is_closed() {
         return Ok(!has_shown);
     }
-    let (name, _) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
+    let (name, ..) = publish::refresh(hub, &caller.id).await.map_err(publish_refusal)?;
     if let Some(ignored) = &report.ignored {
         warn!(
             agent = caller.name,
@@ -161,6 +161,10 @@ async fn take_outcome(
         Err(error) => return Err(error.into()),
     }
     hub.wake.jobs.ring(&certificate.id);
+    if certificate.delivery.rollout.is_some() {
+        // It may let others go, or hold them.
+        bundle.target_agent_ids().iter().for_each(|id| hub.wake.agents.ring(id));
+    }
     Ok(())
 }
 

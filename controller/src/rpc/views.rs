@@ -20,6 +20,7 @@ use crate::lifecycle::pause::{self, Held, Pause};
 use crate::lifecycle::private_ca::{PrivateCa, RevocationList};
 use crate::lifecycle::renewal;
 use crate::lifecycle::rollback::{self, Rollback};
+use crate::lifecycle::rollout::{Plan, Wait};
 use crate::lifecycle::target::{Target, TargetState};
 use crate::store::certificate::Bundle;
 use crate::store::records::Versioned;
@@ -70,6 +71,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
     let wanted = &record.specification;
     let order = bundle.order.as_ref().map(|order| &order.value);
     let planned = renewal::planned(record, bundle.renewal_info());
+    let plan = bundle.rollout(now);
     let is_private = names.is_private(record);
     let kind = if is_private { wire::CertificateKind::Private } else { wire::CertificateKind::Acme };
     // What costs nothing at a CA is not locked.
@@ -97,7 +99,9 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         targets: bundle
             .targets
             .iter()
-            .map(|(target, state)| target_view(hub, names, bundle, target, state.as_ref().map(|state| &state.value)))
+            .map(|(target, state)| {
+                target_view(hub, names, bundle, target, state.as_ref().map(|state| &state.value), &plan)
+            })
             .collect(),
         order: order.map(|order| order_view(hub, names, bundle, order)),
         created_at: to_wire(Some(record.created_at)),
@@ -112,6 +116,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         reuse_key: wanted.reuse_key,
         limits: None,
         rollback: record.rollback.as_ref().map(|rollback| rollback_view(names, rollback)),
+        rollout: record.delivery.rollout.as_ref().map(|one| one.words(|id| names.agent(id))).unwrap_or_default(),
     }
 }
 
@@ -215,6 +220,7 @@ fn target_view(
     bundle: &Bundle,
     target: &Versioned<Target>,
     state: Option<&TargetState>,
+    plan: &Plan,
 ) -> wire::Target {
     let Versioned { revision, value: target } = target;
     let version = bundle.deployed_id();
@@ -239,6 +245,8 @@ fn target_view(
         agent_status: names.agent_status(hub, &target.agent_id, hub.now()).to_owned(),
         doing: doing.unwrap_or_default(),
         revision: *revision,
+        waits: plan.waits.get(&target.id).map(Wait::words).unwrap_or_default(),
+        waits_until: to_wire(plan.look_at.filter(|_| plan.waits.contains_key(&target.id))),
     }
 }
 
@@ -318,21 +326,6 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
             Some(at),
         );
     }
-    if let Some(rollback) = &record.rollback {
-        add(
-            "rolled_back",
-            format!(
-                "the targets hold serial {} instead of the current version, asked by {}; renewal goes on by the current one",
-                rollback.version.serial, rollback.by
-            ),
-            format!(
-                "certwright certs rollback {} current ends it; a renewal does, and it ends by itself at {:.0}",
-                record.name,
-                rollback.until()
-            ),
-            Some(rollback.at),
-        );
-    }
     if let Some(order) = bundle.order.as_ref().map(|order| &order.value).filter(|order| order.failures > 0) {
         let kind = if record.current.is_some() { "renewal_failing" } else { "issuance_failing" };
         let (cause, action) =
@@ -352,7 +345,34 @@ pub(super) fn issues(hub: &Hub, names: &Names, bundle: &Bundle, now: Timestamp) 
             record.current.as_ref().map(|current| current.not_after),
         );
     }
+    issues.extend(delivery_issues(bundle, now));
     issues
+}
+
+/// What stands between the current version and its targets.
+fn delivery_issues(bundle: &Bundle, now: Timestamp) -> Vec<wire::Issue> {
+    let record = &bundle.certificate.value;
+    let issue = |kind: &str, cause, action, since| wire::Issue {
+        kind: kind.to_owned(),
+        cause,
+        action,
+        since_at: to_wire(since),
+    };
+    let stopped = bundle.rollout(now).problem(&record.name);
+    let stopped = stopped.map(|problem| issue("rollout_stopped", problem.message, problem.hint, None));
+    let rolled_back = record.rollback.as_ref().map(|rollback| {
+        let cause = format!(
+            "the targets hold serial {} instead of the current version, asked by {}; renewal goes on by the current one",
+            rollback.version.serial, rollback.by
+        );
+        let action = format!(
+            "certwright certs rollback {} current ends it; a renewal does, and it ends by itself at {:.0}",
+            record.name,
+            rollback.until()
+        );
+        issue("rolled_back", cause, action, Some(rollback.at))
+    });
+    stopped.into_iter().chain(rolled_back).collect()
 }
 
 /// A job with how far it is. `order` is the certificate's, while the job is open.

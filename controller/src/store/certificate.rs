@@ -3,6 +3,8 @@
 
 use std::ops::Bound;
 
+use jiff::Timestamp;
+
 use super::Store;
 use super::StoreError;
 use super::engine::{EngineError, Order as ScanOrder, Snapshot};
@@ -14,6 +16,7 @@ use crate::lifecycle::desired::Name;
 use crate::lifecycle::order::Order;
 use crate::lifecycle::pause::Pause;
 use crate::lifecycle::renewal_info::RenewalInfo;
+use crate::lifecycle::rollout::{self, Plan};
 use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
 
 /// Certificates read together, at most.
@@ -129,6 +132,14 @@ impl Bundle {
     #[must_use]
     pub fn deployed_id(&self) -> Option<&str> {
         self.certificate.value.deployed().map(|deployed| deployed.version_id.as_str())
+    }
+
+    /// Which of its targets wait for others.
+    #[must_use]
+    pub fn rollout(&self, now: Timestamp) -> Plan {
+        let targets =
+            self.targets.iter().map(|(target, state)| (&target.value, state.as_ref().map(|state| &state.value)));
+        rollout::plan(&self.certificate.value, targets, now)
     }
 
     /// Targets and observations without their revisions.

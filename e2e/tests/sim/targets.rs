@@ -1,11 +1,14 @@
-//! What operators do about where a certificate goes: a target changed in place, an older version put back.
+//! What operators do about where a certificate goes: a target changed in place, an older version put back, a rollout in
+//! stages.
 
 use std::time::Duration;
 
 use e2e::fake_ca::Options;
+use e2e::fake_host::Script;
+use e2e::world::operator::RELOAD;
 use e2e::world::{Plan, World};
 use proto::operator::v1 as api;
-use proto::types::v1::{Command, Custody};
+use proto::types::v1::{Command, Custody, TargetStatus};
 use tonic::Code;
 
 use crate::{SOON, reason, served, wish};
@@ -182,4 +185,130 @@ async fn a_version_that_is_revoked_is_no_longer_gone_back_to() {
     let refused = deploy_version(&world, &first.id).await.unwrap_err();
     assert!(refused.message().contains("was revoked"), "{refused:?}");
     world.check().await;
+}
+
+/// A certificate of so many hours that is live on three agents, with a rollout; and its fingerprint.
+async fn three(hours: i64, rollout: &str) -> (World, String) {
+    let ca = Options { lifetime_seconds: hours * 3_600, ..Options::default() };
+    let mut world = World::begin(Plan { agents: 3, ca, ..Plan::default() }).await;
+    world.operator.create(&wish(&world, "web", Custody::Controller, 0)).await.unwrap();
+    world.settle_live("web", SOON).await;
+    for index in [1, 2] {
+        let target = Some(world.agents[index].target("web", "web.example.test"));
+        let request = api::AddTargetRequest { certificate: "web".into(), target, ..Default::default() };
+        world.operator.client().add_target(request).await.unwrap();
+    }
+    world.settle_live("web", SOON).await;
+    set_rollout(&world, rollout).await.unwrap();
+    let fingerprint = current(&world).await.fingerprint_sha256;
+    (world, fingerprint)
+}
+
+async fn set_rollout(world: &World, words: &str) -> Result<(), tonic::Status> {
+    let request =
+        api::UpdateCertificateRequest { name: "web".into(), rollout: Some(words.to_owned()), ..Default::default() };
+    world.operator.client().update_certificate(request).await.map(drop)
+}
+
+/// What each of the three shows: true for the current version.
+async fn shown(world: &World) -> Vec<bool> {
+    let wanted = current(world).await.fingerprint_sha256;
+    (0..3).map(|agent| served(world, agent, "web.example.test") == Some(wanted.clone())).collect()
+}
+
+async fn stopped(world: &World) -> bool {
+    let seen = world.operator.certificate("web").await.unwrap_or_default();
+    seen.issues.iter().any(|issue| issue.kind == "rollout_stopped" && issue.action.contains("--continue"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_fails_holds_the_rest_until_it_is_corrected() {
+    let (mut world, before) = three(90 * 24, "canary=h1").await;
+    world.agents[0].machine.script(&RELOAD, Script::ReloadInVain);
+    let asked = world.operator.renew("web", "again").await.unwrap();
+    world.settle("the rollout is stopped", SOON, stopped).await;
+    let seen = world.operator.certificate("web").await.unwrap();
+    assert_eq!(seen.rollout, "canary=h1 wave=100% failures=0 rest=0s");
+    let held: Vec<_> = seen.targets.iter().map(|target| (target.status(), target.waits.is_empty())).collect();
+    assert_eq!(held.iter().filter(|one| **one == (TargetStatus::Pending, false)).count(), 2, "{held:?}");
+    let job = world.operator.job(&asked.job_id).await;
+    assert_eq!((job.state.as_str(), job.phase.as_str()), ("waiting", "rollout"));
+    // Nobody is told anything else by a restart.
+    world.controller.kill().await;
+    world.controller.start();
+    world.agents[1].kill().await;
+    world.agents[1].start();
+    tokio::time::sleep(Duration::from_secs(1_200)).await;
+    assert_eq!(shown(&world).await, [false; 3]);
+    assert_eq!(served(&world, 2, "web.example.test").unwrap(), before);
+    world.check().await;
+    world.agents[0].machine.script(&RELOAD, Script::Reload);
+    world.settle_live("web", Duration::from_secs(7_200)).await;
+    assert_eq!((shown(&world).await, world.ca.orders().len()), (vec![true; 3], 2), "by itself, without an order");
+    assert_eq!(world.operator.job(&asked.job_id).await.state, "succeeded");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_lets_a_stopped_rollout_go_on_or_one_target_alone() {
+    let (mut world, _) = three(90 * 24, "canary=h1").await;
+    world.agents[0].machine.script(&RELOAD, Script::ReloadInVain);
+    world.operator.renew("web", "again").await.unwrap();
+    world.settle("the rollout is stopped", SOON, stopped).await;
+    let deploy = |agent: &str, continue_rollout| api::DeployCertificateRequest {
+        name: "web".into(),
+        agent: agent.into(),
+        request_id: proto::id::random_id(),
+        continue_rollout,
+        ..Default::default()
+    };
+    world.operator.client().deploy_certificate(deploy("h2", false)).await.unwrap();
+    let one = async |world: &World| shown(world).await == [false, true, false];
+    world.settle("the named one goes alone", SOON, one).await;
+    world.operator.client().deploy_certificate(deploy("", true)).await.unwrap();
+    let rest = async |world: &World| shown(world).await == [false, true, true];
+    world.settle("then all the others", SOON, rest).await;
+    let seen = world.operator.certificate("web").await.unwrap();
+    assert!(seen.deployment != "ok" && !stopped(&world).await, "one is not live, nobody waits: {seen:?}");
+    world.agents[0].machine.script(&RELOAD, Script::Reload);
+    world.settle_live("web", Duration::from_secs(7_200)).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_is_looked_at_for_a_while_and_a_near_expiry_waits_for_nobody() {
+    let (mut world, before) = three(24, "canary=h2 rest=30m").await;
+    world.operator.renew("web", "again").await.unwrap();
+    let canary = async |world: &World| shown(world).await == [false, true, false];
+    world.settle("the canary has it", SOON, canary).await;
+    tokio::time::sleep(Duration::from_secs(25 * 60)).await;
+    let seen = world.operator.certificate("web").await.unwrap();
+    let until = seen.targets.iter().map(|target| target.waits_until).max().unwrap();
+    assert!(shown(&world).await == [false, true, false] && until > world.now_ms(), "{seen:?}");
+    world.settle_live("web", Duration::from_secs(8 * 60)).await;
+
+    // The next one fails on the canary until little is left of the life of what is served.
+    let second = current(&world).await;
+    assert_ne!(second.fingerprint_sha256, before);
+    world.agents[1].machine.script(&RELOAD, Script::ReloadInVain);
+    world.operator.renew("web", "third").await.unwrap();
+    world.settle("the rollout is stopped", SOON, stopped).await;
+    let update = api::UpdateCertificateRequest { name: "web".into(), auto_renew: Some(false), ..Default::default() };
+    world.operator.client().update_certificate(update).await.unwrap();
+    let rest = async |world: &World| shown(world).await == [true, false, true];
+    world.settle("it is let go", Duration::from_secs(24 * 3_600), rest).await;
+    let left = second.not_after - world.now_ms();
+    assert!((2 * 3_600_000..=3 * 3_600_000).contains(&left), "an eighth of a day is left: {left}");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_are_no_rollout_are_refused_with_the_field() {
+    let (world, _) = three(24, "wave=50% failures=1").await;
+    for wrong in ["canary=h9", "wave=0", "fast"] {
+        let refused = set_rollout(&world, wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{wrong}: {refused:?}");
+    }
+    set_rollout(&world, "off").await.unwrap();
+    assert_eq!(world.operator.certificate("web").await.unwrap().rollout, "");
 }

@@ -431,6 +431,9 @@ fn deploy(model: &mut Model) -> Option<Confirm> {
         return Some(deploy_version(model, &record, &version));
     }
     let agent = screens::target_agent(model).unwrap_or_default();
+    if agent.is_empty() && record.issues.iter().any(|issue| issue.kind == "rollout_stopped") {
+        return Some(go_on(model, &name));
+    }
     let to = if agent.is_empty() { targets_words(record.targets.len()) } else { format!("the target on {agent}") };
     let lines = vec![
         format!("Writes the current version to {to} again,"),
@@ -440,6 +443,23 @@ fn deploy(model: &mut Model) -> Option<Confirm> {
     let request =
         DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id(), ..Default::default() };
     Some(question(format!("deploy {name}"), lines, "deploy", Call::Deploy(request)))
+}
+
+/// A rollout that was stopped goes on everywhere.
+fn go_on(model: &mut Model, name: &str) -> Confirm {
+    let lines = vec![
+        "The rollout is stopped: a target did not take the new version.".to_owned(),
+        "· it goes to all the others at once, whatever comes of it".to_owned(),
+        "· what failed is tried again now".to_owned(),
+        "· corrected, it goes on by itself; d on the Targets tab tries one".to_owned(),
+    ];
+    let request = DeployCertificateRequest {
+        name: name.to_owned(),
+        request_id: model.wish_id(),
+        continue_rollout: true,
+        ..Default::default()
+    };
+    question(format!("go on with {name}"), lines, "let it go on", Call::Deploy(request))
 }
 
 /// The version under the cursor of the history instead of the one that the targets hold.

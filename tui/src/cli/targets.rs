@@ -34,6 +34,9 @@ pub(crate) enum Verb {
         /// This stored version from now on, as `certs rollback` does: its id or serial, or `current`
         #[arg(long, value_name = "VERSION", conflicts_with = "agent")]
         version: Option<String>,
+        /// Lets a rollout that waits or was stopped go on everywhere; what has the version is left alone
+        #[arg(long = "continue", conflicts_with_all = ["agent", "version"])]
+        continue_rollout: bool,
         #[command(flatten)]
         wait: WaitOptions,
     },
@@ -106,12 +109,13 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Presets => presets(session),
         Verb::Add(add) => self::add(*add, session).await,
         Verb::Set(set) => self::set(*set, session).await,
-        Verb::Deploy { certificate, agent, version, wait } => {
+        Verb::Deploy { certificate, agent, version, continue_rollout, wait } => {
             let request = DeployCertificateRequest {
                 name: certificate,
                 agent: agent.unwrap_or_default(),
                 request_id: proto::id::random_id(),
                 version: version.unwrap_or_default(),
+                continue_rollout,
             };
             let accepted = session.client.deploy_certificate(request).await?;
             wait::finish(session, accepted, &wait).await

@@ -50,6 +50,7 @@ pub(crate) struct CertificateView {
     pause: Option<PauseView>,
     limits: Option<OrderLimitsView>,
     rollback: Option<RollbackView>,
+    rollout: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -126,6 +127,7 @@ impl From<&Certificate> for CertificateView {
             pause: certificate.pause.as_ref().map(PauseView::from),
             limits: certificate.limits.as_ref().map(OrderLimitsView::from),
             rollback: certificate.rollback.as_ref().map(RollbackView::from),
+            rollout: some(&certificate.rollout),
         }
     }
 }
@@ -270,6 +272,7 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     }
     block.field("renews", &renewal(certificate, now));
     block.field("paused", &paused(certificate, now));
+    block.field("rollout", &certificate.rollout);
     block.field("rolled back", &rolled_back(certificate, now));
     block.field("revision", &certificate.revision.to_string());
     if !certificate.targets.is_empty() {
@@ -399,6 +402,7 @@ pub(crate) fn explain(certificate: &Certificate, now: Timestamp) -> String {
     for target in &certificate.targets {
         let (agent, dir) = target::place(target);
         block.line(&format!("on {agent} in {dir}: {}", target_sentence(target.status)));
+        target::describe_wait(&mut block, target, now);
         block.problem(target.problem.as_ref());
         if from_wire(target.retry_at).is_some() {
             block.below(&format!("next try {}", time::both(now, target.retry_at)));

@@ -33,6 +33,8 @@ pub(crate) struct TargetView {
     finished_at: Option<Timestamp>,
     attempt: u32,
     retry_at: Option<Timestamp>,
+    waits: Option<String>,
+    waits_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,6 +84,8 @@ impl From<&Target> for TargetView {
             finished_at: from_wire(target.finished_at),
             attempt: target.attempt,
             retry_at: from_wire(target.retry_at),
+            waits: some(&target.waits),
+            waits_until: from_wire(target.waits_until),
         }
     }
 }
@@ -163,6 +167,7 @@ pub(crate) fn describe(block: &mut Block, target: &Target, now: Timestamp) {
         other => format!(" (agent {other})"),
     };
     block.line(&format!("{agent}  {dir}  {}{agent_status}", status(target)));
+    describe_wait(block, target, now);
     if let Some(spec) = &target.spec {
         settings(block, spec);
     }
@@ -177,6 +182,16 @@ pub(crate) fn describe(block: &mut Block, target: &Target, now: Timestamp) {
     if from_wire(target.retry_at).is_some() {
         block.below(&format!("next try {}", time::both(now, target.retry_at)));
     }
+}
+
+/// Adds why a target keeps what it has although another version is wanted.
+pub(crate) fn describe_wait(block: &mut Block, target: &Target, now: Timestamp) {
+    if target.waits.is_empty() {
+        return;
+    }
+    let until =
+        from_wire(target.waits_until).map(|_| format!(", at most until {}", time::both(now, target.waits_until)));
+    block.below(&format!("it keeps the version before {}{}", target.waits, until.unwrap_or_default()));
 }
 
 fn settings(block: &mut Block, spec: &TargetSpec) {
@@ -206,6 +221,6 @@ pub(crate) fn place(target: &Target) -> (String, String) {
 
 /// Returns the status of a target, and what its agent does right now.
 pub(crate) fn status(target: &Target) -> String {
-    let word = target_status(target.status);
+    let word = if target.waits.is_empty() { target_status(target.status) } else { "held" };
     if target.doing.is_empty() { word.to_owned() } else { format!("{word} ({})", target.doing) }
 }

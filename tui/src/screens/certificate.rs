@@ -454,6 +454,10 @@ fn target_lines(target: &Target, theme: Theme, width: usize) -> Vec<Line<'static
     if target.agent_status == "offline" {
         lines.push(Line::styled("the agent is offline: it pulls when it returns", theme.state(State::Warn)));
     }
+    if !target.waits.is_empty() {
+        let text = format!("keeps the version before {}", safe(&target.waits));
+        lines.extend(wrap(&text, width).into_iter().map(|part| Line::styled(part, theme.state(State::Warn))));
+    }
     if let Some(problem) = &target.problem {
         let text = format!("{} {}", theme.glyph(State::Bad), problem.message);
         lines.extend(wrap(&text, width).into_iter().map(|part| Line::styled(part, theme.state(State::Bad))));

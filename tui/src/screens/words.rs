@@ -163,7 +163,11 @@ pub(crate) fn target_state(status: i32) -> State {
 
 /// Returns a target's state in words: what it does just now, or how it ended.
 pub(crate) fn target_word(target: &Target) -> String {
-    if target.doing.is_empty() { target_status(target.status).replace('_', " ") } else { target.doing.clone() }
+    match target.doing.as_str() {
+        "" if !target.waits.is_empty() => "held".to_owned(),
+        "" => target_status(target.status).replace('_', " "),
+        doing => doing.to_owned(),
+    }
 }
 
 /// Returns how an agent stands.

@@ -267,6 +267,26 @@ async fn an_older_version_is_put_back_and_shown_loudly() {
 }
 
 #[tokio::test]
+async fn a_rollout_is_set_in_words_and_let_go_on() {
+    let fake = FakeController::start(world());
+    let words = "canary=h1 wave=25% rest=5m";
+    let ran = run(&fake, &["certs", "set", "web", "--rollout", words]).await;
+    assert!(ran.code == 0 && fake.requests().last().unwrap().contains(words), "{}", ran.err);
+    let ran = run(&fake, &["targets", "deploy", "web", "--continue"]).await;
+    assert!(ran.code == 0 && request(&fake).contains("continue_rollout: true"), "{}", ran.err);
+    let ran = run(&fake, &["targets", "deploy", "web", "--continue", "--agent", "h1"]).await;
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    fake.change(|world| {
+        world.certificates[0].rollout = words.into();
+        world.certificates[0].targets[0].waits = "for the targets before it in the rollout".into();
+        world.certificates[0].targets[0].waits_until = at(3_600);
+    });
+    let shown = run(&fake, &["certs", "get", "web"]).await.out;
+    assert!(shown.contains(words) && shown.contains("keeps the version before for the targets before it"), "{shown}");
+    assert!(run(&fake, &["targets", "ls", "web"]).await.out.contains("held"));
+}
+
+#[tokio::test]
 async fn targets_are_added_deployed_and_removed_by_agent_and_directory() {
     let fake = FakeController::start(world());
     let mut text = String::new();

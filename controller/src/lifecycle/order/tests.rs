@@ -62,6 +62,7 @@ impl Scene {
             purging: false,
             paused: None,
             rollback: None,
+            delivery: crate::lifecycle::rollout::Delivery::default(),
         };
         Self { certificate, order: None, slot: None, agents: vec![agent("1")], issuers: vec![issuer("ca")] }
     }
@@ -178,7 +179,7 @@ fn what_the_ca_was_told_to_look_at_is_served_until_the_next_attempt_has_read_it_
     scene.order().authorizations[0].state = AuthorizationState::Answered;
     let served = |certificate: &Certificate, order: &Order| -> Vec<String> {
         let mut desired = Desired::default();
-        desired.add("1", false, certificate, Some(order), &[], &[]);
+        desired.add("1", |_| false, certificate, Some(order), &[], &[]);
         desired.challenges.into_iter().map(|one| one.token).collect()
     };
     let mut failed = scene.order.clone().unwrap();

@@ -146,6 +146,9 @@ async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRe
         wanted.responders = create::responders(hub, &request.responders, &wanted.http01, &mut errors).await?;
     }
     after.auto_renew = request.auto_renew.unwrap_or(after.auto_renew);
+    if let Some(text) = &request.rollout {
+        after.delivery.rollout = targets::rollout::read(hub, bundle, text, &mut errors).await?;
+    }
     let certificate = Versioned { revision: bundle.certificate.revision, value: after };
     let fresh = Bundle { certificate, ..bundle.clone() };
     refused_by_agents(hub, bundle, &fresh, request, &mut errors).await?;

@@ -1,5 +1,6 @@
 //! A certificate is asked for: every field is parsed before anything is written, and everything is written in one batch.
 
+use jiff::Timestamp;
 use proto::id::random_id;
 use proto::operator::v1 as wire;
 use proto::types::v1 as types;
@@ -12,6 +13,7 @@ use crate::lifecycle::identifier;
 use crate::lifecycle::issuer::{Facts, Issuer};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::refuse_http01;
+use crate::lifecycle::rollout::Delivery;
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
@@ -135,20 +137,25 @@ async fn parse(
         http01,
         responders,
     };
-    let certificate = Certificate {
+    Ok((record(id, request.name.clone(), specification, hub.now()), target))
+}
+
+/// A certificate that has nothing yet.
+fn record(id: String, name: String, specification: Specification, now: Timestamp) -> Certificate {
+    Certificate {
         id,
-        name: request.name.clone(),
+        name,
         specification,
         auto_renew: true,
-        created_at: hub.now(),
+        created_at: now,
         current: None,
         renew_asked_at: None,
         rekey_asked: false,
         purging: false,
         paused: None,
         rollback: None,
-    };
-    Ok((certificate, target))
+        delivery: Delivery::default(),
+    }
 }
 
 /// Parses the names; refusals become field errors, and what the issuer's own policy does not allow.

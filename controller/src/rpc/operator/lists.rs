@@ -162,6 +162,10 @@ pub(super) async fn job_view(hub: &Hub, job: &Job) -> Result<wire::Job, Refusal>
     let certificate = bundle.as_ref().map(|bundle| &bundle.certificate.value);
     let order = bundle.as_ref().and_then(|bundle| bundle.order.as_ref()).map(|order| &order.value);
     let progress = progress(job, certificate, order, &targets);
+    let progress = match &bundle {
+        Some(bundle) => bundle.rollout(hub.now()).over(progress, &job.certificate_name),
+        None => progress,
+    };
     let all = if job.outcome.is_some() { None } else { hub.store.pause_all().await? };
     // A revocation is not held by a pause.
     let held =

@@ -1,6 +1,7 @@
 //! Targets: parsing what is asked, adding, removing and deploying again; changing stands in `set`, an older version in `rollback`.
 
 mod rollback;
+pub(super) mod rollout;
 pub(crate) mod set;
 
 use std::path::{Component, Path};
@@ -15,7 +16,7 @@ use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::{self, refuse_target};
-use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -214,15 +215,25 @@ pub(crate) async fn deploy(
                 .id,
         ),
     };
+    let version = record.deployed().map(|deployed| deployed.version_id.clone());
     let mut wished = Vec::new();
-    for (target, _) in
+    for (target, state) in
         bundle.targets.iter_mut().filter(|(target, _)| agent_id.as_ref().is_none_or(|id| *id == target.value.agent_id))
     {
+        let status = target.value.status(state.as_ref().map(|state| &state.value), version.as_deref());
+        if request.continue_rollout && matches!(status, Status::Applied | Status::Unproven) {
+            continue;
+        }
         target.value.deploy_wish += 1;
+        if agent_id.is_some() {
+            target.value.released.clone_from(&version);
+        }
         wished.push(target.clone());
     }
     let wanted = wished.len();
-    if wanted == 0 {
+    if request.continue_rollout {
+        bundle.certificate.value.delivery.released = version;
+    } else if wanted == 0 {
         return Err(Refusal::field(
             "agent",
             format!("{} has no target there", record.name),
@@ -237,8 +248,12 @@ pub(crate) async fn deploy(
         }
         changes = changes.update(target);
     }
+    if request.continue_rollout {
+        changes = changes.update(&bundle.certificate);
+    }
+    let what = if request.continue_rollout { "the rollout goes on everywhere" } else { "deploy now" };
     let event = hub
-        .event("certificate.deploy_asked", format!("deploy now to {wanted} targets"))
+        .event("certificate.deploy_asked", format!("{what}: {wanted} targets"))
         .of_certificate(&record.name)
         .by(&caller.name);
     let wish = Wish { kind: Kind::Deploy, agent_id, request_id: &request.request_id };
@@ -283,6 +298,7 @@ pub(super) async fn parse(
         reload,
         verify,
         deploy_wish: 0,
+        released: None,
     };
     if agent.standing == Standing::Revoked {
         errors.push(field_error(

@@ -1,6 +1,6 @@
 //! What is changed from the dashboard: versions revoked, issuers, limits and settings; and what cannot be changed, with why.
 
-use proto::operator::v1::{Denied, PrivateCaSpec, SetIssuerRequest, WhoamiResponse};
+use proto::operator::v1::{Denied, Issue, PrivateCaSpec, SetIssuerRequest, WhoamiResponse};
 
 use super::fixtures::private_issuer;
 use super::{Desk, TOOK};
@@ -87,14 +87,14 @@ fn limits_are_set_where_they_are_read() {
 fn the_settings_of_a_certificate_say_what_a_change_costs_before_it_is_saved() {
     let mut desk = Desk::connected(80, 24);
     desk.keys("2jj\ne").shows("Nothing is changed so far");
-    desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
+    desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
     desk.shows("Nothing is ordered now").shows("It EXPIRES unless someone renews it by hand");
     desk.keys(" ").shows("Nothing is changed so far");
     desk.key(Key::BackTab).text("le").shows("--fallback le");
     desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
     desk.shows("A new version with a new key is ordered at lab at once: one order.");
     desk.shows("--key p384");
-    desk.keys("\n\n\n\n\n\n");
+    desk.keys(&"\n".repeat(7));
     let Some(Call::Update(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.key_type == Some(2) && request.custody.is_none() && request.issuer.is_none(), "{request:?}");
     assert!(request.set_fallbacks && request.fallbacks == ["le"] && request.expected_revision == 7, "{request:?}");
@@ -318,4 +318,22 @@ fn an_older_version_is_deployed_from_the_history() {
     desk.keys("y");
     let Some(Call::Deploy(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(!request.version.is_empty() && request.agent.is_empty() && !request.request_id.is_empty(), "{request:?}");
+}
+
+#[test]
+fn a_stopped_rollout_goes_on_when_asked_and_is_set_in_the_settings() {
+    let mut desk = Desk::connected(80, 24);
+    desk.keys("2jj\ne")
+        .key(Key::BackTab)
+        .key(Key::BackTab)
+        .key(Key::BackTab)
+        .text("canary=h1")
+        .shows("--rollout 'canary=h1'");
+    desk.key(Key::Esc);
+    let record = desk.model.certificate.record.as_mut().unwrap();
+    record.issues.push(Issue { kind: "rollout_stopped".into(), ..Default::default() });
+    desk.keys("d").shows("The rollout is stopped").shows("whatever comes of it");
+    desk.keys("y");
+    let Some(Call::Deploy(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert!(request.continue_rollout && request.agent.is_empty(), "{request:?}");
 }

@@ -46,6 +46,10 @@ pub(crate) struct Set {
     /// Lets the targets' agents answer HTTP-01
     #[arg(long)]
     no_responders: bool,
+    /// How new versions reach the targets: 'canary=AGENT,… wave=N|N% failures=N rest=5m', each word optional; `off` is all
+    /// at once
+    #[arg(long, value_name = "WORDS")]
+    rollout: Option<String>,
     /// Whether it renews by itself
     #[arg(long, value_name = "on|off", value_parser = on_off)]
     auto_renew: Option<bool>,
@@ -70,7 +74,13 @@ impl Set {
         let lists = !self.sans.is_empty() || !self.responders.is_empty() || self.no_responders;
         let words = self.issuer.is_some() || self.key.is_some() || self.custody.is_some();
         let issuers = !self.fallbacks.is_empty() || self.no_fallbacks || self.profile.is_some();
-        lists || words || issuers || self.reuse_key.is_some() || self.http01.is_some() || self.auto_renew.is_some()
+        lists
+            || words
+            || issuers
+            || self.reuse_key.is_some()
+            || self.http01.is_some()
+            || self.auto_renew.is_some()
+            || self.rollout.is_some()
     }
 
     fn request(self) -> UpdateCertificateRequest {
@@ -89,6 +99,7 @@ impl Set {
             fallbacks: self.fallbacks,
             profile: self.profile,
             reuse_key: self.reuse_key,
+            rollout: self.rollout,
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) const NEW_KEY: &str = "a new key each time";
 pub(crate) const SAME_KEY: &str = "keep the key";
 /// The key types, as the wire's words.
 pub(crate) const KEY_TYPES: [&str; 5] = ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"];
+const ROLLOUT: &str =
+    "Empty: all targets at once. canary=AGENT,… wave=N or N% failures=N rest=5m: what fails holds the rest.";
 const BY_ITSELF: &str = "by itself";
 const WHEN_ASKED: &str = "only when asked";
 
@@ -108,6 +110,7 @@ pub(super) fn form(record: &Certificate) -> Form {
         kept,
         fallbacks_field(&record.fallbacks),
         renews,
+        Field::text("rollout", "Rollout", &record.rollout, ROLLOUT),
     ];
     fields.push(Field::button("save", "Save"));
     let mut form = Form::new(fields);
@@ -124,6 +127,7 @@ pub(super) fn place_of(field: &str) -> &'static str {
         "profile" => "profile",
         "key_type" | "key" => "key_type",
         "custody" => "custody",
+        "rollout" => "rollout",
         _ => "",
     }
 }
@@ -179,6 +183,12 @@ pub(super) fn wish(record: &Certificate, form: &Form) -> Wish {
     if auto != record.auto_renew {
         options.push(format!("--auto-renew {}", if auto { "on" } else { "off" }));
         request.auto_renew = Some(auto);
+    }
+    let rollout = form.value("rollout").trim();
+    if rollout != record.rollout {
+        let words = if rollout.is_empty() { "off" } else { rollout };
+        options.push(format!("--rollout {}", super::quoted(words)));
+        request.rollout = Some(words.to_owned());
     }
     if options.is_empty() {
         return wish;

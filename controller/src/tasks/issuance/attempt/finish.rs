@@ -14,6 +14,7 @@ use crate::lifecycle::certificate::{CurrentVersion, KeySlot, Version, Wanted};
 use crate::lifecycle::event::Severity;
 use crate::lifecycle::order::Phase;
 use crate::lifecycle::problem::Problem;
+use crate::lifecycle::rollout::Outgoing;
 use crate::store::engine::Order as ScanOrder;
 use crate::store::records::{Changes, Versioned};
 use crate::store::tables::Table;
@@ -78,6 +79,13 @@ impl Attempt<'_> {
         order.value.error = None;
         order.value.retry_at = None;
         let mut certificate = self.gathered.bundle.certificate.clone();
+        if let Some(before) = self.certificate().deployed() {
+            let delivery = &mut certificate.value.delivery;
+            let targets = self.gathered.bundle.target_values();
+            delivery.outgoing = Some(Outgoing::of(before, delivery.outgoing, &targets));
+            // What was revoked is replaced everywhere at once.
+            delivery.released = before.revoked_at.map(|_| version.id.clone());
+        }
         certificate.value.current = Some(version.facts.clone());
         let went_back = certificate.value.rollback.take();
         let mut changes = changes.insert(&version).update(&certificate);

@@ -1,0 +1,54 @@
+//! How new versions reach the targets of a certificate, as an operator writes it.
+
+use proto::text::one_line;
+use proto::types::v1 as types;
+
+use super::no_agent;
+use crate::lifecycle::rollout::Rollout;
+use crate::rpc::status::{Refusal, field_error};
+use crate::store::certificate::Bundle;
+use crate::tasks::hub::Hub;
+
+/// What ends a rollout in stages.
+const OFF: &str = "off";
+const FIELD: &str = "rollout";
+/// Longest text.
+const CHARS_MAX: usize = 4_096;
+
+/// Reads the words; what is wrong with them becomes a field error.
+pub(in crate::rpc::operator) async fn read(
+    hub: &Hub,
+    bundle: &Bundle,
+    text: &str,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Option<Rollout>, Refusal> {
+    let text = one_line(text, CHARS_MAX);
+    if text.is_empty() || text == OFF {
+        return Ok(None);
+    }
+    let hint = "write for example \"canary=web1 wave=25% failures=0 rest=5m\", or off";
+    let mut rollout = match Rollout::parse(&text) {
+        Ok(rollout) => rollout,
+        Err(message) => {
+            errors.push(field_error(FIELD, message, hint));
+            return Ok(None);
+        }
+    };
+    let agents = bundle.target_agent_ids();
+    for name in &mut rollout.canaries {
+        match hub.store.agent_by_name(name).await? {
+            None => errors.push(no_agent(FIELD, name)),
+            Some(agent) if !agents.contains(&agent.value.id) => {
+                let certificate = &bundle.certificate.value.name;
+                let message = format!("{certificate} has no target on {name}");
+                errors.push(field_error(
+                    FIELD,
+                    message,
+                    format!("certwright targets ls {certificate} shows its targets"),
+                ));
+            }
+            Some(agent) => *name = agent.value.id,
+        }
+    }
+    Ok(Some(rollout))
+}
