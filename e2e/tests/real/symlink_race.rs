@@ -69,7 +69,8 @@ fn race(root: &Path, outside: &Path, stop: &AtomicBool) -> u64 {
             let aside = root.with_file_name("aside");
             if std::fs::rename(place, &aside).is_ok() {
                 symlink(elsewhere, place).ok();
-                std::thread::yield_now();
+                // Long enough for a whole step of a deployment to fall into it.
+                pause(number * 20);
                 // Whatever stands there now makes room.
                 std::fs::remove_file(place).or_else(|_| std::fs::remove_dir_all(place)).ok();
                 std::fs::rename(&aside, place).ok();
@@ -86,10 +87,14 @@ fn race(root: &Path, outside: &Path, stop: &AtomicBool) -> u64 {
                 swaps += 1;
             }
         }
-        // Half of the time it is quiet: what is always in the way is no race.
-        (0..number * 5).for_each(|_| std::thread::yield_now());
+        // In between it is quiet: what is always in the way is no race.
+        pause(number * 100);
     }
     swaps
+}
+
+fn pause(turns: u64) {
+    (0..turns).for_each(|_| std::thread::yield_now());
 }
 
 /// Path, inode, mode, when it was changed, and content.
