@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use super::controller::Controller;
 const CONTROLLER: &str = "controller.test:8443";
 const SERVICE: &str = "127.0.0.1:443";
 pub(crate) const VALIDATE: [&str; 2] = ["/usr/sbin/nginx", "-t"];
-const RELOAD: [&str; 3] = ["/usr/sbin/nginx", "-s", "reload"];
+pub(crate) const RELOAD: [&str; 3] = ["/usr/sbin/nginx", "-s", "reload"];
 
 /// The server and what runs on it.
 pub(crate) struct Site {
@@ -48,6 +48,7 @@ struct PipeHost {
     validations: Mutex<usize>,
     away: Mutex<bool>,
     deaf: Mutex<bool>,
+    ran: Mutex<Vec<Vec<String>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -95,6 +96,7 @@ impl Site {
             validations: Mutex::new(0),
             away: Mutex::new(false),
             deaf: Mutex::new(false),
+            ran: Mutex::new(Vec::new()),
             tasks: Mutex::new(JoinSet::new()),
         };
         let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
@@ -129,6 +131,21 @@ impl Site {
 
     pub(crate) fn policy_path(&self) -> PathBuf {
         self.root.path().join("policy.toml")
+    }
+
+    /// Where everything is.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Every command that ran.
+    pub(crate) fn ran(&self) -> Vec<Vec<String>> {
+        self.host.ran.lock().unwrap().clone()
+    }
+
+    /// Every port that was opened.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.host.ports.lock().unwrap().keys().copied().collect()
     }
 
     pub(crate) fn reloads(&self) -> usize {
@@ -302,6 +319,7 @@ impl Host for PipeHost {
     }
 
     async fn run(&self, argv: &[String], _timeout: Duration) -> CommandOutcome {
+        self.ran.lock().unwrap().push(argv.to_vec());
         if argv == VALIDATE {
             *self.validations.lock().unwrap() += 1;
             let invalid = *self.broken.lock().unwrap();
