@@ -156,10 +156,46 @@ async fn they_are_installed_enrolled_upgraded_rebooted_removed_and_purged() -> a
     fleet.control.ok(&[create.as_slice(), &target, &validate, &["--verify", &verify]].concat()).await?;
     let first = fleet.proven("").await?;
 
+    kept_in_the_policy(&fleet).await?;
     over_themselves(&fleet, &first).await?;
     rebooted(&mut fleet).await?;
     restored(&fleet).await?;
     removed_and_purged(&fleet).await
+}
+
+/// The half that writes may write where the policy says, once systemd knows; the other half owns nothing but its state.
+async fn kept_in_the_policy(fleet: &Fleet) -> anyhow::Result<()> {
+    let server = &fleet.server;
+    let owners = ["/var/lib/certwright-agent", "/var/lib/certwright-agent-apply", "/run/certwright-agent/apply.sock"];
+    let owners = server.ok(&[["stat", "--format", "%a %U"].as_slice(), &owners].concat()).await?;
+    assert_eq!(owners, "700 certwright-agent\n700 root\n600 certwright-agent\n");
+    let status: Value = serde_json::from_str(&server.ok(&["certwright-agent", "status", "-o", "json"]).await?)?;
+    assert!(status["running"] == true && status["keys"]["held"] == 1, "{status:#}");
+
+    server.ok(&["mkdir", "/srv/tls"]).await?;
+    let policy = server.ok(&["cat", "/etc/certwright/policy.toml"]).await?;
+    server.write("/etc/certwright/policy.toml", &format!("{policy}\n[[dir]]\npath = \"/srv/tls\"\n"))?;
+    let create =
+        ["certwright", "certs", "create", "srv", "--san", NAME, "--issuer", "lab", "--http01", "standalone:80"];
+    let words = [create.as_slice(), &["--agent", "h1", "--dir", "/srv/tls"]].concat();
+    eventually("the agent's policy to be known", SOON, async || {
+        Ok((fleet.control.run(&words).await?.status == Some(0)).then_some(()))
+    })
+    .await?;
+    let target = async || Ok::<_, anyhow::Error>(fleet.json(&["certs", "get", "srv"]).await?["targets"][0].clone());
+    eventually("systemd's sandbox to refuse", SOON, async || {
+        let target = target().await?;
+        Ok((target["error"]["hint"].to_string().contains("policy install")).then_some(()))
+    })
+    .await?;
+    let said = server.ok(&["certwright-agent", "policy", "install"]).await?;
+    assert!(said.contains("kept /etc/certwright/policy.toml") && said.contains("systemctl daemon-reload &&"), "{said}");
+    server.ok(&["systemctl", "daemon-reload"]).await?;
+    server.ok(&["systemctl", "restart", "certwright-agent-apply"]).await?;
+    fleet.json(&["targets", "deploy", "srv"]).await?;
+    eventually("the files", SOON, async || Ok((target().await?["status"] == "unproven").then_some(()))).await?;
+    assert!(server.has("/srv/tls/key.pem"));
+    fleet.control.ok(&["certwright", "certs", "delete", "srv", "--confirm=srv"]).await.map(drop)
 }
 
 /// The packages once more, in the middle of a deployment: nothing is lost, and who was connected comes back.

@@ -380,7 +380,10 @@ impl TreeError {
     pub(crate) fn problem(&self) -> Problem {
         let (reason, hint) = match self.source {
             Errno::NOSPC | Errno::DQUOT => ("DISK_FULL", "free space or inodes on that file system"),
-            Errno::ROFS => ("READ_ONLY", "mount the file system writable, or let the agent's unit write there"),
+            Errno::ROFS => (
+                "READ_ONLY",
+                "mount the file system writable; where the agent's unit may not write there: `certwright-agent policy install`",
+            ),
             Errno::ACCESS | Errno::PERM => {
                 ("NO_PERMISSION", "let the agent's user write there, or run the agent as root")
             }
