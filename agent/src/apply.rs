@@ -23,13 +23,16 @@ pub(crate) mod keys;
 pub(crate) mod request;
 pub(crate) mod socket;
 mod switches;
+mod watch;
 mod webroot;
+mod written;
 
 use deadline::Deadlines;
-use files::Prepared;
+use files::Todo;
 use request::{ApplyReply, ApplyRequest, Call, Handle};
 use socket::Door;
 use switches::Switches;
+use watch::Watch;
 
 /// Requests that may wait; each is one small effect of this server.
 const QUEUE_MAX: usize = 64;
@@ -45,6 +48,7 @@ pub(crate) struct Room {
     /// One run at a time of the same command.
     running: Mutex<HashMap<Vec<String>, Arc<tokio::sync::Mutex<()>>>>,
     deadlines: Deadlines,
+    watch: Arc<Watch>,
 }
 
 /// Opens the room; `serve` must be awaited for its handle to get answers.
@@ -103,6 +107,7 @@ impl Server {
 
 impl Room {
     fn new(state: StateDir, policy: PathBuf, host: Arc<dyn Host>) -> Self {
+        let watch = Arc::new(Watch::new(host.tells_changes()));
         Self {
             state,
             policy: PolicyFile::new(policy),
@@ -110,6 +115,7 @@ impl Room {
             writing: Mutex::new(()),
             running: Mutex::new(HashMap::new()),
             deadlines: Deadlines::default(),
+            watch,
         }
     }
 
@@ -120,6 +126,7 @@ impl Room {
             ApplyRequest::SocketHolder(sockets) => {
                 return Ok(ApplyReply::Holder(self.host.socket_holder(sockets).await));
             }
+            ApplyRequest::WaitForChange { dirs } => return self.wait_for_change(dirs).await.map(ApplyReply::Changed),
             _ => {}
         }
         spawn_blocking(move || self.perform_blocking(request))
@@ -135,7 +142,8 @@ impl Room {
             }
             ApplyRequest::Targets(ids) => {
                 let _writing = self.turn();
-                Switches::load(&self.state)?.retain(&ids).map(done)
+                Switches::load(&self.state)?.retain(&ids)?;
+                written::retain(&self.state, &ids).map(done)
             }
             ApplyRequest::KeysHeld => keys::held(&self.state).map(ApplyReply::Slots),
             ApplyRequest::MakeKey(slot) => {
@@ -149,7 +157,17 @@ impl Room {
             }
             ApplyRequest::Inspect(target) => {
                 let policy = self.policy.current()?;
-                files::is_in_place(&target, policy.permit(&target)?).map(ApplyReply::InPlace)
+                let written = written::load(&self.state, &target.id)?;
+                let root = policy.permit(&target)?;
+                Ok(ApplyReply::InPlace(files::is_in_place(&target, root, written.as_ref())))
+            }
+            ApplyRequest::Differences(target) => {
+                let policy = self.policy.current()?;
+                let root = policy.permit(&target)?;
+                // Never in the middle of a switch of ours.
+                let _writing = self.turn();
+                let written = written::load(&self.state, &target.id)?;
+                files::drift::differences(&target, root, written.as_ref()).map(ApplyReply::Differences)
             }
             ApplyRequest::Leaves { target, names } => {
                 let policy = self.policy.current()?;
@@ -184,10 +202,17 @@ impl Room {
                 let _writing = self.turn();
                 webroot::withdraw(&self.state, &keep).map(done)
             }
-            ApplyRequest::Run(_) | ApplyRequest::SocketHolder(_) => {
+            ApplyRequest::Run(_) | ApplyRequest::SocketHolder(_) | ApplyRequest::WaitForChange { .. } => {
                 Err(Problem::internal("a request in the wrong place"))
             }
         }
+    }
+
+    /// Of directories that the policy does not allow nothing is told.
+    async fn wait_for_change(&self, dirs: Vec<String>) -> Result<Vec<String>, Problem> {
+        let policy = self.policy.current()?;
+        let allowed = dirs.into_iter().filter(|dir| policy.allows_dir(dir)).collect();
+        Arc::clone(&self.watch).wait(allowed).await
     }
 
     fn close(&self, switches: &mut Switches<'_>, target_id: &str) -> Result<(), Problem> {
@@ -208,9 +233,11 @@ impl Room {
         let _writing = self.turn();
         let mut switches = Switches::load(&self.state)?;
         let pinned = switches.pinned(&install.target.dir);
-        let prepared = match files::prepare(&install.target, root, &pair, &install.dropped, &pinned)? {
-            Prepared::InPlace { changed } => return Ok(changed),
-            Prepared::Install(prepared) => prepared,
+        let prepared = files::prepare(&install.target, root, &pair, &install.dropped, &pinned)?;
+        written::note(&self.state, &install.target.id, &prepared.written)?;
+        let prepared = match prepared.todo {
+            Todo::InPlace { changed } => return Ok(changed),
+            Todo::Install(prepared) => prepared,
         };
         if let Some(before) = &prepared.before {
             switches.open(&install.target, before, install.was_proven)?;

@@ -52,6 +52,12 @@ pub trait Host: Send + Sync + Debug {
 
     /// Returns who holds one of these sockets, as "nginx (pid 812)". Needs to look into other users' processes.
     async fn socket_holder(&self, sockets: Vec<u64>) -> Option<String>;
+
+    /// Whether changes of files are told by the kernel. Not where the clock is simulated: what comes at a real instant is never
+    /// the same twice.
+    fn tells_changes(&self) -> bool {
+        true
+    }
 }
 
 /// How a command ended.

@@ -7,6 +7,7 @@
 //!                         ▲  ├── failed, not live ──────────▶ Wait(retry_at) ──┐
 //!                         │  └── and others were proven before ▶ RollBack ─────┤
 //!                         └──────────────── time reached ◀────────────────────┘
+//!  Keep ──files changed on the disk──▶ Wait ──▶ Repair, on the same road (`plan::drift`)
 //! ```
 
 use std::time::Duration;
@@ -17,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 use crate::target::{StateName, Target};
+use drift::{Drift, DriftStep};
 
+pub(crate) mod drift;
 pub(crate) mod slots;
 
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
@@ -58,6 +61,8 @@ pub(crate) struct Outcome {
     /// Where files were written, so that a name no longer listed can be removed.
     pub(crate) dir: String,
     pub(crate) names: Vec<String>,
+    /// What became of the files since they were written.
+    pub(crate) drift: Option<Drift>,
 }
 
 /// Outcome of the latest attempt, in the ledger's words.
@@ -106,6 +111,8 @@ pub(crate) enum TargetStep {
     Keep,
     /// Write, reload, prove.
     Apply { attempt: u32 },
+    /// The same again: the files are no longer as they were written.
+    Repair,
     /// Put the files of before back, reload, prove them.
     RollBack,
     /// Remove our files once nothing serves them any more.
@@ -130,7 +137,11 @@ pub(crate) fn next_step(target: &Target, last: Option<&Outcome>, now: Timestamp)
     let step = |attempt| if target.purge { TargetStep::Purge { attempt } } else { TargetStep::Apply { attempt } };
     let Some(last) = last else { return step(1) };
     match last.status {
-        Status::Applied | Status::Unproven => TargetStep::Keep,
+        Status::Applied | Status::Unproven => match drift::step(target, last.drift.as_ref(), now) {
+            DriftStep::Keep => TargetStep::Keep,
+            DriftStep::Wait(at) => TargetStep::Wait(at),
+            DriftStep::Repair => TargetStep::Repair,
+        },
         Status::Pending | Status::NotLive | Status::RolledBack | Status::Failed => {
             rest.map_or_else(|| step(last.attempt.saturating_add(1)), TargetStep::Wait)
         }
@@ -211,7 +222,7 @@ pub(crate) fn reconnect_ceiling(attempt: u32) -> Duration {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::target::Version;
+    use crate::target::{OnDrift, Version};
 
     pub(crate) fn target() -> Target {
         Target {
@@ -229,6 +240,7 @@ pub(crate) mod tests {
             purge: false,
             rollback: false,
             hold: false,
+            on_drift: OnDrift::Repair,
         }
     }
 
@@ -252,6 +264,7 @@ pub(crate) mod tests {
             roll_back: false,
             dir: target.dir.clone(),
             names: vec![],
+            drift: None,
         }
     }
 

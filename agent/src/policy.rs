@@ -98,6 +98,11 @@ impl Policy {
         Ok(dir)
     }
 
+    /// Whether certificates may be written to a directory at all, whatever else is wanted there.
+    pub(crate) fn allows_dir(&self, dir: &str) -> bool {
+        self.dirs.iter().any(|allowed| is_below(dir, &allowed.path))
+    }
+
     fn permit_in(&self, dir: &Dir, target: &Target) -> Result<(), Problem> {
         let place = dir.place();
         self.permit_names(dir, target, &target.identifiers)?;
@@ -451,7 +456,7 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Content, TargetFile, Version};
+    use crate::target::{Content, OnDrift, TargetFile, Version};
 
     const TEXT: &str = r#"
         [[dir]]
@@ -486,6 +491,7 @@ mod tests {
             purge: false,
             rollback: false,
             hold: false,
+            on_drift: OnDrift::Repair,
         }
     }
 

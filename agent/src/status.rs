@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
+use proto::types::v1 as wire;
 use proto::x509::hex;
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use crate::ledger;
 use crate::net::identity::Identity;
 use crate::net::trouble::Trouble;
 use crate::net::witness::Kept;
+use crate::plan::drift::told;
 use crate::plan::{Outcome, Status as TargetStatus};
 use crate::policy::file;
 use crate::problem::Problem;
@@ -143,15 +145,22 @@ pub fn read(state_dir: &Path, apply_state_dir: &Path, policy: &Path) -> Result<S
 
 fn line(target: &Target, outcomes: &BTreeMap<String, Outcome>) -> TargetLine {
     let last = outcomes.get(&target.id).filter(|last| last.wish == target.digest());
+    let drifted = last.and_then(|last| told(target, last));
+    let (status, error) = match (drifted, last) {
+        (Some((wire::TargetStatus::NeedsOperator, problem)), _) => ("needs_operator", Some(problem)),
+        (Some((_, problem)), _) => ("drifted", Some(problem)),
+        (None, Some(last)) => (word(last.status), last.problem.clone()),
+        (None, None) => ("pending", None),
+    };
     TargetLine {
         id: target.id.clone(),
         certificate: target.certificate_name.clone(),
         dir: target.dir.clone(),
-        status: last.map_or("pending", |last| word(last.status)).to_owned(),
+        status: status.to_owned(),
         served_fingerprint_sha256: last.and_then(|last| last.served_fingerprint_sha256).map(|bytes| hex(&bytes)),
         finished_at: last.map(|last| last.finished_at),
         retry_at: last.and_then(|last| last.retry_at),
-        error: last.and_then(|last| last.problem.clone()),
+        error,
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "hold",
     "file-combined",
     "rollback",
+    "drift",
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
@@ -78,6 +79,17 @@ pub(crate) struct Target {
     /// Paused: keep what is there and begin nothing. No part of the wish: a pause is no reason to deploy again.
     #[serde(skip)]
     pub(crate) hold: bool,
+    /// No part of the wish either: it says what to do with files that are there.
+    #[serde(skip)]
+    pub(crate) on_drift: OnDrift,
+}
+
+/// What to do with files that are no longer as they were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnDrift {
+    #[default]
+    Repair,
+    Show,
 }
 
 /// One issued leaf, by name and fingerprint.
@@ -354,9 +366,18 @@ fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
         purge: item.purge,
         rollback: item.rollback,
         hold: item.hold,
+        on_drift: on_drift(item.on_drift),
         identifiers,
     };
     target.check().map(|()| target)
+}
+
+/// What is unknown here changes nothing on this server.
+fn on_drift(number: i32) -> OnDrift {
+    match types::OnDrift::try_from(number) {
+        Ok(types::OnDrift::Unspecified | types::OnDrift::Repair) => OnDrift::Repair,
+        Ok(types::OnDrift::Show) | Err(_) => OnDrift::Show,
+    }
 }
 
 fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {

@@ -4,6 +4,8 @@
 
 #[path = "road/controller.rs"]
 mod controller;
+#[path = "road/drift.rs"]
+mod drift;
 #[path = "road/evil.rs"]
 mod evil;
 #[path = "road/site.rs"]

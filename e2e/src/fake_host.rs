@@ -251,6 +251,11 @@ impl Host for SimHost {
         CommandOutcome { exit, output, took: start.elapsed() }
     }
 
+    /// What the kernel tells comes at a real instant, and a thousand agents of one process have no watch each.
+    fn tells_changes(&self) -> bool {
+        false
+    }
+
     async fn listeners(&self, port: u16) -> Vec<u64> {
         vec![port.into()]
     }

@@ -20,6 +20,8 @@ mod bulk;
 mod clock;
 #[path = "sim/crash.rs"]
 mod crash;
+#[path = "sim/drift.rs"]
+mod drift;
 #[path = "sim/full_disk.rs"]
 mod full_disk;
 #[path = "sim/isolation.rs"]

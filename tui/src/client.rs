@@ -61,7 +61,10 @@ pub use trust::{
     restore_audit, restore_effects, restore_finding, restore_name, restore_removals, restore_shown, retire_effects,
     retire_name, slot_does,
 };
-pub use words::{agent_status, batch_words, content_of, custody, file_content, key_type, reason, target_status};
+pub use words::{
+    agent_status, batch_words, content_of, custody, file_content, key_type, on_drift, on_drift_of, reason,
+    target_status,
+};
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";

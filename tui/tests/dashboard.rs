@@ -315,7 +315,7 @@ fn the_wizard_asks_the_controller_before_it_creates() {
     desk.type_keys("\r\r\r\r");
     desk.type_keys("\r\r\r\r\r\r\r");
     desk.wait_text("/etc/nginx/ssl/ab.example.test");
-    desk.type_keys("\r\r\r\r\r\r\r\r\r\r\r");
+    desk.type_keys("\r\r\r\r\r\r\r\r\r\r\r\r");
     desk.wait_text("finds nothing wrong");
     assert!(fake.requests().iter().all(|request| request.contains("dry_run: true")), "{:?}", fake.requests());
     desk.press("\r");

@@ -13,10 +13,12 @@ use crate::policy::Dir;
 use crate::problem::Problem;
 use crate::target::{Content, Owner, Target};
 
+pub(super) mod drift;
 pub(super) mod pair;
 mod steps;
 pub(crate) mod tree;
 
+use drift::{Written, differences, is_of};
 use pair::Pair;
 use steps::{Live, Step};
 use tree::{NewFile, Tree, TreeError};
@@ -44,9 +46,16 @@ pub(super) struct Install {
     pub(super) before: Option<Before>,
 }
 
+/// What is to be done for a version, and what its files hold then.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) todo: Todo,
+    pub(super) written: Written,
+}
+
 /// What is to be done for a version.
 #[derive(Debug)]
-pub(super) enum Prepared {
+pub(super) enum Todo {
     /// Nothing, or it was done without a switch.
     InPlace {
         changed: bool,
@@ -67,7 +76,8 @@ pub(super) fn prepare(
     refuse_older(target, &tree, pair)?;
     if is_written(&tree, &files).map_err(|error| error.problem())? {
         // An attempt that was cut after the switch had no time for these.
-        return unlink(&tree, dropped).map(|changed| Prepared::InPlace { changed });
+        let changed = unlink(&tree, dropped)?;
+        return Ok(Prepared { todo: Todo::InPlace { changed }, written: Written::in_place(target, &tree)? });
     }
     let names = target.names();
     let mut looked_at = names.clone();
@@ -81,7 +91,8 @@ pub(super) fn prepare(
         let added = missing.into_iter().filter(|name| names.contains(name)).collect();
         Before { generation, leaf: leaf.fingerprint_sha256, names: there, added }
     });
-    Ok(Prepared::Install(Install { tree, files, steps: plan.steps, before }))
+    let written = Written::of(target, &files);
+    Ok(Prepared { todo: Todo::Install(Install { tree, files, steps: plan.steps, before }), written })
 }
 
 impl Install {
@@ -111,11 +122,9 @@ fn perform(tree: &Tree, steps: &[Step], files: &[NewFile]) -> Result<(), Problem
 }
 
 /// Whether the desired version's files are all there, judged without the version at hand.
-pub(super) fn is_in_place(target: &Target, root: &Dir) -> Result<bool, Problem> {
-    match Tree::open(&root.path, &target.dir, false) {
-        Ok(tree) => inspect(target, &tree),
-        Err(_) => Ok(false),
-    }
+pub(super) fn is_in_place(target: &Target, root: &Dir, written: Option<&Written>) -> bool {
+    // What cannot be looked at is written again, and that says why it cannot.
+    differences(target, root, written).is_ok_and(|found| found.is_empty())
 }
 
 /// Returns the leaves that are visible under these names or were in a generation that is kept: a service that was not
@@ -268,26 +277,7 @@ fn is_written(tree: &Tree, files: &[NewFile]) -> Result<bool, TreeError> {
 }
 
 fn has(stat: &Stat, mode: u32, owner: Option<(u32, u32)>) -> bool {
-    stat.st_mode & 0o777 == mode && owner.is_none_or(|owner| owner == (stat.st_uid, stat.st_gid))
-}
-
-fn inspect(target: &Target, tree: &Tree) -> Result<bool, Problem> {
-    let Some(leaf) = current_leaf(target, tree)? else { return Ok(false) };
-    let wanted = target.version.as_ref().map(|version| version.fingerprint_sha256);
-    let mut in_place = wanted == Some(leaf.fingerprint_sha256);
-    for file in &target.files {
-        let owner = file.owner.as_ref().map(ids).transpose()?;
-        let read = tree.read(&file.name).map_err(|error| error.problem())?;
-        let ours = tree.live(&file.name).map_err(|error| error.problem())? == Live::Ours;
-        in_place &= ours
-            && read.is_some_and(|(bytes, stat)| {
-                let shows_leaf = || pair::leaf_of(&bytes).map(|leaf| leaf.fingerprint_sha256) == wanted;
-                let fits = (!file.content.holds_leaf() || shows_leaf())
-                    && (!file.content.holds_key() || holds_key_of(bytes, &leaf));
-                fits && has(&stat, file.mode, owner)
-            });
-    }
-    Ok(in_place)
+    stat.st_mode & 0o777 == mode && is_of(stat, owner)
 }
 
 fn holds_key_of(bytes: Vec<u8>, leaf: &LeafFacts) -> bool {

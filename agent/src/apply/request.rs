@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::host::CommandOutcome;
+use crate::plan::drift::Difference;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::target::{KeySlot, Target, check_answer, check_dir, check_file_name, check_item_id};
@@ -57,6 +58,13 @@ pub(crate) enum ApplyRequest {
     },
     /// Who holds one of these sockets, by the kernel's numbers.
     SocketHolder(Vec<u64>),
+    /// What is different in the target's files from what was written there.
+    Differences(Box<Target>),
+    /// Answered once something changed in these directories, or with nothing when the next request of this kind comes. May take
+    /// for ever.
+    WaitForChange {
+        dirs: Vec<String>,
+    },
 }
 
 impl ApplyRequest {
@@ -67,11 +75,13 @@ impl ApplyRequest {
             Self::Policy | Self::KeysHeld | Self::Run(_) | Self::WithdrawTokens { .. } | Self::SocketHolder(_) => {
                 Ok(())
             }
+            Self::WaitForChange { dirs } => dirs.iter().try_for_each(|dir| check_dir(dir)),
             Self::Targets(ids) => ids.iter().try_for_each(|id| check_item_id("a target", id)),
             Self::MakeKey(slot) => slot.check(),
             Self::RemoveKeys(ids) => ids.iter().try_for_each(|id| check_item_id("a key slot", id)),
             Self::Inspect(target)
             | Self::ReadHeld(target)
+            | Self::Differences(target)
             | Self::Confirm(target)
             | Self::CanRollBack(target)
             | Self::RollBack(target) => target.check(),
@@ -130,11 +140,16 @@ pub(crate) enum ApplyReply {
     InPlace(bool),
     Leaves(Vec<[u8; 32]>),
     Held(Option<HeldPem>),
-    Installed { changed: bool },
+    Installed {
+        changed: bool,
+    },
     CanRollBack(bool),
     RolledBack(Option<[u8; 32]>),
     Ran(CommandOutcome),
     Holder(Option<String>),
+    Differences(Vec<Difference>),
+    /// The directories in which something changed.
+    Changed(Vec<String>),
 }
 
 /// The one door to `apply`.
@@ -229,6 +244,22 @@ impl Handle {
     pub(crate) async fn socket_holder(&self, sockets: Vec<u64>) -> Result<Option<String>, Problem> {
         match self.call(ApplyRequest::SocketHolder(sockets)).await? {
             ApplyReply::Holder(holder) => Ok(holder),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns what is different in the target's files from what was written there.
+    pub(crate) async fn differences(&self, target: Target) -> Result<Vec<Difference>, Problem> {
+        match self.call(ApplyRequest::Differences(Box::new(target))).await? {
+            ApplyReply::Differences(found) => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until something changed in these directories; returns which. One request at a time: a new one ends the one before.
+    pub(crate) async fn wait_for_change(&self, dirs: Vec<String>) -> Result<Vec<String>, Problem> {
+        match self.call(ApplyRequest::WaitForChange { dirs }).await? {
+            ApplyReply::Changed(dirs) => Ok(dirs),
             other => Err(unexpected(&other)),
         }
     }

@@ -76,6 +76,8 @@ pub(crate) struct Job {
     pub(crate) names_before: Vec<String>,
     /// The files of before come back, because of this outcome.
     pub(crate) roll_back: Option<Box<Outcome>>,
+    /// The files of the version that was applied drifted: what stands there now is nothing to come back to.
+    pub(crate) repair: bool,
 }
 
 /// Works on targets; shared by all passes.
@@ -257,14 +259,14 @@ impl Deployer {
     }
 
     async fn try_write(&self, job: &Job) -> Result<Written, Problem> {
-        let Job { target, attempt, names_before, .. } = job;
+        let Job { target, attempt, names_before, repair, .. } = job;
         // Refused before a secret travels; `apply` enforces the policy again.
         self.apply.policy().await?.permit(target)?;
         let client = self.link.borrow().client.clone();
         let names = target.names();
         let dropped: Vec<String> = names_before.iter().filter(|name| !names.contains(name)).cloned().collect();
         // A look does not see names that are no longer listed: only `install` removes them.
-        let may_be_done = dropped.is_empty() && (*attempt > 1 || client.is_none());
+        let may_be_done = dropped.is_empty() && (*attempt > 1 || *repair || client.is_none());
         if may_be_done && self.apply.is_in_place(target).await? {
             return Ok(Written::Yes { changed: false });
         }
@@ -283,7 +285,7 @@ impl Deployer {
             chain_pem: fetched.chain_pem,
             key_pem: has_key.then_some(key_pem),
             dropped,
-            was_proven: self.is_proven(target).await?,
+            was_proven: !repair && self.is_proven(target).await?,
         };
         let changed = self.apply.install(install).await?;
         Ok(Written::Yes { changed })
@@ -543,6 +545,7 @@ impl Deployer {
             roll_back: false,
             dir: target.dir.clone(),
             names,
+            drift: None,
         }
     }
 

@@ -27,10 +27,15 @@ use super::witness::Witness;
 use crate::apply::request::{ApplyRequest, Handle};
 use crate::host::Host;
 use crate::ledger::Ledger;
+use crate::plan::drift::Drift;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step, rest_after};
 use crate::problem::Problem;
 use crate::target::{Challenge, Desired, KeySlot, Place, StateName, Target, is_item_id};
+
+mod drift;
+
+use drift::{Found, Looks};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
@@ -108,6 +113,11 @@ enum Done {
         problems: BTreeMap<String, Problem>,
     },
     Passed,
+    Looked(Found),
+    Changed {
+        request: u64,
+        dirs: Result<Vec<String>, Problem>,
+    },
 }
 
 /// The loop's state.
@@ -161,6 +171,7 @@ pub(crate) struct Reconciler {
     /// Showing a restored controller what is held.
     show: Duty,
     challenges: Duty,
+    looks: Looks,
 }
 
 impl Reconciler {
@@ -225,6 +236,7 @@ impl Reconciler {
             report: Duty::default(),
             show: Duty::default(),
             challenges: Duty::default(),
+            looks: Looks::new(),
         })
     }
 
@@ -271,6 +283,7 @@ impl Reconciler {
         }
         self.start_passes();
         self.start_keys();
+        self.start_looks();
         if self.challenges.is_due(now) {
             self.challenges.begin();
             let wanted = self.desired.as_ref().map(|desired| desired.challenges.clone()).unwrap_or_default();
@@ -312,8 +325,13 @@ impl Reconciler {
                 continue;
             }
             let last = self.outcomes.get(&target.id);
+            let mut repair = false;
             let (attempt, roll_back) = match next_step(target, last, now) {
                 TargetStep::Apply { attempt } | TargetStep::Purge { attempt } => (attempt, None),
+                TargetStep::Repair => {
+                    repair = true;
+                    (1, None)
+                }
                 TargetStep::RollBack => (last.map_or(1, |last| last.attempt), last.cloned().map(Box::new)),
                 TargetStep::Wait(at) => {
                     self.retry_at = Some(self.retry_at.map_or(at, |first| first.min(at)));
@@ -323,7 +341,7 @@ impl Reconciler {
             };
             let names_before = names_before(desired, target, last);
             let reloads = last.filter(|last| last.wish == target.digest()).map_or(0, |last| last.reloads);
-            jobs.push(Job { target: target.clone(), attempt, reloads, names_before, roll_back });
+            jobs.push(Job { target: target.clone(), attempt, reloads, names_before, roll_back, repair });
         }
         if jobs.is_empty() {
             return;
@@ -411,7 +429,9 @@ impl Reconciler {
                 self.doing.remove(&target_id);
                 self.later.insert(target_id, Instant::now() + CALL_RETRY * 6);
             }
-            Change::Done(outcome) => {
+            Change::Done(mut outcome) => {
+                outcome.drift = Drift::after(self.outcomes.get(&target_id), &outcome);
+                self.looks.is_stale = true;
                 self.doing.remove(&target_id);
                 info!(target_id = outcome.target_id, status = ?outcome.status, attempt = outcome.attempt, "target done");
                 self.key_uses.entry(target_id.clone()).or_default().record(&outcome);
@@ -425,6 +445,8 @@ impl Reconciler {
 
     async fn see_done(&mut self, done: Done) {
         match done {
+            Done::Looked(found) => self.see_found(found),
+            Done::Changed { request, dirs } => self.see_changed(request, dirs),
             Done::Passed => self.passes = self.passes.saturating_sub(1),
             Done::Reported(Ok(response)) => {
                 self.report.succeed();
@@ -579,6 +601,7 @@ impl Reconciler {
         self.outcomes.retain(|id, _| targets.contains(id) || refused.contains(id));
         self.save.wanted |= self.outcomes.len() != count;
         self.desired = Some(desired);
+        self.looks.is_stale = true;
         self.keys_to_sift = true;
         self.challenges.wanted = true;
         self.challenges.not_before = None;
@@ -681,7 +704,7 @@ impl Reconciler {
         let duties = calls.chain([&self.challenges, &self.save]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
-        duties.chain(rests).chain(retry_at).fold(pull_at, Instant::min)
+        duties.chain(rests).chain(retry_at).fold(pull_at.min(self.looks.wakes_at()), Instant::min)
     }
 }
 

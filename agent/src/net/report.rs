@@ -9,6 +9,7 @@ use proto::clock::to_wire;
 use proto::text::{many_lines, one_line};
 use proto::types::v1 as types;
 
+use crate::plan::drift::{Drift, told};
 use crate::plan::{Outcome, Step};
 use crate::problem::Problem;
 use crate::target::{Desired, StateName, Target};
@@ -78,13 +79,17 @@ fn target_report(observed: &Observed<'_>, target: &Target) -> wire::TargetReport
             ..wire::TargetReport::default()
         };
     };
+    let (status, problem) = match told(target, last) {
+        Some((status, problem)) => (status, Some(problem)),
+        None => (last.status.into(), last.problem.clone()),
+    };
     wire::TargetReport {
         target_id: target.id.clone(),
         version_id: last.version_id.clone(),
         deploy_wish: last.deploy_wish,
-        status: types::TargetStatus::from(last.status).into(),
+        status: status.into(),
         served_fingerprint_sha256: last.served_fingerprint_sha256.map(|bytes| bytes.to_vec()).unwrap_or_default(),
-        problem: last.problem.clone().map(Into::into),
+        problem: problem.map(Into::into),
         steps: last.steps.iter().map(step_report).collect(),
         started_at: to_wire(Some(last.started_at)),
         finished_at: to_wire(Some(last.finished_at)),
@@ -92,6 +97,17 @@ fn target_report(observed: &Observed<'_>, target: &Target) -> wire::TargetReport
         attempt: last.attempt,
         purged: last.purged,
         doing,
+        drift: last.drift.as_ref().map(drift_report),
+    }
+}
+
+fn drift_report(drift: &Drift) -> types::Drift {
+    types::Drift {
+        differences: drift.differences.iter().map(|difference| difference.line.clone()).collect(),
+        seen_at: to_wire(Some(drift.seen_at)),
+        ended_at: to_wire(drift.ended_at),
+        times: drift.times,
+        repairs: drift.repairs,
     }
 }
 
@@ -124,10 +140,13 @@ fn challenges(observed: &Observed<'_>, desired: &Desired) -> Vec<wire::Challenge
 
 /// What is given up of a report that is too large, one after the other. Which items there are, their status and the reason
 /// of what went wrong always stay.
-const STAGES: [fn(&mut wire::ReportRequest); 6] = [
+const STAGES: [fn(&mut wire::ReportRequest); 7] = [
     |report| steps(report).filter(|step| step.ok).for_each(|step| step.output.clear()),
     |report| steps(report).for_each(|step| step.output = many_lines(&step.output, 200)),
     |report| report.targets.iter_mut().for_each(|target| target.steps.clear()),
+    |report| {
+        report.targets.iter_mut().filter_map(|target| target.drift.as_mut()).for_each(|drift| drift.differences.clear())
+    },
     |report| {
         for problem in problems(report) {
             [&mut problem.message, &mut problem.cause, &mut problem.hint].into_iter().for_each(shorten);
@@ -142,6 +161,7 @@ const STAGES: [fn(&mut wire::ReportRequest); 6] = [
         problems(report).for_each(|problem| problem.message.clear());
         for target in &mut report.targets {
             target.served_fingerprint_sha256.clear();
+            target.drift = None;
             (target.started_at, target.finished_at) = (0, 0);
         }
     },

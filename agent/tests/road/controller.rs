@@ -117,6 +117,10 @@ impl Controller {
 
     /// Waits until the agent has said something.
     pub(crate) async fn wait<T>(&self, find: impl Fn(&Seen) -> Option<T>) -> T {
+        self.wait_within(Duration::from_secs(60), find).await
+    }
+
+    pub(crate) async fn wait_within<T>(&self, limit: Duration, find: impl Fn(&Seen) -> Option<T>) -> T {
         let mut seen = self.0.seen.subscribe();
         let found = async {
             loop {
@@ -126,7 +130,7 @@ impl Controller {
                 seen.changed().await.unwrap();
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+        let found = tokio::time::timeout(limit, found).await;
         found.unwrap_or_else(|_| panic!("waited in vain; the last report: {:#?}", self.0.seen.borrow().report))
     }
 

@@ -12,7 +12,7 @@ use agent::app::{self, ApplyParts, Enrolled, NetParts, Parts};
 use agent::host::{CommandExit, CommandOutcome, Connection, Host, Incoming};
 use async_trait::async_trait;
 use proto::agent::v1 as wire;
-use proto::clock::SystemClock;
+use proto::clock::{Clock, SystemClock};
 use proto::types::v1 as types;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -36,6 +36,20 @@ pub(crate) struct Site {
     root: tempfile::TempDir,
     controller: Controller,
     host: Arc<PipeHost>,
+    clock: TestClock,
+}
+
+/// Goes with the time of tokio, so that a wait for an instant ends also where that time is paused.
+#[derive(Clone, Copy, Debug)]
+struct TestClock {
+    from: jiff::Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> jiff::Timestamp {
+        self.from + self.since.elapsed()
+    }
 }
 
 struct PipeHost {
@@ -49,6 +63,7 @@ struct PipeHost {
     away: Mutex<bool>,
     deaf: Mutex<bool>,
     ran: Mutex<Vec<Vec<String>>>,
+    mute: Mutex<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -86,6 +101,7 @@ impl Site {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("ssl")).unwrap();
         std::fs::create_dir(root.path().join("www")).unwrap();
+        let clock = TestClock { from: SystemClock.now(), since: tokio::time::Instant::now() };
         let host = PipeHost {
             controller: controller.clone(),
             dir: root.path().join("ssl/web"),
@@ -97,9 +113,10 @@ impl Site {
             away: Mutex::new(false),
             deaf: Mutex::new(false),
             ran: Mutex::new(Vec::new()),
+            mute: Mutex::new(false),
             tasks: Mutex::new(JoinSet::new()),
         };
-        let site = Self { root, controller: controller.clone(), host: Arc::new(host) };
+        let site = Self { root, controller: controller.clone(), host: Arc::new(host), clock };
         let policy = format!(
             "[[dir]]\npath = \"{}\"\n[[command]]\nargv = {RELOAD:?}\n[[command]]\nargv = {VALIDATE:?}\n[http01]\nports = [80]\nwebroots = [\"{}\"]\n",
             site.root.path().join("ssl").display(),
@@ -111,6 +128,10 @@ impl Site {
 
     pub(crate) fn dir(&self) -> PathBuf {
         self.host.dir.clone()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -158,6 +179,11 @@ impl Site {
 
     pub(crate) fn ignore_reloads(&self) {
         *self.host.deaf.lock().unwrap() = true;
+    }
+
+    /// From the next start on, as on a server whose kernel has no watch left.
+    pub(crate) fn tell_no_changes(&self) {
+        *self.host.mute.lock().unwrap() = true;
     }
 
     pub(crate) fn heed_reloads(&self) {
@@ -228,7 +254,7 @@ impl Site {
 
     fn parts(&self) -> Parts {
         Parts {
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(self.clock),
             host: Arc::<PipeHost>::clone(&self.host),
             state_dir: self.state(),
             policy_path: self.policy_path(),
@@ -273,6 +299,7 @@ impl Site {
             purge: false,
             hold: false,
             rollback: false,
+            on_drift: 0,
             validate: vec![],
             requires: vec![],
         }
@@ -344,6 +371,10 @@ impl Host for PipeHost {
 
     async fn socket_holder(&self, _sockets: Vec<u64>) -> Option<String> {
         None
+    }
+
+    fn tells_changes(&self) -> bool {
+        !*self.mute.lock().unwrap()
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{Certificate, Custody, Http01, KeySlot, KeyType};
 use super::order::{AuthorizationState, Order, Phase};
-use super::target::{Endpoint, File, Target};
+use super::target::{Endpoint, File, OnDrift, Target};
 
 /// The name of an agent's desired state. Key in the store: the agent's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,9 @@ pub struct DesiredTarget {
     /// An older version is wanted in the place of a newer one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rollback: bool,
+    /// What to do with files that are no longer as they were written.
+    #[serde(skip_serializing_if = "OnDrift::is_repair")]
+    pub on_drift: OnDrift,
 }
 
 /// A token to serve.
@@ -138,6 +141,7 @@ impl Desired {
                 purge: certificate.purging,
                 hold: hold(target),
                 rollback: certificate.rollback.is_some(),
+                on_drift: target.on_drift,
             }));
         }
         let responders = &certificate.specification.responders;

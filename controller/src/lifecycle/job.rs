@@ -299,6 +299,7 @@ mod tests {
             verify: Vec::new(),
             deploy_wish: 1,
             released: None,
+            on_drift: crate::lifecycle::target::OnDrift::Repair,
         };
         let state = TargetState {
             certificate_id: "c1".into(),
@@ -314,6 +315,7 @@ mod tests {
             retry_at: None,
             attempt: 1,
             purged: false,
+            drift: None,
         };
         (target, Some(state))
     }

@@ -158,7 +158,7 @@ fn glob_matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::target::{Content, File};
+    use super::super::target::{Content, File, OnDrift};
     use super::*;
 
     fn policy() -> Policy {
@@ -189,6 +189,7 @@ mod tests {
             verify: vec![],
             deploy_wish: 0,
             released: None,
+            on_drift: OnDrift::Repair,
         }
     }
 

@@ -323,6 +323,7 @@ mod tests {
                 reload: vec![],
                 verify: vec![],
                 deploy_wish: 0,
+                on_drift: crate::lifecycle::target::OnDrift::Repair,
                 released: None,
             };
             let (version_id, status) = match word {
@@ -345,6 +346,7 @@ mod tests {
                 finished_at: Some(at),
                 retry_at: None,
                 attempt: 1,
+                drift: None,
                 purged: false,
             };
             (target, Some(state).filter(|_| word != ' '))

@@ -116,6 +116,45 @@ pub struct Target {
     /// Id of the version that an operator named this target for: it waits for no other target.
     #[serde(default)]
     pub released: Option<String>,
+    /// What to do with files that are no longer as they were written.
+    #[serde(default)]
+    pub on_drift: OnDrift,
+}
+
+/// What an agent does with files of a target that are no longer as it wrote them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDrift {
+    /// Tells it, then writes them again: a key that is gone is an outage at the next restart of its service. Nothing is lost, because
+    /// what stood there is kept.
+    #[default]
+    Repair,
+    /// Only tells it.
+    Show,
+}
+
+impl OnDrift {
+    /// Whether it is the usual one.
+    #[must_use]
+    // By reference: serde passes it so.
+    pub fn is_repair(&self) -> bool {
+        *self == Self::Repair
+    }
+}
+
+/// The last time that files of a target were no longer as they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// One line per file; sanitised.
+    pub differences: Vec<String>,
+    /// When it was seen.
+    pub seen_at: Option<Timestamp>,
+    /// When they were right again.
+    pub ended_at: Option<Timestamp>,
+    /// Drifts in a row.
+    pub times: u32,
+    /// Repairs in a row.
+    pub repairs: u32,
 }
 
 /// The outcome of a deployment, as the agent reported it.
@@ -186,6 +225,34 @@ pub struct TargetState {
     pub attempt: u32,
     /// Files are gone, as a purge asked.
     pub purged: bool,
+    /// What became of the files since.
+    #[serde(default)]
+    pub drift: Option<Drift>,
+}
+
+impl TargetState {
+    /// Whether it tells of files that are no longer as they were written.
+    #[must_use]
+    pub fn is_drift(&self) -> bool {
+        matches!(self.status, Status::Drifted | Status::NeedsOperator)
+    }
+
+    /// Whether a drift was seen since `before`.
+    #[must_use]
+    pub fn has_new_drift(&self, before: Option<&Self>) -> bool {
+        let seen_at = |state: &Self| state.drift.as_ref().and_then(|drift| drift.seen_at);
+        seen_at(self) > before.and_then(seen_at)
+    }
+
+    /// Whether the files are right again after a drift, also after one that `before` knew nothing of: no new deployment.
+    #[must_use]
+    pub fn ends_drift(&self, before: Option<&Self>) -> bool {
+        let wish = |state: &Self| (state.version_id.clone(), state.deploy_wish);
+        let is_same = |before: &&Self| wish(before) == wish(self);
+        let is_right = matches!(self.status, Status::Applied | Status::Unproven);
+        let had = |before: &Self| before.is_drift() || self.has_new_drift(Some(before));
+        is_right && before.filter(is_same).is_some_and(had)
+    }
 }
 
 impl Target {
@@ -205,5 +272,57 @@ impl Target {
         state.filter(|state| {
             Some(state.version_id.as_str()) == current_version_id && state.deploy_wish >= self.deploy_wish
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(status: Status, seen_second: Option<i64>) -> TargetState {
+        let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let ended_at = Some(at(9_000)).filter(|_| status == Status::Applied);
+        let drift = |second| Drift { seen_at: Some(at(second)), ended_at, ..Drift::default() };
+        TargetState {
+            certificate_id: "c".into(),
+            target_id: "t".into(),
+            version_id: "v1".into(),
+            deploy_wish: 1,
+            status,
+            served_fingerprint_sha256: String::new(),
+            problem: None,
+            steps: vec![],
+            started_at: None,
+            finished_at: None,
+            retry_at: None,
+            attempt: 1,
+            purged: false,
+            drift: seen_second.map(drift),
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_drift_is_no_deployment() {
+        let (applied, drifted) = (state(Status::Applied, None), state(Status::Drifted, Some(1)));
+        let repaired = state(Status::Applied, Some(1));
+        assert!(drifted.is_drift() && !drifted.ends_drift(Some(&applied)) && drifted.has_new_drift(Some(&applied)));
+        assert!(repaired.ends_drift(Some(&drifted)) && !repaired.has_new_drift(Some(&drifted)));
+        assert!(state(Status::Applied, None).ends_drift(Some(&state(Status::NeedsOperator, Some(1)))));
+        // Repaired before anybody was told.
+        assert!(repaired.ends_drift(Some(&applied)) && repaired.has_new_drift(Some(&applied)));
+        assert!(!repaired.ends_drift(Some(&repaired)) && !applied.ends_drift(None));
+        let asked = TargetState { deploy_wish: 2, ..applied.clone() };
+        assert!(!asked.ends_drift(Some(&drifted)), "an operator's wish is a deployment");
+        assert!(!state(Status::Failed, Some(1)).ends_drift(Some(&drifted)));
+    }
+
+    #[test]
+    fn records_of_yesterday_are_repaired() {
+        let mut record = serde_json::to_value(state(Status::Applied, Some(1))).unwrap();
+        record.as_object_mut().unwrap().remove("drift");
+        assert_eq!(serde_json::from_value::<TargetState>(record).unwrap(), state(Status::Applied, None));
+        let target = serde_json::json!({"id": "t", "certificate_id": "c", "agent_id": "a", "dir": "/d", "files": [],
+            "reload": [], "verify": [], "deploy_wish": 0});
+        assert_eq!(serde_json::from_value::<Target>(target).unwrap().on_drift, OnDrift::Repair);
     }
 }

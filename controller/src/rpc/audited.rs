@@ -165,7 +165,8 @@ fn target(spec: Option<&wire::TargetSpec>) -> Option<String> {
     };
     let target = format!("target={}:{}", spec.agent, spec.dir);
     let (validate, reload) = (words_of(&spec.validate), words_of(&spec.reload));
-    Some(words([Some(target), part("validate", validate), part("reload", reload)]))
+    let drift = (spec.on_drift() == types::OnDrift::Show).then(|| "drift=show".to_owned());
+    Some(words([Some(target), part("validate", validate), part("reload", reload), drift]))
 }
 
 fn private_ca(spec: Option<&wire::PrivateCaSpec>) -> Option<String> {

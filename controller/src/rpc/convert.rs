@@ -17,7 +17,7 @@ use crate::lifecycle::pause::Pause;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::renewal::ReasonLine;
 use crate::lifecycle::renewal_info::RenewalInfo;
-use crate::lifecycle::target::{Content, Endpoint, File, Protocol, Status, Step, Target};
+use crate::lifecycle::target::{Content, Drift, Endpoint, File, OnDrift, Protocol, Status, Step, Target};
 
 /// Longest short text of an agent: versions, host names, features.
 const WORD_CHARS_MAX: usize = 128;
@@ -205,6 +205,24 @@ pub(crate) fn target_spec(target: &Target, agent_name: &str) -> proto::operator:
         reload: commands(&target.reload),
         verify: endpoints(&target.verify),
         validate: commands(&target.validate),
+        on_drift: on_drift(target.on_drift).into(),
+    }
+}
+
+pub(crate) fn on_drift(on_drift: OnDrift) -> wire::OnDrift {
+    match on_drift {
+        OnDrift::Repair => wire::OnDrift::Repair,
+        OnDrift::Show => wire::OnDrift::Show,
+    }
+}
+
+pub(crate) fn drift(drift: &Drift) -> wire::Drift {
+    wire::Drift {
+        differences: drift.differences.clone(),
+        seen_at: to_wire(drift.seen_at),
+        ended_at: to_wire(drift.ended_at),
+        times: drift.times,
+        repairs: drift.repairs,
     }
 }
 
@@ -354,6 +372,7 @@ fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wir
         hold: target.hold,
         rollback: target.rollback,
         validate: commands(&target.validate),
+        on_drift: on_drift(target.on_drift).into(),
         requires,
     }
 }

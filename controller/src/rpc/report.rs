@@ -7,7 +7,7 @@ use proto::agent::v1::show_held_request::Message;
 use proto::agent::v1::{ReportRequest, ShowHeldRequest, TargetReport};
 use proto::clock::from_wire;
 use proto::text::{many_lines, one_line};
-use proto::types::v1::StepReport;
+use proto::types::v1::{self as types, StepReport};
 use proto::x509::hex;
 use tracing::warn;
 
@@ -18,7 +18,8 @@ use super::status::Refusal;
 use crate::lifecycle::certificate::{Custody, KeySlot};
 use crate::lifecycle::event::{Event, Severity};
 use crate::lifecycle::order::Phase;
-use crate::lifecycle::target::{Status, Step, TARGET_ITEMS_MAX, Target, TargetState};
+use crate::lifecycle::problem::Problem;
+use crate::lifecycle::target::{Drift, Status, Step, TARGET_ITEMS_MAX, Target, TargetState};
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
@@ -36,6 +37,8 @@ const STEPS_MAX: usize = 3 * TARGET_ITEMS_MAX;
 const OUTPUT_CHARS_MAX: usize = 4_096;
 /// Longest subject of a step, characters.
 const SUBJECT_CHARS_MAX: usize = 512;
+/// Longest line about a file that drifted, characters.
+const DIFFERENCE_CHARS_MAX: usize = 300;
 /// Longest id of a target, version or slot, characters.
 const ID_CHARS_MAX: usize = 64;
 /// Most keys an agent may say it holds, that are remembered.
@@ -147,13 +150,16 @@ async fn take_outcome(
     if !known && !fresh.purged {
         return Ok(());
     }
-    let event = event(hub, caller, &certificate.name, target, &fresh);
-    let ended = outcome::deployed(hub, bundle, stored.map(|stored| &stored.value), &fresh).await?;
+    let before = stored.map(|stored| &stored.value);
+    let event = event(hub, caller, &certificate.name, target, before, &fresh);
+    let drifted = drift_event(hub, caller, &certificate.name, target, before, &fresh);
+    let ended = outcome::deployed(hub, bundle, before, &fresh).await?;
     let changes = match stored {
         Some(stored) => Changes::new().update(&Versioned { revision: stored.revision, value: fresh }),
         None => Changes::new().insert(&fresh),
     };
-    let changes = ended.iter().fold(changes.event(&event), |changes, ended| changes.event(ended));
+    let changes = drifted.iter().fold(changes, |changes, drifted| changes.event(drifted)).event(&event);
+    let changes = ended.iter().fold(changes, |changes, ended| changes.event(ended));
     match hub.store.commit(changes).await {
         Ok(_) => ended.iter().for_each(|ended| outcome::told(hub, ended)),
         // A newer report of the same agent was faster.
@@ -204,6 +210,18 @@ fn state(target: &Target, told: &TargetReport) -> TargetState {
         retry_at: from_wire(told.retry_at),
         attempt: told.attempt,
         purged: told.purged,
+        drift: told.drift.as_ref().map(drift),
+    }
+}
+
+fn drift(told: &types::Drift) -> Drift {
+    let lines = told.differences.iter().take(TARGET_ITEMS_MAX);
+    Drift {
+        differences: lines.map(|line| one_line(line, DIFFERENCE_CHARS_MAX)).collect(),
+        seen_at: from_wire(told.seen_at),
+        ended_at: from_wire(told.ended_at),
+        times: told.times,
+        repairs: told.repairs,
     }
 }
 
@@ -218,7 +236,41 @@ fn step(step: &StepReport) -> Step {
     }
 }
 
-fn event(hub: &Hub, caller: &AgentCaller, certificate: &str, target: &Target, state: &TargetState) -> Event {
+/// A drift that ended before it was told: the agent repaired it while it had no connection, or between two reports.
+fn drift_event(
+    hub: &Hub,
+    caller: &AgentCaller,
+    certificate: &str,
+    target: &Target,
+    before: Option<&TargetState>,
+    state: &TargetState,
+) -> Option<Event> {
+    let drift = state.drift.as_ref().filter(|drift| drift.ended_at.is_some())?;
+    if !state.has_new_drift(before) {
+        return None;
+    }
+    let told = TargetState {
+        status: Status::Drifted,
+        purged: false,
+        problem: Some(Problem {
+            reason: "DRIFTED".to_owned(),
+            message: format!("files in {} were not as the agent wrote them", target.dir),
+            cause: drift.differences.join("; "),
+            hint: format!("they are right again, after {} repairs in a row", drift.repairs),
+        }),
+        ..state.clone()
+    };
+    Some(event(hub, caller, certificate, target, before, &told))
+}
+
+fn event(
+    hub: &Hub,
+    caller: &AgentCaller,
+    certificate: &str,
+    target: &Target,
+    before: Option<&TargetState>,
+    state: &TargetState,
+) -> Event {
     let (kind, words, severity) = match state.status {
         Status::Pending => ("target.pending", "waits", Severity::Info),
         Status::Applied => ("target.applied", "applied and proven by handshake", Severity::Info),
@@ -231,7 +283,11 @@ fn event(hub: &Hub, caller: &AgentCaller, certificate: &str, target: &Target, st
         Status::NeedsOperator => ("target.needs_operator", "stopped; an operator must look", Severity::Error),
         Status::Drifted => ("target.drifted", "files on the host were changed", Severity::Warn),
     };
-    let (kind, words) = if state.purged { ("target.purged", "files removed") } else { (kind, words) };
+    let (kind, words) = match (state.purged, state.ends_drift(before)) {
+        (true, _) => ("target.purged", "files removed"),
+        (false, true) => ("target.repaired", "files are again as the agent wrote them"),
+        (false, false) => (kind, words),
+    };
     let event = hub
         .event(kind, format!("{} on {}: {words}", target.dir, caller.name))
         .of_certificate(certificate)

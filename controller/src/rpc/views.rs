@@ -247,6 +247,7 @@ fn target_view(
         revision: *revision,
         waits: plan.waits.get(&target.id).map(Wait::words).unwrap_or_default(),
         waits_until: to_wire(plan.look_at.filter(|_| plan.waits.contains_key(&target.id))),
+        drift: state.and_then(|state| state.drift.as_ref()).map(convert::drift),
     }
 }
 

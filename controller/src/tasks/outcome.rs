@@ -44,6 +44,10 @@ pub(crate) async fn deployed(
         (&before.version_id, before.deploy_wish, before.status) == (&fresh.version_id, fresh.deploy_wish, fresh.status)
             && reason(before) == reason(fresh)
     };
+    // A drift, and its end, is no attempt to issue or deploy.
+    if fresh.is_drift() || fresh.ends_drift(stored) {
+        return Ok(None);
+    }
     // The agent tries again and again; it is told once that it fails, and once that it no longer does.
     if fresh.status == Status::Pending || stored.is_some_and(same_attempt) {
         return Ok(None);

@@ -455,6 +455,7 @@ impl AgentSite {
                 server_name: server_name.to_owned(),
                 protocol: 0,
             }],
+            on_drift: 0,
         }
     }
 }

@@ -219,3 +219,28 @@ async fn an_offline_agent_is_waited_for_and_said_so() -> anyhow::Result<()> {
     assert!(spent <= 12, "{spent} ACME requests were spent while nobody could answer");
     Ok(())
 }
+
+#[tokio::test]
+async fn files_that_drift_are_told_and_repaired_and_nginx_serves_ours() -> anyhow::Result<()> {
+    let (site, server) = site_with_server().await?;
+    let (name, dir) = (server.identifier(), server.dir(&server.identifier()));
+    site.create(&server, "web", &name, &["--wait=60s"]).await?.expect_ok()?;
+    site.proven(&server, "web", &name).await?;
+    let right = server.host.read(&format!("{dir}/fullchain.pem")).await?;
+    let before = site.served(&server, &name).await?;
+    let act = format!("echo >> {dir}/fullchain.pem; rm {dir}/key.pem; chmod 666 {dir}/.certwright/current/cert.pem");
+    server.host.ok(&["sh", "-c", &act]).await?;
+    let record = until_target(&site, "drifted").await?;
+    let lines = ["fullchain.pem was changed", "key.pem is missing", "cert.pem has mode 0666, not 0644"];
+    explains(&record["targets"][0]["error"], &lines);
+    let record = site.control.until("web", "the repair", SOON, is_done).await?;
+    assert_eq!(record["targets"][0]["drift"]["repairs"], 1, "{record}");
+    assert_eq!(server.host.read(&format!("{dir}/fullchain.pem")).await?, right);
+    assert_eq!(server.host.ok(&["stat", "-L", "-c", "%a", &format!("{dir}/cert.pem")]).await?.trim(), "644");
+    server.host.ok(&["/usr/sbin/nginx", "-s", "reload"]).await?;
+    let serves = async || Ok((site.served(&server, &name).await? == before).then_some(()));
+    eventually("nginx to serve ours from the repaired files", SOON, serves).await?;
+    let told = site.control.ok(&["certs", "get", "web"], &[]).await?;
+    says(&told, &["repaired once", "key.pem is missing"]);
+    Ok(())
+}

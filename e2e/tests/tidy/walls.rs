@@ -78,6 +78,8 @@ const FACE: &[&str] = &[
     "client::limit_exemption",
     "client::limit_subject",
     "client::limit_used",
+    "client::on_drift",
+    "client::on_drift_of",
     "client::parse_limit",
     "client::parse_period",
     "client::period",
@@ -188,7 +190,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("crossterm", &["tui/"]),
     ("tui_input", &["tui/"]),
     ("tonic", &["controller/src/rpc", "controller/src/app", "agent/src/net", "tui/src/client", "proto/", "e2e/"]),
-    ("notify", &["agent/src/"]),
+    ("notify", &["agent/src/apply/watch"]),
     ("psl", &["controller/src/lifecycle/rate_limit"]),
 ];
 

@@ -302,10 +302,11 @@ fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -
             saved(model, format!("{} is changed{ordered}", request.name))
         }
         Call::SetTarget(request) => {
+            let deployed = if accepted.job_id.is_empty() { "" } else { "; it is deployed now" };
             if let Some(record) = accepted.certificate {
                 model.certificate.take(record, model.now);
             }
-            saved(model, format!("a target of {} is changed; it is deployed now", request.certificate))
+            saved(model, format!("a target of {} is changed{deployed}", request.certificate))
         }
         Call::Renew(request) => started(model, "renewal", &request.name, accepted),
         Call::RevokeVersion(request) => started(model, "revocation", &request.name, accepted),

@@ -436,7 +436,7 @@ fn the_wizard_creates_what_it_shows() {
     desk.shows("[4 Target]");
     desk.shows("/etc/nginx/ssl/www.example.test");
     desk.keys("\n\n\n\n\n\n\n");
-    desk.keys(" \n \n\n\n");
+    desk.keys(" \n \n\n\n\n");
     desk.shows("[5 Review]");
     desk.shows("on h1 in /etc/nginx/ssl/www.example.test/");
     desk.shows("fullchain.pem  0644  the agent's user  leaf and chain");
@@ -467,7 +467,7 @@ fn what_the_controller_refuses_stands_at_its_field() {
         hint: "use /etc/nginx/ssl".into(),
     }];
     desk.refusal = Some(error);
-    desk.keys("\n\n\n\n\n\n\n\n\n\n\n");
+    desk.keys("\n\n\n\n\n\n\n\n\n\n\n\n");
     desk.shows("[4 Target]");
     desk.shows("outside the policy of h1 (use /etc/nginx/ssl)");
 }
@@ -592,7 +592,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("wizard_challenge", at("2n", "www.example.test", "\n\n\n")),
         ("wizard_key", at("2n", "www.example.test", "\n\n\n\n\n\n\n")),
         ("wizard_target", at("2n", "www.example.test", &"\n".repeat(14))),
-        ("wizard_review", at("2n", "www.example.test", &"\n".repeat(25))),
+        ("wizard_review", at("2n", "www.example.test", &"\n".repeat(26))),
         ("enroll", at("3n", "web-07", "")),
         ("enroll_command", at("3n", "web-07", "\n\n\n")),
         ("team", at("9", "", "")),

@@ -1,4 +1,4 @@
-//! The options that describe one target: `--preset --file --owner --mode --validate --reload --verify`. Parses text into
+//! The options that describe one target: `--preset --file --owner --mode --validate --reload --verify --drift`. Parses text into
 //! `TargetSpec` parts and refuses what no controller could accept; whether the agent's policy allows it is the agent's word, not
 //! ours.
 //! Called by `certs create`, `targets add` and `targets set`.
@@ -8,9 +8,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use proto::endpoint::EndpointError;
 use proto::operator::v1::TargetSpec;
 use proto::presets::{PRESETS, Preset};
-use proto::types::v1::{Command, Endpoint, FileContent, FileSpec, Http01, http01};
+use proto::types::v1::{Command, Endpoint, FileContent, FileSpec, Http01, OnDrift, http01};
 
-use crate::client::{content_of, default_files, default_mode, file_content, holds_key, preset_spec};
+use crate::client::{content_of, default_files, default_mode, file_content, holds_key, on_drift_of, preset_spec};
 
 /// Port of HTTP-01 (RFC 8555 §8.3).
 const HTTP01_PORT: u32 = 80;
@@ -43,6 +43,15 @@ pub(crate) struct TargetOptions {
     /// or postgres before :// where TLS begins by STARTTLS, for example smtp://127.0.0.1:25
     #[arg(long = "verify", value_name = "[PROTOCOL://]ADDR:PORT[/SNI]", value_parser = endpoint, requires = "agent")]
     verify: Vec<Endpoint>,
+    /// What the agent does with files that are changed or removed behind its back: write them again (repair, the default; what stood
+    /// there is kept), or only tell it (show)
+    #[arg(long, value_name = "repair|show", value_parser = drift(), requires = "agent", hide_possible_values = true)]
+    drift: Option<OnDrift>,
+}
+
+/// What may be done about a drift.
+fn drift() -> impl TypedValueParser<Value = OnDrift> {
+    PossibleValuesParser::new(["repair", "show"]).map(|word| on_drift_of(&word).unwrap_or_default())
 }
 
 impl TargetOptions {
@@ -60,6 +69,7 @@ impl TargetOptions {
             validate: or(&self.validate, preset.validate),
             reload: or(&self.reload, preset.reload),
             verify: if self.verify.is_empty() { preset.verify } else { self.verify.clone() },
+            on_drift: self.drift.unwrap_or_default().into(),
         })
     }
 
@@ -83,6 +93,7 @@ impl TargetOptions {
             validate: or(&self.validate, base.validate),
             reload: or(&self.reload, base.reload),
             verify: if self.verify.is_empty() { base.verify } else { self.verify.clone() },
+            on_drift: self.drift.map_or(present.on_drift, Into::into),
             ..present.clone()
         })
     }
@@ -261,6 +272,7 @@ mod tests {
             validate: Vec::new(),
             reload: Vec::new(),
             verify: Vec::new(),
+            drift: None,
         }
     }
 

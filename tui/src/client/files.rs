@@ -5,7 +5,7 @@ use proto::operator::v1::TargetSpec;
 use proto::presets::Preset;
 use proto::types::v1::{Command, FileContent, FileSpec};
 
-use super::words::file_content;
+use super::words::{file_content, on_drift};
 
 /// Returns the name a file has by default: `cert.pem`, `key.pem`, `chain.pem`, `fullchain.pem`.
 #[must_use]
@@ -62,6 +62,7 @@ pub fn preset_spec(preset: &Preset, certificate: &str) -> TargetSpec {
         validate: Some(preset.validate).filter(|argv| !argv.is_empty()).map(command).into_iter().collect(),
         reload: vec![command(preset.reload)],
         verify: preset.verify.parse().into_iter().collect(),
+        on_drift: 0,
     }
 }
 
@@ -77,6 +78,7 @@ fn target_lines(spec: &TargetSpec) -> Vec<String> {
     lines.extend(spec.validate.iter().map(command("validate")));
     lines.extend(spec.reload.iter().map(command("reload")));
     lines.extend(spec.verify.iter().map(|endpoint| format!("verify {endpoint}")));
+    lines.push(format!("drift {}", on_drift(spec.on_drift)));
     lines
 }
 

@@ -1,7 +1,7 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
 use proto::operator::v1::{Agent, Batch};
-use proto::types::v1::{Custody, FileContent, KeyType, TargetStatus};
+use proto::types::v1::{Custody, FileContent, KeyType, OnDrift, TargetStatus};
 
 /// Shown for a value this program does not know: a newer controller.
 const UNKNOWN: &str = "unknown";
@@ -56,6 +56,22 @@ pub fn target_status(value: i32) -> &'static str {
         Ok(TargetStatus::Drifted) => "drifted",
         Err(_) => UNKNOWN,
     }
+}
+
+/// Returns the word for an `OnDrift`; "repair" when unspecified.
+#[must_use]
+pub fn on_drift(value: i32) -> &'static str {
+    match OnDrift::try_from(value) {
+        Ok(OnDrift::Unspecified | OnDrift::Repair) => "repair",
+        Ok(OnDrift::Show) => "show",
+        Err(_) => UNKNOWN,
+    }
+}
+
+/// Returns the `OnDrift` of a word.
+#[must_use]
+pub fn on_drift_of(word: &str) -> Option<OnDrift> {
+    [OnDrift::Repair, OnDrift::Show].into_iter().find(|value| on_drift((*value).into()) == word)
 }
 
 /// Returns the word for a `FileContent`; empty when unspecified.

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use proto::clock::from_wire;
 use proto::operator::v1::{Target, TargetSpec};
-use proto::types::v1::{Command, Endpoint, FileSpec, StepReport};
+use proto::types::v1::{Command, Drift, Endpoint, FileSpec, OnDrift, StepReport};
 use serde::Serialize;
 
 use super::block::Block;
 use super::failure::ProblemView;
 use super::table::Table;
 use super::{each, safe, safe_lines, some, time};
-use crate::client::{file_content, target_status};
+use crate::client::{file_content, on_drift, target_status};
 
 /// A target in JSON.
 #[derive(Debug, Serialize)]
@@ -23,11 +23,13 @@ pub(crate) struct TargetView {
     validate: Vec<Vec<String>>,
     reload: Vec<Vec<String>>,
     verify: Vec<EndpointView>,
+    on_drift: &'static str,
     status: &'static str,
     doing: Option<String>,
     version: Option<String>,
     served_fingerprint_sha256: Option<String>,
     error: Option<ProblemView>,
+    drift: Option<DriftView>,
     steps: Vec<StepView>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -52,6 +54,16 @@ struct EndpointView {
     server_name: Option<String>,
 }
 
+/// The last time that files were no longer as the agent wrote them.
+#[derive(Debug, Serialize)]
+struct DriftView {
+    differences: Vec<String>,
+    seen_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    times: u32,
+    repairs: u32,
+}
+
 #[derive(Debug, Serialize)]
 struct StepView {
     name: String,
@@ -74,11 +86,13 @@ impl From<&Target> for TargetView {
             validate: spec.validate.iter().map(|command| each(&command.argv)).collect(),
             reload: spec.reload.iter().map(|command| each(&command.argv)).collect(),
             verify: spec.verify.iter().map(EndpointView::from).collect(),
+            on_drift: on_drift(spec.on_drift),
             status: target_status(target.status),
             doing: some(&target.doing),
             version: some(&target.version_id),
             served_fingerprint_sha256: some(&target.served_fingerprint_sha256),
             error: target.problem.as_ref().map(ProblemView::from),
+            drift: target.drift.as_ref().map(DriftView::from),
             steps: target.steps.iter().map(StepView::from).collect(),
             started_at: from_wire(target.started_at),
             finished_at: from_wire(target.finished_at),
@@ -107,6 +121,18 @@ impl From<&Endpoint> for EndpointView {
             protocol: proto::endpoint::word(endpoint.protocol()),
             address: safe(&endpoint.address),
             server_name: some(&endpoint.server_name),
+        }
+    }
+}
+
+impl From<&Drift> for DriftView {
+    fn from(drift: &Drift) -> Self {
+        Self {
+            differences: each(&drift.differences),
+            seen_at: from_wire(drift.seen_at),
+            ended_at: from_wire(drift.ended_at),
+            times: drift.times,
+            repairs: drift.repairs,
         }
     }
 }
@@ -172,6 +198,11 @@ pub(crate) fn describe(block: &mut Block, target: &Target, now: Timestamp) {
         settings(block, spec);
     }
     block.problem(target.problem.as_ref());
+    if let Some(drift) = target.drift.as_ref().filter(|drift| drift.ended_at != 0) {
+        let what = each(&drift.differences).join("; ");
+        let times = if drift.repairs == 0 { String::new() } else { format!(", repaired {}", repairs(drift.repairs)) };
+        block.below(&format!("drifted {}{times}: {what}", time::both(now, drift.seen_at)));
+    }
     for step in target.steps.iter().filter(|step| !step.ok) {
         let exit = step.exit_status.map(|status| format!(", exit status {status}")).unwrap_or_default();
         block.below(&format!("{} {} failed{exit}", step.name, step.subject));
@@ -212,6 +243,14 @@ fn settings(block: &mut Block, spec: &TargetSpec) {
     for endpoint in &spec.verify {
         block.below(&format!("verify: {endpoint}"));
     }
+    if spec.on_drift() == OnDrift::Show {
+        block.below("drift: only shown");
+    }
+}
+
+/// Returns how often, in words.
+fn repairs(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// Returns the agent and the directory of a target.

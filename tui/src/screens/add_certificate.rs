@@ -215,7 +215,7 @@ impl Wizard {
         let form = self.form_of(3);
         form.offer("validate", commands.clone());
         form.offer("reload", commands);
-        for id in ["service", "dir", "files", "owner", "mode", "key_mode", "validate", "reload", "verify"] {
+        for id in ["service", "dir", "files", "owner", "mode", "key_mode", "validate", "reload", "verify", "drift"] {
             form.show(id, shown);
         }
         if untouched {
@@ -442,6 +442,12 @@ fn target_form() -> Form {
             VERIFY_DEFAULT,
             "ADDR:PORT[/SNI] where a TLS handshake must show the new certificate, smtp:// (imap, pop3, xmpp, ldap, postgres) \
              before it for STARTTLS. Without it nothing is proven.",
+        ),
+        Field::choice(
+            "drift",
+            "Drift",
+            vec!["repair".to_owned(), "show".to_owned()],
+            "Files that are changed or removed on the server: written again by the agent, and what stood there is kept; or only shown.",
         ),
         Field::button("next", "Continue"),
     ])

@@ -443,13 +443,13 @@ fn paint_targets(model: &Model, record: &Certificate, area: Rect, buf: &mut Buff
             String::new()
         };
         let inner = panel(buf, part(area, height, u16::MAX), theme, &format!("On {}", safe(agent)), &remark);
-        put_all(buf, inner, target_lines(target, theme, usize::from(inner.width)));
+        put_all(buf, inner, target_lines(target, model.now, theme, usize::from(inner.width)));
     }
     cursor
 }
 
 /// What happened on the target: the problem first, then each step with its output.
-fn target_lines(target: &Target, theme: Theme, width: usize) -> Vec<Line<'static>> {
+fn target_lines(target: &Target, now: Timestamp, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if target.agent_status == "offline" {
         lines.push(Line::styled("the agent is offline: it pulls when it returns", theme.state(State::Warn)));
@@ -462,6 +462,11 @@ fn target_lines(target: &Target, theme: Theme, width: usize) -> Vec<Line<'static
         let text = format!("{} {}", theme.glyph(State::Bad), problem.message);
         lines.extend(wrap(&text, width).into_iter().map(|part| Line::styled(part, theme.state(State::Bad))));
         lines.extend(problem_lines(problem, theme, width, 2));
+    }
+    if let Some(drift) = target.drift.as_ref().filter(|drift| drift.ended_at != 0) {
+        let what: Vec<String> = drift.differences.iter().map(|line| safe(line)).collect();
+        let text = format!("drifted {} and right again: {}", ago(now, drift.seen_at), what.join("; "));
+        lines.extend(wrap(&text, width).into_iter().map(|part| Line::styled(part, theme.dim())));
     }
     for step in &target.steps {
         let state = if step.ok { State::Ok } else { State::Bad };

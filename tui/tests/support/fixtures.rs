@@ -104,6 +104,7 @@ pub(crate) fn target(status: TargetStatus) -> Target {
                 server_name: "h1.example.test".into(),
                 protocol: 0,
             }],
+            on_drift: 0,
         }),
         status: status.into(),
         served_fingerprint_sha256: if status == TargetStatus::Applied { FINGERPRINT.into() } else { String::new() },
@@ -114,6 +115,30 @@ pub(crate) fn target(status: TargetStatus) -> Target {
         attempt: 1,
         ..Target::default()
     }
+}
+
+/// A target whose files were changed behind the agent's back, and that only shows it.
+pub(crate) fn drifted_target() -> Target {
+    let mut target = target(TargetStatus::Drifted);
+    if let Some(spec) = target.spec.as_mut() {
+        spec.on_drift = OnDrift::Show.into();
+    }
+    let differences = vec!["key.pem is missing".to_owned(), "fullchain.pem was changed".to_owned()];
+    target.problem = Some(Problem {
+        reason: "DRIFTED".into(),
+        message: "files in /etc/nginx/ssl/h1.example.test are not as the agent wrote them".into(),
+        cause: differences.join("; "),
+        hint: "this target only shows it: certwright targets deploy NAME writes the files again".into(),
+    });
+    target.drift = Some(Drift { differences, seen_at: at(-60 * MINUTE), ended_at: 0, times: 1, repairs: 0 });
+    target
+}
+
+/// The same, where the agent repaired it.
+pub(crate) fn repaired_target() -> Target {
+    let drift =
+        drifted_target().drift.map(|drift| Drift { ended_at: at(-60 * MINUTE + 3), times: 2, repairs: 2, ..drift });
+    Target { drift, ..target(TargetStatus::Applied) }
 }
 
 /// A target whose reload failed.

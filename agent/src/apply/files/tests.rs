@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::target::{TargetFile, Version};
+use crate::target::{OnDrift, TargetFile, Version};
 
 const NAME: &str = "h1.example.test";
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// Prepares and performs; returns whether anything had to change.
 fn install(target: &Target, root: &Dir, pair: &Pair, dropped: &[String]) -> Result<bool, Problem> {
-    match prepare(target, root, pair, dropped, &BTreeSet::new())? {
-        Prepared::InPlace { changed } => Ok(changed),
-        Prepared::Install(prepared) => prepared.perform().map(|()| true),
+    match prepare(target, root, pair, dropped, &BTreeSet::new())?.todo {
+        Todo::InPlace { changed } => Ok(changed),
+        Todo::Install(prepared) => prepared.perform().map(|()| true),
     }
 }
 
@@ -28,12 +28,12 @@ fn plan(target: &Target, tree: &Tree, dropped: &[String]) -> Result<Vec<Step>, P
 
 /// Writes a version and returns what was visible before.
 fn switch(target: &Target, root: &Dir, issued: &Issued, dropped: &[String]) -> Before {
-    match prepare(target, root, &pair_of(target, issued), dropped, &BTreeSet::new()).unwrap() {
-        Prepared::Install(prepared) => {
+    match prepare(target, root, &pair_of(target, issued), dropped, &BTreeSet::new()).unwrap().todo {
+        Todo::Install(prepared) => {
             prepared.perform().unwrap();
             prepared.before.unwrap()
         }
-        Prepared::InPlace { .. } => panic!("nothing to switch"),
+        Todo::InPlace { .. } => panic!("nothing to switch"),
     }
 }
 
@@ -103,6 +103,7 @@ impl Site {
             purge: false,
             rollback: false,
             hold: false,
+            on_drift: OnDrift::Repair,
         }
     }
 
@@ -272,7 +273,7 @@ fn a_combined_file_holds_leaf_chain_and_key_and_only_its_certificates_are_shown(
     assert_eq!(lines, [CERTIFICATE, CERTIFICATE, "-----BEGIN PRIVATE KEY-----"]);
     assert_eq!(pair::leaf_of(text.as_bytes()).unwrap().fingerprint_sha256, issued.fingerprint_sha256);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    assert!(is_in_place(&target, &site.root()).unwrap());
+    assert!(is_in_place(&target, &site.root(), None));
     assert_eq!(leaves(&target, &site.root(), &target.names()).unwrap()[0], issued.fingerprint_sha256);
 
     let held = held(&target, &site.root()).unwrap().unwrap();
@@ -281,9 +282,9 @@ fn a_combined_file_holds_leaf_chain_and_key_and_only_its_certificates_are_shown(
 
     let key_of = |issued: &Issued| text.replace(text.split_at(text.find("-----BEGIN P").unwrap()).1, &issued.key_pem);
     fs::write(&path, key_of(&older)).unwrap();
-    assert!(!is_in_place(&target, &site.root()).unwrap(), "another key is seen");
+    assert!(!is_in_place(&target, &site.root(), None), "another key is seen");
     fs::write(&path, &issued.leaf_pem).unwrap();
-    assert!(!is_in_place(&target, &site.root()).unwrap(), "a missing key is seen");
+    assert!(!is_in_place(&target, &site.root(), None), "a missing key is seen");
 
     let wanted = Target { files: target.files.clone(), ..site.target(&older) };
     let refused = install(&wanted, &site.root(), &pair_of(&wanted, &older), &[]).unwrap_err();
@@ -554,7 +555,7 @@ fn purge_removes_our_links_and_nothing_else() {
 fn looks_at_what_is_there_without_the_version_at_hand() {
     let site = Site::new();
     let (one, two) = (issue(0), issue(1));
-    let look = |issued| is_in_place(&site.target(issued), &site.root()).unwrap();
+    let look = |issued| is_in_place(&site.target(issued), &site.root(), None);
     assert!(!look(&one));
     site.install(&one).unwrap();
     assert!(look(&one) && !look(&two));
@@ -642,9 +643,9 @@ fn a_roll_back_leaves_what_another_target_of_the_directory_wrote_since() {
     // More often than generations are kept.
     for day in 2..8 {
         let next = issue(day);
-        match prepare(&other(&next), &site.root(), &pair_of(&other(&next), &next), &[], &pinned).unwrap() {
-            Prepared::Install(prepared) => prepared.perform().unwrap(),
-            Prepared::InPlace { .. } => panic!("nothing to switch"),
+        match prepare(&other(&next), &site.root(), &pair_of(&other(&next), &next), &[], &pinned).unwrap().todo {
+            Todo::Install(prepared) => prepared.perform().unwrap(),
+            Todo::InPlace { .. } => panic!("nothing to switch"),
         }
     }
     install(&other(&newest), &site.root(), &pair_of(&other(&newest), &newest), &[]).unwrap_err();

@@ -131,18 +131,20 @@ impl Tree {
         })
     }
 
-    /// Reads a visible file: our link's target, or a regular file. `None` for everything else.
+    /// Reads a visible file: our link's target, or a regular file. `None` for everything else, also for what somebody put into a
+    /// generation and no service could read: a directory, a link, a file without end.
     pub(super) fn read(&self, name: &str) -> Result<Option<(Vec<u8>, Stat)>, TreeError> {
         let path = self.file_path(name);
         match self.live(name)? {
             Live::Regular => read_file(&self.dir, name, &path).map(Some),
             Live::Ours => {
-                let base = self.base()?;
-                let Some(current) = link_target(&base, CURRENT) else { return Ok(None) };
-                match read_file(&self.generation(&base, &current)?, name, &path) {
-                    Ok(read) => Ok(Some(read)),
-                    Err(error) if error.is_missing() => Ok(None),
-                    Err(error) => Err(error),
+                let read = self.base().and_then(|base| {
+                    let Some(current) = link_target(&base, CURRENT) else { return Ok(None) };
+                    read_file(&self.generation(&base, &current)?, name, &path).map(Some)
+                });
+                match read {
+                    Err(error) if error.is_missing() || error.is_another_kind() => Ok(None),
+                    read => read,
                 }
             }
             Live::Missing | Live::Foreign(_) => Ok(None),
@@ -374,6 +376,11 @@ impl TreeError {
     /// Whether the path, or a part of it, is not there.
     pub(crate) fn is_missing(&self) -> bool {
         self.source == Errno::NOENT
+    }
+
+    /// Whether there is something, and not what was looked for: no regular file or directory, or one that is too large.
+    pub(super) fn is_another_kind(&self) -> bool {
+        [Errno::LOOP, Errno::XDEV, Errno::NOTDIR, Errno::INVAL, Errno::FBIG].contains(&self.source)
     }
 
     /// Says it to people.

@@ -16,7 +16,7 @@ use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::{self, refuse_target};
-use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, OnDrift, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -287,6 +287,7 @@ pub(super) async fn parse(
     let validate = commands("validate", &spec.validate, errors);
     let reload = commands("reload", &spec.reload, errors);
     let verify = verify(&spec.verify, errors);
+    let on_drift = on_drift(spec, errors);
     let Some(agent) = agent.filter(|_| errors.len() == before) else { return Ok(None) };
     let target = Target {
         id: random_id(),
@@ -299,6 +300,7 @@ pub(super) async fn parse(
         verify,
         deploy_wish: 0,
         released: None,
+        on_drift,
     };
     if agent.standing == Standing::Revoked {
         errors.push(field_error(
@@ -313,6 +315,18 @@ pub(super) async fn parse(
     }
     errors.extend(taken(hub, &agent.name, &target).await?);
     Ok(Some(target).filter(|_| errors.len() == before))
+}
+
+fn on_drift(spec: &wire::TargetSpec, errors: &mut Vec<types::FieldError>) -> OnDrift {
+    match types::OnDrift::try_from(spec.on_drift) {
+        Ok(types::OnDrift::Unspecified | types::OnDrift::Repair) => OnDrift::Repair,
+        Ok(types::OnDrift::Show) => OnDrift::Show,
+        Err(_) => {
+            let message = "this controller does not know what is asked for files that drift".to_owned();
+            errors.push(field_error("drift", message, "repair or show; or upgrade the controller"));
+            OnDrift::Show
+        }
+    }
 }
 
 /// Two certificates that write the same file would take turns in taking each other's service down.

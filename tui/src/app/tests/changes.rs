@@ -2,7 +2,7 @@
 
 use proto::operator::v1::{Denied, Issue, PrivateCaSpec, SetIssuerRequest, WhoamiResponse};
 
-use super::fixtures::private_issuer;
+use super::fixtures::{self, private_issuer};
 use super::{Desk, TOOK};
 use crate::app::Msg;
 use crate::app::call::Call;
@@ -247,7 +247,7 @@ fn a_certificate_of_a_private_ca_needs_nobody_to_answer() {
     desk.connect();
     desk.keys("2n").text("a.corp.example").keys(&"\n".repeat(7));
     desk.shows("A private CA of this controller signs at once");
-    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(11)).shows("HTTP-01    not needed");
+    desk.keys(&"\n".repeat(7)).keys(&"\n".repeat(12)).shows("HTTP-01    not needed");
     let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.issuer == "corp" && request.http01.is_none() && request.responders.is_empty(), "{request:?}");
 }
@@ -274,7 +274,7 @@ fn a_service_fills_in_its_target_and_every_field_stays_editable() {
     desk.shows("Directory     /etc/haproxy/certs");
     desk.shows("combined=www.example.test.pem");
     desk.keys("\n").key(Key::Ctrl('u')).text("/srv/tls");
-    desk.keys(&"\n".repeat(9));
+    desk.keys(&"\n".repeat(10));
     desk.shows("[5 Review]");
     desk.shows("on h1 in /srv/tls/");
     desk.shows("www.example.test.pem  0600  the agent's user  leaf, chain and private key");
@@ -295,10 +295,11 @@ fn a_target_is_changed_where_it_stands_with_the_difference_shown_before() {
     desk.keys("2jj\n").key(Key::Tab).keys("e").shows("change a target").shows("Nothing is changed so far");
     desk.key(Key::Tab).key(Key::Tab).key(Key::Tab).key(Key::Tab).key(Key::Ctrl('u')).text("0640");
     desk.shows("- file key=key.pem 0600").shows("+ file key=key.pem 0640").shows("--mode 'key=0640'");
-    desk.key(Key::Tab).text("/usr/sbin/nginx -t ; relative").key(Key::Tab).key(Key::Tab).key(Key::Tab).keys("\n");
+    desk.key(Key::Tab).text("/usr/sbin/nginx -t ; relative");
+    desk.key(Key::Tab).key(Key::Tab).key(Key::Tab).key(Key::Tab).keys("\n");
     desk.shows("not an absolute program");
     desk.key(Key::Ctrl('u')).text("/usr/sbin/nginx -t").shows("--validate '/usr/sbin/nginx -t'");
-    desk.keys("\n\n\n\n");
+    desk.keys("\n\n\n\n\n");
     let Some(Call::SetTarget(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     let spec = request.target.unwrap();
     assert_eq!(spec.validate[0].argv, ["/usr/sbin/nginx", "-t"]);
@@ -336,4 +337,18 @@ fn a_stopped_rollout_goes_on_when_asked_and_is_set_in_the_settings() {
     desk.keys("y");
     let Some(Call::Deploy(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.continue_rollout && request.agent.is_empty(), "{request:?}");
+}
+
+#[test]
+fn a_drift_stands_with_its_cause_at_its_target() {
+    let mut desk = Desk::connected(140, 40);
+    desk.certificates[0] = proto::operator::v1::Certificate {
+        targets: vec![fixtures::drifted_target(), fixtures::repaired_target()],
+        ..fixtures::certificate("shop.example.test")
+    };
+    desk.keys("2\n").key(Key::Tab);
+    for text in ["drifted", "key.pem is missing; fullchain.pem was changed", "targets deploy NAME"] {
+        desk.shows(text);
+    }
+    desk.keys("j").shows("drifted 1h ago and right again: key.pem is missing");
 }

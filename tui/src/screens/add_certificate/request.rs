@@ -3,10 +3,10 @@
 
 use proto::operator::v1::{CreateCertificateRequest, TargetSpec};
 use proto::presets::Preset;
-use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, http01};
+use proto::types::v1::{Command, Custody, Endpoint, FieldError, FileContent, FileSpec, Http01, OnDrift, http01};
 
 use super::{AUTOMATIC, NO_AGENT, WEBROOT, Wizard};
-use crate::client::{content_of, file_content, holds_key};
+use crate::client::{content_of, file_content, holds_key, on_drift_of};
 use crate::screens::sheet::certificate as sheet;
 
 /// The default files, as the field shows them (features.md D2).
@@ -61,6 +61,7 @@ pub(super) fn place_of(field: &str) -> (usize, &'static str) {
             "validate" => return (3, "validate"),
             "reload" => return (3, "reload"),
             "verify" => return (3, "verify"),
+            "drift" => return (3, "drift"),
             "target" => return (3, "agent"),
             "name" => return (0, "name"),
             _ => {}
@@ -216,6 +217,7 @@ fn target(wizard: &Wizard) -> Option<TargetSpec> {
         validate: commands(wizard, "validate"),
         reload: commands(wizard, "reload"),
         verify: verify.collect(),
+        on_drift: on_drift_of(wizard.chosen(3, "drift")).unwrap_or_default().into(),
     })
 }
 
@@ -277,6 +279,7 @@ pub(super) fn summary(wizard: &Wizard) -> Vec<String> {
             lines.push(format!("Validate   {}", or(&picked(wizard, "validate").join("; "), "nothing")));
             lines.push(format!("Reload     {}", or(&picked(wizard, "reload").join("; "), "nothing")));
             lines.push(format!("Verify     {}", or(wizard.value(3, "verify"), "nothing: never shown as ok")));
+            lines.extend((wizard.chosen(3, "drift") == "show").then(|| "Drift      only shown".to_owned()));
             let dir = wizard.value(3, "dir").trim_end_matches('/');
             lines.extend(
                 wizard.service().map(|service| format!("{} says {}", service.label, service.configuration(dir))),
@@ -382,6 +385,9 @@ pub(super) fn command_line(wizard: &Wizard) -> String {
         }
         for endpoint in &target.verify {
             option("verify", &endpoint.to_string());
+        }
+        if target.on_drift() == OnDrift::Show {
+            option("drift", "show");
         }
     }
     joined(&words)

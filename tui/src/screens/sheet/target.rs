@@ -6,12 +6,14 @@ use proto::types::v1::{Command, Endpoint, FileContent, FileSpec};
 
 use super::{Wish, quoted, words};
 use crate::app::call::Call;
-use crate::client::{content_of, default_mode, file_content, holds_key, target_changes};
+use crate::client::{content_of, default_mode, file_content, holds_key, on_drift, on_drift_of, target_changes};
 use crate::widgets::form::{Field, Form};
 
 /// Stands between two commands of a field.
 const BETWEEN: &str = ";";
 const MODE_MAX: u32 = 0o777;
+const DRIFT: &str =
+    "Files that are changed or removed on the server: written again (what stood there is kept), or only shown.";
 const COMMANDS: &str = "Absolute path and arguments, no shell; several with ; between, in order.";
 
 /// Returns the form with what holds now.
@@ -31,8 +33,12 @@ pub(super) fn form(target: &Target) -> Form {
         Field::text("validate", "Test", &command_words(&spec.validate), COMMANDS),
         Field::text("reload", "Reload", &command_words(&spec.reload), COMMANDS),
         Field::text("verify", "Verify", &endpoint_words(&spec), "[PROTOCOL://]ADDR:PORT[/SNI], separated by spaces."),
+        Field::choice("drift", "Drift", vec!["repair".to_owned(), "show".to_owned()], DRIFT),
         Field::button("save", "Save"),
     ]);
+    if let Some(field) = form.field_mut("drift") {
+        field.choose(on_drift(spec.on_drift));
+    }
     form.focus("dir");
     form
 }
@@ -47,6 +53,7 @@ pub(super) fn place_of(field: &str) -> &'static str {
         "validate" => "validate",
         "reload" => "reload",
         "verify" => "verify",
+        "drift" => "drift",
         _ => "",
     }
 }
@@ -97,6 +104,7 @@ pub(super) fn wish(record: &Certificate, target: &Target, form: &Form) -> Wish {
         validate: commands("validate", form, &mut wish),
         reload: commands("reload", form, &mut wish),
         verify: verify.unwrap_or_else(|_| before.verify.clone()),
+        on_drift: on_drift_of(form.chosen("drift")).map_or(before.on_drift, Into::into),
         ..before.clone()
     };
     let changes = target_changes(&before, &after);
@@ -208,6 +216,9 @@ fn command(record: &Certificate, before: &TargetSpec, after: &TargetSpec) -> Str
     }
     if before.verify != after.verify {
         after.verify.iter().for_each(|endpoint| option("verify", endpoint.to_string()));
+    }
+    if on_drift(before.on_drift) != on_drift(after.on_drift) {
+        option("drift", on_drift(after.on_drift).to_owned());
     }
     for (name, had, has) in [
         ("validate", before.validate.len(), after.validate.len()),

@@ -9,12 +9,16 @@ use crate::rpc::operator::wishes::{self, Wish};
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views::{self, Names};
+use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
 use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
 
 /// Longest id of a target that is repeated in an answer, characters.
 const ID_CHARS_MAX: usize = 64;
+
+/// The one part that says nothing of what is deployed.
+const DRIFT: &str = "drift";
 
 /// Changes a target. What it wrote before under names that it no longer has is removed by its agent.
 pub(crate) async fn set(
@@ -42,6 +46,8 @@ pub(crate) async fn set(
         let certificate = Some(views::certificate(hub, &names, &bundle));
         return Ok(wire::CertificateAccepted { certificate, ..Default::default() });
     }
+    let is_kept = changed == [DRIFT];
+    let new = if is_kept { Target { deploy_wish: old.value.deploy_wish, ..new } } else { new };
     let warnings: Vec<String> = (old.value.dir != new.dir)
         .then(|| format!("the files in {} on {agent} stay", old.value.dir))
         .into_iter()
@@ -58,10 +64,26 @@ pub(crate) async fn set(
     let event = hub.event("target.changed", message).of_certificate(&record.name).of_agent(&agent).by(&caller.name);
     // Whether another certificate writes the same files was read before: no target may come in between.
     let changes = Changes::new().update(&fresh).update(&bundle.certificate).event(&event);
+    if is_kept {
+        return keep(hub, &bundle, changes).await;
+    }
     let kind = if record.current.is_some() { Kind::Deploy } else { Kind::Issue };
     let agent_id = Some(fresh.value.agent_id.clone()).filter(|_| kind == Kind::Deploy);
     wishes::commit(hub, caller, &bundle, Wish { kind, agent_id, request_id: &request.request_id }, changes, warnings)
         .await
+}
+
+/// Writes a change that deploys nothing: no job comes of it.
+async fn keep(hub: &Hub, bundle: &Bundle, changes: Changes) -> Result<wire::CertificateAccepted, Refusal> {
+    let record = &bundle.certificate.value;
+    match hub.store.commit(changes).await {
+        Ok(_) => {}
+        Err(CommitError::Conflict { .. }) => return Err(Refusal::changed("a target of certificate", &record.name)),
+        Err(error) => return Err(error.into()),
+    }
+    bundle.targets.iter().for_each(|(target, _)| hub.wake.agents.ring(&target.value.agent_id));
+    let certificate = Some(views::certificate(hub, &Names::read(hub).await?, bundle));
+    Ok(wire::CertificateAccepted { certificate, ..Default::default() })
 }
 
 /// What is asked for, checked, under the id of the old one. Another wish: what was observed is about the old one.
@@ -104,6 +126,7 @@ fn changed(old: &Target, new: &Target) -> Vec<&'static str> {
         ("validate", old.validate != new.validate),
         ("reload", old.reload != new.reload),
         ("verify", old.verify != new.verify),
+        (DRIFT, old.on_drift != new.on_drift),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
 }
