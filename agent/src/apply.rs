@@ -236,7 +236,10 @@ impl Room {
         let prepared = files::prepare(&install.target, root, &pair, &install.dropped, &pinned)?;
         written::note(&self.state, &install.target.id, &prepared.written)?;
         let prepared = match prepared.todo {
-            Todo::InPlace { changed } => return Ok(changed),
+            Todo::InPlace { changed } => {
+                self.deadlines.written(&install.target.id);
+                return Ok(changed);
+            }
             Todo::Install(prepared) => prepared,
         };
         if let Some(before) = &prepared.before {
@@ -245,7 +248,9 @@ impl Room {
                 self.deadlines.begin(&install.target.id, self.confirm_within(&install.target));
             }
         }
-        prepared.perform().map(|()| true)
+        prepared.perform()?;
+        self.deadlines.written(&install.target.id);
+        Ok(true)
     }
 
     /// Puts the files back that were proven before; `None` when there is nothing to put back.

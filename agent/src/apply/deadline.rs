@@ -35,11 +35,13 @@ struct Held {
 
 impl Deadlines {
     pub(super) fn begin(&self, target_id: &str, after: Duration) {
-        let mut held = self.held();
-        held.reverted.remove(target_id);
-        held.due.insert(target_id.to_owned(), Instant::now() + after);
-        drop(held);
+        self.held().due.insert(target_id.to_owned(), Instant::now() + after);
         self.changed.notify_one();
+    }
+
+    /// The files are those of the desired version again: what was taken back before is no matter any more.
+    pub(super) fn written(&self, target_id: &str) {
+        self.held().reverted.remove(target_id);
     }
 
     pub(super) fn end(&self, target_id: &str) {
@@ -123,10 +125,12 @@ impl Room {
     fn take_back_files(&self, target_id: &str) -> Result<Option<Target>, Problem> {
         let open = Switches::load(&self.state)?;
         let Some(target) = open.targets().find(|target| target.id == target_id).cloned() else { return Ok(None) };
-        let back = self.roll_back(&target)?;
-        if back.is_some() {
-            self.deadlines.held().reverted.insert(target_id.to_owned());
+        // Before the files, so that no confirmation comes between.
+        self.deadlines.held().reverted.insert(target_id.to_owned());
+        let back = self.roll_back(&target).map(|back| back.map(|_| target));
+        if !matches!(back, Ok(Some(_))) {
+            self.deadlines.written(target_id);
         }
-        Ok(back.map(|_| target))
+        back
     }
 }

@@ -21,12 +21,15 @@ const RELOAD: [&str; 2] = ["/usr/sbin/nginx", "-s"];
 
 /// Writes down what runs.
 #[derive(Debug, Default)]
-struct Recorder(Mutex<Vec<Vec<String>>>, Mutex<bool>);
+struct Recorder {
+    ran: Mutex<Vec<Vec<String>>>,
+    next_hangs: Mutex<bool>,
+}
 
 impl Recorder {
     /// The next command never ends.
     fn hang(&self) {
-        *self.1.lock().unwrap() = true;
+        *self.next_hangs.lock().unwrap() = true;
     }
 }
 
@@ -41,8 +44,8 @@ impl Host for Recorder {
     }
 
     async fn run(&self, argv: &[String], _timeout: Duration) -> CommandOutcome {
-        self.0.lock().unwrap().push(argv.to_vec());
-        if std::mem::take(&mut *self.1.lock().unwrap()) {
+        self.ran.lock().unwrap().push(argv.to_vec());
+        if std::mem::take(&mut *self.next_hangs.lock().unwrap()) {
             std::future::pending::<()>().await;
         }
         CommandOutcome { exit: CommandExit::Status(0), output: String::new(), took: Duration::ZERO }
@@ -149,7 +152,7 @@ impl Server {
     }
 
     fn ran(&self) -> Vec<Vec<String>> {
-        self.host.0.lock().unwrap().clone()
+        self.host.ran.lock().unwrap().clone()
     }
 }
 
@@ -373,8 +376,8 @@ async fn a_switch_that_nobody_confirms_is_taken_back() {
     assert_eq!(server.ran(), [RELOAD.map(str::to_owned).to_vec()]);
     let late = apply.perform(ApplyRequest::Confirm(Box::new(server.target(&new)))).await;
     assert_eq!(late.unwrap_err().reason, "SWITCH_TAKEN_BACK");
-    // Once more, and confirmed.
-    apply.install(server.install(&new)).await.unwrap();
+    // Once more, with nothing worth coming back to by now, and confirmed.
+    apply.install(Install { was_proven: false, ..server.install(&new) }).await.unwrap();
     apply.perform(ApplyRequest::Confirm(Box::new(server.target(&new)))).await.unwrap();
     sleep(Duration::from_secs(10_000)).await;
     assert_eq!(visible(&server.site.path()), Some(new.fingerprint_sha256));
