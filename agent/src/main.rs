@@ -40,7 +40,7 @@ fn act(command: Command) -> anyhow::Result<()> {
             }
             lines.push("the policy allows the agent to:".to_owned());
             lines.extend(enrolled.policy_allows.iter().map(|line| format!("  {line}")));
-            lines.push(match unit::is_installed() {
+            lines.push(match unit::is_for(&policy) {
                 true => "next: systemctl daemon-reload && systemctl start certwright-agent".to_owned(),
                 false => {
                     format!("next: certwright-agent run --state {} --policy {}", state.display(), policy.display())
@@ -78,7 +78,7 @@ fn act(command: Command) -> anyhow::Result<()> {
 
 fn install(path: &Path) -> anyhow::Result<()> {
     // Where there are units, an edited policy has to reach the sandbox too.
-    let kept = unit::is_installed() && path.exists();
+    let kept = unit::is_for(path) && path.exists();
     if !kept {
         default::install(path)?;
     }

@@ -11,21 +11,24 @@ use crate::state::replace;
 /// The unit of the half that writes, and where packages put it.
 const UNIT: &str = "certwright-agent-apply.service";
 const UNIT_PLACES: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+/// The policy that the unit names.
+const POLICY: &str = "/etc/certwright/policy.toml";
 const DROP_IN: &str = "/etc/systemd/system/certwright-agent-apply.service.d/policy.conf";
 
-/// Whether this server runs the agent as units of systemd.
+/// Whether this server runs the agent that obeys this policy as units of systemd. One that was started by hand beside them, with
+/// a policy of its own, is none of theirs.
 #[must_use]
-pub fn is_installed() -> bool {
-    UNIT_PLACES.iter().any(|place| Path::new(place).join(UNIT).exists())
+pub fn is_for(policy: &Path) -> bool {
+    policy == Path::new(POLICY) && UNIT_PLACES.iter().any(|place| Path::new(place).join(UNIT).exists())
 }
 
-/// Writes the drop-in, where the unit is installed; returns its path when it is another one than before.
+/// Writes the drop-in, where the unit is installed and obeys this policy; returns its path when it is another one than before.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn install(policy: &Policy) -> Result<Option<&'static str>, Problem> {
     let (path, text) = (Path::new(DROP_IN), text(policy, Path::new("/")));
-    if !is_installed() || std::fs::read_to_string(path).is_ok_and(|before| before == text) {
+    if !is_for(Path::new(&policy.source)) || std::fs::read_to_string(path).is_ok_and(|before| before == text) {
         return Ok(None);
     }
     let folder = path.parent().unwrap_or(path);
@@ -79,6 +82,15 @@ fn escaped(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_unit_is_not_opened_for_a_policy_that_it_does_not_obey() {
+        let policy = Policy::parse("/tmp/policy.toml", "").unwrap();
+        assert!(!is_for(Path::new(&policy.source)));
+        assert_eq!(install(&policy).unwrap(), None);
+        let unit = include_str!("../../packaging/systemd/certwright-agent-apply.service");
+        assert!(unit.contains(&format!("--policy {POLICY} ")));
+    }
 
     #[test]
     fn opens_what_the_policy_opens_and_no_more() {
