@@ -32,7 +32,7 @@ const CONNECTIONS_MAX: usize = 4;
 /// How long `net` waits for a peer that is starting.
 const CONNECT: Duration = Duration::from_secs(5);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// How often a peer may end while it is asked the same: the first connection counts as one.
+/// How often the same is asked: a request that ends its peer must not do so for ever.
 const ASKED_MAX: u8 = 2;
 /// How long a peer may take to take a message.
 const SEND: Duration = Duration::from_secs(30);
@@ -187,7 +187,7 @@ type Reply = oneshot::Sender<Result<ApplyReply, Problem>>;
 struct Waiting {
     message: Message,
     reply: Reply,
-    /// How often a peer was asked. One that ended meanwhile is no reason to give up: every request may be repeated, once.
+    /// How often a peer was asked. One that ended meanwhile is no reason to give up: every request may be repeated.
     asked: u8,
 }
 
@@ -199,12 +199,14 @@ type Calls = Arc<Mutex<BTreeMap<u64, Waiting>>>;
 pub(crate) struct Remote {
     path: PathBuf,
     inbox: mpsc::Receiver<Call>,
+    /// The journal says once that nobody answers.
+    is_away: bool,
 }
 
 /// Returns the door to an `apply` in another process; `Remote::serve` must be awaited for it to get answers.
 pub(crate) fn remote(path: PathBuf) -> (Handle, Remote) {
     let (calls, inbox) = mpsc::channel(QUEUE_MAX);
-    (Handle::new(calls), Remote { path, inbox })
+    (Handle::new(calls), Remote { path, inbox, is_away: false })
 }
 
 impl Remote {
@@ -230,7 +232,8 @@ impl Remote {
                         drop(reply.send(Err(Problem::internal("a request that is too large for the private socket"))));
                         continue;
                     };
-                    lock(&calls).insert(last, Waiting { message: message.clone(), reply, asked: 1 });
+                    lock(&calls)
+                        .insert(last, Waiting { message: message.clone(), reply, asked: u8::from(out.is_some()) });
                     Some(message)
                 }
                 None => None,
@@ -247,11 +250,11 @@ impl Remote {
     }
 
     /// Connects, and asks once more what the last peer left without an answer; tells the callers where that fails.
-    async fn connect_again(&self, calls: &Calls, reading: &mut JoinSet<()>) -> Option<OwnedWriteHalf> {
+    async fn connect_again(&mut self, calls: &Calls, reading: &mut JoinSet<()>) -> Option<OwnedWriteHalf> {
         let again: Vec<Message> = {
             let mut calls = lock(calls);
             let given_up: Vec<u64> =
-                calls.iter().filter(|(_, waiting)| waiting.asked > ASKED_MAX).map(|(id, _)| *id).collect();
+                calls.iter().filter(|(_, waiting)| waiting.asked >= ASKED_MAX).map(|(id, _)| *id).collect();
             for waiting in given_up.iter().filter_map(|id| calls.remove(id)) {
                 drop(waiting.reply.send(Err(away(&self.path, "it ended while it was asked"))));
             }
@@ -264,12 +267,17 @@ impl Remote {
         let (read, mut out) = match self.connect().await {
             Ok(stream) => stream.into_split(),
             Err(error) => {
+                let problem = away(&self.path, &error.to_string());
+                if !std::mem::replace(&mut self.is_away, true) {
+                    warn!(reason = problem.reason, cause = problem.cause, hint = problem.hint, "{}", problem.message);
+                }
                 for waiting in std::mem::take(&mut *lock(calls)).into_values() {
-                    drop(waiting.reply.send(Err(away(&self.path, &error.to_string()))));
+                    drop(waiting.reply.send(Err(problem.clone())));
                 }
                 return None;
             }
         };
+        self.is_away = false;
         reading.spawn(hand_out(read, Arc::clone(calls)));
         for message in again {
             // The end of the reading says it again.
