@@ -31,16 +31,18 @@ use crate::plan::drift::Drift;
 use crate::plan::slots::{KeyStep, KeyUse, expendable, key_step};
 use crate::plan::{Offer, Outcome, TargetStep, judge, next_step, rest_after};
 use crate::problem::Problem;
-use crate::target::{Challenge, Desired, KeySlot, Place, StateName, Target, is_item_id};
+use crate::target::{Desired, KeySlot, StateName, Target, is_item_id};
 
+mod challenges;
 mod drift;
+mod duty;
 
+use challenges::serve_challenges;
 use drift::{Found, Looks};
+use duty::{CALL_RETRY, Duty};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
-/// First rest after a call that failed on a connection that is still there; it grows.
-const CALL_RETRY: Duration = Duration::from_secs(5);
 /// Rest before a port that was taken is tried again; a challenge is short-lived.
 const CHALLENGE_RETRY: Duration = Duration::from_secs(3);
 /// First rest before a key or CSR that failed is tried again; it grows.
@@ -53,46 +55,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Reasons of refusals by a restored controller, which may not know yet what this agent holds.
 const RESTORED: [&str; 2] = ["RESTORE_WAITING", "SHOW_FIRST"];
-
-/// Work that at most one task does at a time.
-#[derive(Debug, Default)]
-struct Duty {
-    wanted: bool,
-    busy: bool,
-    not_before: Option<Instant>,
-    /// In a row.
-    failures: u32,
-}
-
-impl Duty {
-    fn is_due(&self, now: Instant) -> bool {
-        self.wanted && !self.busy && self.not_before.is_none_or(|at| at <= now)
-    }
-
-    fn begin(&mut self) {
-        *self = Self { wanted: false, busy: true, not_before: None, failures: self.failures };
-    }
-
-    fn succeed(&mut self) {
-        self.busy = false;
-        self.failures = 0;
-    }
-
-    fn retry(&mut self, after: Duration) {
-        let not_before = Some(Instant::now() + after);
-        *self = Self { wanted: true, busy: false, not_before, failures: self.failures };
-    }
-
-    /// Tries again after a rest that grows with every failure.
-    fn back_off(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        self.retry(rest_after(CALL_RETRY, self.failures, jitter()));
-    }
-
-    fn wakes_at(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.wanted && !self.busy)
-    }
-}
 
 /// What a task came back with.
 enum Done {
@@ -738,54 +700,6 @@ async fn send_csr(mut client: Client, id: String, csr_der: Vec<u8>) -> Done {
     let request = wire::SubmitCsrRequest { key_slot_id: id.clone(), csr_der };
     let taken = call(client.submit_csr(request)).await.map(drop);
     Done::Sent { id, taken }
-}
-
-/// Opens and closes ports, writes and removes webroot files, so that exactly the wanted tokens are served.
-async fn serve_challenges(
-    apply: Handle,
-    listeners: Arc<tokio::sync::Mutex<Listeners>>,
-    wanted: Vec<Challenge>,
-) -> Done {
-    let mut problems = BTreeMap::new();
-    let mut permitted = Vec::new();
-    for challenge in wanted {
-        let allowed = apply.policy().await.and_then(|policy| match &challenge.place {
-            Place::Standalone(port) => policy.permit_port(*port),
-            Place::Webroot(webroot) => policy.permit_webroot(webroot),
-        });
-        match allowed {
-            Ok(()) => permitted.push(challenge),
-            Err(problem) => {
-                problems.insert(challenge.token, problem);
-            }
-        }
-    }
-    let failed = listeners.lock().await.set(&permitted).await;
-    let keep = permitted.iter().filter_map(|challenge| match &challenge.place {
-        Place::Webroot(webroot) => Some((webroot.clone(), challenge.token.clone())),
-        Place::Standalone(_) => None,
-    });
-    if let Err(problem) = apply.perform(ApplyRequest::WithdrawTokens { keep: keep.collect() }).await {
-        warn!(reason = problem.reason, cause = problem.cause, "{}", problem.message);
-    }
-    let mut serving = BTreeSet::new();
-    for Challenge { token, key_authorization, place, .. } in permitted {
-        let served = match place {
-            Place::Standalone(port) => failed.get(&port).cloned().map_or(Ok(()), Err),
-            Place::Webroot(webroot) => {
-                apply.perform(ApplyRequest::ServeToken { webroot, token: token.clone(), key_authorization }).await
-            }
-        };
-        match served {
-            Ok(()) => {
-                serving.insert(token);
-            }
-            Err(problem) => {
-                problems.insert(token, problem);
-            }
-        }
-    }
-    Done::Served { serving, problems }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::convert;
 use super::login;
 use super::operator::{
     agents, audit, backup, bulk, certificates, create, identity_ca, issuers, limits, lists, operators, overview, pause,
-    private_ca, restore, revoke, targets,
+    private_ca, restore, revoke, targets, wishes,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -57,6 +57,13 @@ macro_rules! act {
         audited::end(hub, begun, &came).await;
         Ok(Response::new(came?))
     }};
+}
+
+/// The same for what reads a record, decides and writes it.
+macro_rules! act_anew {
+    ($self:ident, $request:ident, $method:ident, |$caller:ident, $asked:ident| $future:expr) => {
+        act!($self, $request, $method, |$caller, $asked| wishes::anew($asked, |$asked| $future))
+    };
 }
 
 #[tonic::async_trait]
@@ -123,7 +130,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::CreateCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorCreateCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorCreateCertificate, |caller, asked| {
             create::create(&self.server.hub, caller, asked)
         })
     }
@@ -132,7 +139,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::UpdateCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorUpdateCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorUpdateCertificate, |caller, asked| {
             certificates::update(&self.server.hub, caller, asked)
         })
     }
@@ -141,7 +148,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::RenewCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorRenewCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorRenewCertificate, |caller, asked| {
             certificates::renew(&self.server.hub, caller, asked)
         })
     }
@@ -150,7 +157,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::RevokeCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorRevokeCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorRevokeCertificate, |caller, asked| {
             revoke::revoke(&self.server.hub, caller, asked)
         })
     }
@@ -159,7 +166,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::DeployCertificateRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorDeployCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorDeployCertificate, |caller, asked| {
             targets::deploy(&self.server.hub, caller, asked)
         })
     }
@@ -168,7 +175,7 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::DeleteCertificateRequest>,
     ) -> Result<Response<wire::DeleteCertificateResponse>, Status> {
-        act!(self, request, OperatorDeleteCertificate, |caller, asked| {
+        act_anew!(self, request, OperatorDeleteCertificate, |caller, asked| {
             certificates::delete(&self.server.hub, caller, asked)
         })
     }
@@ -184,21 +191,25 @@ impl OperatorService for OperatorApi {
         &self,
         request: Request<wire::AddTargetRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorAddTarget, |caller, asked| { targets::add(&self.server.hub, caller, asked) })
+        act_anew!(self, request, OperatorAddTarget, |caller, asked| { targets::add(&self.server.hub, caller, asked) })
     }
 
     async fn remove_target(
         &self,
         request: Request<wire::RemoveTargetRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorRemoveTarget, |caller, asked| { targets::remove(&self.server.hub, caller, asked) })
+        act_anew!(self, request, OperatorRemoveTarget, |caller, asked| {
+            targets::remove(&self.server.hub, caller, asked)
+        })
     }
 
     async fn set_target(
         &self,
         request: Request<wire::SetTargetRequest>,
     ) -> Result<Response<wire::CertificateAccepted>, Status> {
-        act!(self, request, OperatorSetTarget, |caller, asked| { targets::set::set(&self.server.hub, caller, asked) })
+        act_anew!(self, request, OperatorSetTarget, |caller, asked| {
+            targets::set::set(&self.server.hub, caller, asked)
+        })
     }
 
     async fn list_versions(

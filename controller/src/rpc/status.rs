@@ -12,6 +12,9 @@ use crate::store::batch::CommitError;
 use crate::store::engine::EngineError;
 use crate::tasks::limits::LimitError;
 
+/// Reason of a refusal: the record is not as it was read, or as the operator saw it.
+const CHANGED_MEANWHILE: &str = "CHANGED_MEANWHILE";
+
 /// A refusal on its way out.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -68,7 +71,12 @@ impl Refusal {
     fn changed_meanwhile(what: &str) -> Self {
         let hint = "see what it is now (certwright certs get NAME), then repeat";
         let message = format!("{what} was changed by someone else");
-        Self::new(Code::Aborted, Problem::new("CHANGED_MEANWHILE", message, "", hint))
+        Self::new(Code::Aborted, Problem::new(CHANGED_MEANWHILE, message, "", hint))
+    }
+
+    /// Whether the record changed between the reading and the writing, or is not as the operator saw it.
+    pub(crate) fn is_changed_meanwhile(&self) -> bool {
+        self.problem.reason == CHANGED_MEANWHILE
     }
 }
 

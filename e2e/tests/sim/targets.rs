@@ -187,6 +187,24 @@ async fn a_version_that_is_revoked_is_no_longer_gone_back_to() {
     world.check().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn targets_that_are_added_at_once_are_all_added() {
+    let mut world = World::new(6).await;
+    world.operator.create(&wish(&world, "web", Custody::Controller, 0)).await.unwrap();
+    let add = |index: usize| {
+        let target = Some(world.agents[index].target("web", "web.example.test"));
+        let request = api::AddTargetRequest { certificate: "web".into(), target, ..Default::default() };
+        let mut client = world.operator.client();
+        async move { client.add_target(request).await }
+    };
+    // Its first version is being ordered meanwhile: the record changes again and again.
+    let added = futures_util::future::join_all((1..6).map(add)).await;
+    assert!(added.iter().all(Result::is_ok), "{added:?}");
+    world.settle_live("web", SOON).await;
+    assert_eq!(world.operator.certificate("web").await.unwrap().targets.len(), 6);
+    world.check().await;
+}
+
 /// A certificate of so many hours that is live on three agents, with a rollout; and its fingerprint.
 async fn three(hours: i64, rollout: &str) -> (World, String) {
     let ca = Options { lifetime_seconds: hours * 3_600, ..Options::default() };

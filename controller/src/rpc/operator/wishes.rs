@@ -18,12 +18,30 @@ use crate::tasks::hub::Hub;
 /// Longer request ids are not remembered.
 pub(super) const REQUEST_ID_MAX: usize = 64;
 
+/// Most times that a wish is decided anew because the record changed between the reading and the writing.
+const TRIES_MAX: usize = 8;
+
 /// A wish on its way to a job.
 pub(super) struct Wish<'a> {
     pub(super) kind: Kind,
     /// Only the target on this agent.
     pub(super) agent_id: Option<String>,
     pub(super) request_id: &'a str,
+}
+
+/// Acts on a wish, and anew on what the record is by then if it changed in between: the controller's own work changes a
+/// certificate at any moment, and nobody can wait for a good one. An operator who names the revision they saw is refused each time.
+pub(in crate::rpc) async fn anew<R: Clone, T, F>(asked: R, act: impl Fn(R) -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Refusal>>,
+{
+    for _try in 1..TRIES_MAX {
+        match act(asked.clone()).await {
+            Err(refusal) if refusal.is_changed_meanwhile() => {}
+            came => return came,
+        }
+    }
+    act(asked).await
 }
 
 /// Returns the certificate with this name.
@@ -127,4 +145,35 @@ pub(super) async fn commit_job(
     let fresh = hub.store.bundle(&record.id).await?;
     let certificate = views::certificate(hub, &Names::read(hub).await?, fresh.as_ref().unwrap_or(bundle));
     Ok(wire::CertificateAccepted { certificate: Some(certificate), job_id: job.id, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What comes of a wish that is refused so often with this, and how often it was tried.
+    async fn tried(refusals: usize, refusal: fn() -> Refusal) -> (Result<usize, String>, usize) {
+        let tries = Cell::new(0);
+        let came = anew((), |()| {
+            tries.set(tries.get() + 1);
+            let came = if tries.get() > refusals { Ok(tries.get()) } else { Err(refusal()) };
+            async { came }
+        });
+        (came.await.map_err(|refusal| refusal.words()), tries.get())
+    }
+
+    #[tokio::test]
+    async fn a_wish_is_decided_anew_while_the_record_changes_and_only_then() {
+        let changed = || Refusal::changed("certificate", "web");
+        assert_eq!(tried(0, changed).await, (Ok(1), 1));
+        assert_eq!(tried(TRIES_MAX - 1, changed).await, (Ok(TRIES_MAX), TRIES_MAX));
+        let (came, tries) = tried(TRIES_MAX, changed).await;
+        assert!(came.unwrap_err().starts_with("CHANGED_MEANWHILE"));
+        assert_eq!(tries, TRIES_MAX);
+        let (came, tries) = tried(1, || Refusal::not_found("certificate", "web")).await;
+        assert!(came.is_err());
+        assert_eq!(tries, 1);
+    }
 }
