@@ -2,28 +2,21 @@
 //! wrong answer is a contradiction: what cannot be seen from here may be plain to the CA.
 
 pub mod probe;
+pub mod trail;
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use futures_util::future::join_all;
-use http::Uri;
-use proto::text::one_line;
 
 use crate::dns::lookup::{CaaRecord, Lookup, LookupError};
 use crate::lifecycle::problem::Problem;
-use crate::preflight::probe::{Probe, ProbeAnswer, ProbeError};
+use crate::preflight::probe::Probe;
+use crate::preflight::trail::Trail;
 
-/// RFC 8555 §8.3: the CA asks this port first.
-const HTTP_PORT: u16 = 80;
-/// Most redirects followed; Let's Encrypt follows 10.
-const REDIRECTS_MAX: usize = 10;
 /// Most addresses of one name that are asked.
 const ADDRESSES_MAX: usize = 16;
 /// Most labels climbed for CAA (RFC 8659 §3); a name has at most 127.
 const CAA_CLIMB_MAX: usize = 127;
-/// How much of a wrong body is shown, characters.
-const EXCERPT_CHARS_MAX: usize = 80;
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,137 +91,44 @@ pub async fn visible(
     token: &str,
     key_authorization: &str,
 ) -> Verdict {
-    let path = format!("/.well-known/acme-challenge/{token}");
-    let addresses = match addresses(lookup, identifier).await {
-        Ok(addresses) => addresses,
-        Err(error) => return dns_verdict(identifier, &error),
-    };
-    let visits = addresses.into_iter().take(ADDRESSES_MAX).map(|address| {
-        let start = Place { host: identifier.to_owned(), address, path: path.clone() };
-        visit(lookup, probe, start, key_authorization)
-    });
-    let verdicts = join_all(visits).await;
-    let rank = |verdict: &Verdict| match verdict {
+    match trails(lookup, probe, identifier, token, key_authorization).await {
+        Ok(trails) => worst(&trails),
+        Err(verdict) => verdict,
+    }
+}
+
+/// Returns what the worst of them says.
+#[must_use]
+pub fn worst(trails: &[Trail]) -> Verdict {
+    let rank = |verdict: &&Verdict| match verdict {
         Verdict::Contradicted(_) => 2,
         Verdict::Unknown(_) => 1,
         Verdict::Ok => 0,
     };
-    verdicts.into_iter().max_by_key(rank).unwrap_or(Verdict::Ok)
+    trails.iter().map(|trail| &trail.verdict).max_by_key(rank).cloned().unwrap_or(Verdict::Ok)
 }
 
-/// Where a request goes.
-struct Place {
-    host: String,
-    address: IpAddr,
-    path: String,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{} at {}", self.host, self.path, self.address)
-    }
-}
-
-/// Asks one address and follows its redirects.
-async fn visit(lookup: &dyn Lookup, probe: &dyn Probe, start: Place, key_authorization: &str) -> Verdict {
-    let mut place = start;
-    for _redirect in 0..=REDIRECTS_MAX {
-        let answer = match probe.fetch(SocketAddr::new(place.address, HTTP_PORT), &place.host, &place.path).await {
-            Ok(answer) => answer,
-            Err(error) => return probe_verdict(&place, &error),
-        };
-        let Some(location) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)) else {
-            return judge(&place, &answer, key_authorization);
-        };
-        place = match follow(lookup, &place, location).await {
-            Ok(next) => next,
-            Err(verdict) => return verdict,
-        };
-    }
-    contradicted(&place, "PREFLIGHT_REDIRECT_LOOP", &format!("more than {REDIRECTS_MAX} redirects"))
-}
-
-/// Returns where a redirect leads, or why it cannot be followed here.
-async fn follow(lookup: &dyn Lookup, from: &Place, location: &str) -> Result<Place, Verdict> {
-    let bad = || contradicted(from, "PREFLIGHT_REDIRECT_INVALID", &format!("a redirect to {location:?}"));
-    let uri: Uri = location.parse().map_err(|_not_a_uri: http::uri::InvalidUri| bad())?;
-    let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let Some(authority) = uri.authority() else {
-        let is_absolute = path.starts_with('/');
-        return if is_absolute {
-            Ok(Place { host: from.host.clone(), address: from.address, path })
-        } else {
-            Err(bad())
-        };
-    };
-    match (uri.scheme_str(), authority.port_u16()) {
-        (Some("http"), None | Some(HTTP_PORT)) => {}
-        (Some("https"), None | Some(443)) => {
-            return Err(unknown(from, "PREFLIGHT_REDIRECT_HTTPS", &format!("a redirect to {location}")));
-        }
-        _ => return Err(contradicted(from, "PREFLIGHT_REDIRECT_INVALID", &format!("a redirect to {location}"))),
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    let found = addresses(lookup, &host).await.map_err(|error| dns_verdict(&host, &error))?;
-    let Some(address) = found.into_iter().next() else { return Err(dns_verdict(&host, &LookupError::NoRecords)) };
-    if address != from.address && is_link_local(address) {
-        return Err(unknown(from, "PREFLIGHT_REDIRECT_LOCAL", &format!("a redirect to {host} at {address}")));
-    }
-    Ok(Place { host, address, path })
-}
-
-/// Link-local addresses hold cloud metadata services: a stranger's redirect must not make us ask them.
-fn is_link_local(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
+/// Asks every address of the identifier for a token, and follows the redirects.
+///
+/// # Errors
+/// A verdict on the name: it has no address that could be asked.
+pub async fn trails(
+    lookup: &dyn Lookup,
+    probe: &dyn Probe,
+    identifier: &str,
+    token: &str,
+    key_authorization: &str,
+) -> Result<Vec<Trail>, Verdict> {
+    let found = addresses(lookup, identifier).await.map_err(|error| dns_verdict(identifier, &error))?;
+    let asked = found.into_iter().take(ADDRESSES_MAX);
+    let follow = |address| trail::follow(lookup, probe, (identifier, address), token, key_authorization);
+    Ok(join_all(asked.map(follow)).await)
 }
 
 async fn addresses(lookup: &dyn Lookup, host: &str) -> Result<Vec<IpAddr>, LookupError> {
     match host.parse::<IpAddr>() {
         Ok(address) => Ok(vec![address]),
         Err(_not_an_address) => lookup.addresses(host).await,
-    }
-}
-
-fn judge(place: &Place, answer: &ProbeAnswer, key_authorization: &str) -> Verdict {
-    if answer.status != 200 {
-        return contradicted(place, "PREFLIGHT_WRONG_STATUS", &format!("status {}", answer.status));
-    }
-    // RFC 8555 §8.3: trailing whitespace is ignored.
-    let body = answer.body.trim_ascii_end();
-    if body == key_authorization.as_bytes() {
-        return Verdict::Ok;
-    }
-    let shown = one_line(&String::from_utf8_lossy(body), EXCERPT_CHARS_MAX);
-    contradicted(place, "PREFLIGHT_WRONG_CONTENT", &format!("the answer is {shown:?}"))
-}
-
-fn contradicted(place: &Place, reason: &str, cause: &str) -> Verdict {
-    Verdict::Contradicted(Problem::new(
-        reason,
-        format!("The challenge is not served at {place}"),
-        cause,
-        "Something else than the responder answers port 80 there: check A/AAAA, the web server's rules for \
-         /.well-known/acme-challenge/, and the port or webroot of --http01",
-    ))
-}
-
-fn unknown(place: &Place, reason: &str, cause: &str) -> Verdict {
-    Verdict::Unknown(Problem::new(
-        reason,
-        format!("The challenge at {place} cannot be seen from the controller"),
-        cause,
-        "The CA may see it nevertheless; the order goes on. If it fails, check firewall and port 80 at that address",
-    ))
-}
-
-fn probe_verdict(place: &Place, error: &ProbeError) -> Verdict {
-    match error {
-        ProbeError::NotHttp(what) => contradicted(place, "PREFLIGHT_NOT_HTTP", what),
-        ProbeError::Timeout => unknown(place, "PREFLIGHT_TIMEOUT", &error.to_string()),
-        ProbeError::Unreachable(_) => unknown(place, "PREFLIGHT_UNREACHABLE", &error.to_string()),
     }
 }
 
@@ -257,10 +157,12 @@ fn dns_verdict(name: &str, error: &LookupError) -> Verdict {
 mod tests {
     use std::collections::BTreeMap;
     use std::io;
+    use std::net::SocketAddr;
     use std::sync::Mutex;
 
     use async_trait::async_trait;
 
+    use super::probe::{ProbeAnswer, ProbeError, Scheme};
     use super::*;
 
     const NAME: &str = "h1.example.test";
@@ -328,9 +230,16 @@ mod tests {
 
     #[async_trait]
     impl Probe for World {
-        async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
-            assert_eq!(address.port(), 80);
-            let place = format!("{} {host} {path}", address.ip());
+        async fn fetch(
+            &self,
+            scheme: Scheme,
+            address: SocketAddr,
+            host: &str,
+            path: &str,
+        ) -> Result<ProbeAnswer, ProbeError> {
+            assert_eq!(address.port(), scheme.port());
+            let secure = if scheme == Scheme::Https { "https " } else { "" };
+            let place = format!("{secure}{} {host} {path}", address.ip());
             self.asked.lock().unwrap().push(place.clone());
             let refused = || ProbeError::Unreachable(io::ErrorKind::ConnectionRefused.into());
             self.pages.get(&place).cloned().ok_or_else(refused)
@@ -426,7 +335,11 @@ mod tests {
         check(relative.page(&format!("192.0.2.1 {NAME} /acme"), 200, CONTENT), "ok").await;
         let literal = world().redirect(&first, "http://[2001:db8::9]/acme");
         check(literal.page("2001:db8::9 2001:db8::9 /acme", 200, CONTENT), "ok").await;
-        check(world().redirect(&first, "https://www.test/acme"), "unknown PREFLIGHT_REDIRECT_HTTPS").await;
+        let secure = || world().redirect(&first, "https://www.test/acme");
+        check(secure().page("https 192.0.2.9 www.test /acme", 200, CONTENT), "ok").await;
+        check(secure(), "unknown PREFLIGHT_UNREACHABLE").await;
+        check(world().redirect(&first, "https://www.test:443/acme"), "unknown PREFLIGHT_UNREACHABLE").await;
+        check(world().redirect(&first, "https://www.test:80/"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
         check(world().redirect(&first, "http://www.test:8080/"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
         check(world().redirect(&first, "ftp://www.test/"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
         check(world().redirect(&first, "not a url"), "contradicted PREFLIGHT_REDIRECT_INVALID").await;
@@ -434,10 +347,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_redirect_that_leads_away_from_the_challenge_is_told_from_a_harmless_one() {
+        let world = || World::default().name(NAME, &["192.0.2.1"]);
+        let first = at("192.0.2.1");
+        let whole = || world().redirect(&first, &format!("https://{NAME}{PATH}"));
+        let secure = format!("https {first}");
+        check(whole().page(&secure, 200, CONTENT), "ok").await;
+        check(whole().page(&secure, 404, ""), "contradicted PREFLIGHT_REDIRECT_ASTRAY").await;
+        let home = || world().redirect(&first, &format!("https://{NAME}/"));
+        let cut = home().page(&format!("https 192.0.2.1 {NAME} /"), 200, "<h1>Welcome</h1>");
+        let Verdict::Contradicted(problem) = cut.visible().await else { panic!("a CA would fail") };
+        assert_eq!(problem.reason, "PREFLIGHT_REDIRECT_LOSES_PATH");
+        assert_eq!(
+            problem.message,
+            format!("A redirect keeps the CA from the challenge at https://{NAME}/ at 192.0.2.1")
+        );
+        assert_eq!(
+            problem.cause,
+            format!(
+                "the redirect of http://{NAME}{PATH} at 192.0.2.1 leads to https://{NAME}/ at 192.0.2.1, which is no \
+                 challenge's path: the answer is \"<h1>Welcome</h1>\""
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_trail_tells_each_request_and_what_came_back() {
+        let world = World::default()
+            .name(NAME, &["192.0.2.1"])
+            .redirect(&at("192.0.2.1"), &format!("https://{NAME}{PATH}"))
+            .page(&format!("https {}", at("192.0.2.1")), 200, CONTENT);
+        let trails = trails(&world, &world, NAME, "token", CONTENT).await.unwrap();
+        let told = |hop: &trail::Hop| format!("{} at {}: {}", hop.url, hop.address, hop.outcome);
+        let hops: Vec<_> = trails.iter().flat_map(|trail| trail.hops.iter().map(told)).collect();
+        let first = format!("http://{NAME}{PATH} at 192.0.2.1: 302, to https://{NAME}{PATH}");
+        assert_eq!(hops, [first, format!("https://{NAME}{PATH} at 192.0.2.1: 200")]);
+    }
+
+    #[tokio::test]
     async fn a_redirect_loop_ends() {
         let world = World::default().name(NAME, &["192.0.2.1"]).redirect(&at("192.0.2.1"), PATH);
         assert_eq!(shown(&world.visible().await), "contradicted PREFLIGHT_REDIRECT_LOOP");
-        assert_eq!(world.asked.lock().unwrap().len(), REDIRECTS_MAX + 1);
+        assert_eq!(world.asked.lock().unwrap().len(), trail::REDIRECTS_MAX + 1);
     }
 
     #[tokio::test]

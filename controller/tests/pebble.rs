@@ -21,7 +21,7 @@ use controller::acme::http::TrustRoots;
 use controller::acme::order::{AuthorizationStatus, OrderStatus};
 use controller::acme::transport::HyperTransport;
 use controller::dns::lookup::{Lookup, LookupError, Resolver};
-use controller::preflight::probe::{Probe, TcpProbe};
+use controller::preflight::probe::{Probe, Scheme, TcpProbe};
 use controller::preflight::{self, Verdict};
 use proto::clock::SystemClock;
 use proto::x509::Chain;
@@ -368,7 +368,7 @@ async fn names_and_challenges_are_seen_as_the_ca_sees_them() {
         assert_eq!((caa[0].tag.as_str(), caa[0].value.as_str()), ("issue", ";"));
 
         lab.tell("add-http01", &json!({"token": "abc", "content": "abc.thumb"})).await;
-        let answer = TcpProbe.fetch(lab.http, NAME, "/.well-known/acme-challenge/abc").await.unwrap();
+        let answer = TcpProbe.fetch(Scheme::Http, lab.http, NAME, "/.well-known/acme-challenge/abc").await.unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"abc.thumb".as_slice()));
         let verdicts = preflight::names(&resolver, &[NAME.to_owned(), "none.example.test".to_owned()]).await;
         assert_eq!(verdicts[0].1, Verdict::Ok);

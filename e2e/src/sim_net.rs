@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use controller::preflight::probe::{Probe, ProbeAnswer, ProbeError};
+use controller::preflight::probe::{Probe, ProbeAnswer, ProbeError, Scheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -198,7 +198,16 @@ pub struct SimProbe {
 
 #[async_trait]
 impl Probe for SimProbe {
-    async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
+    async fn fetch(
+        &self,
+        scheme: Scheme,
+        address: SocketAddr,
+        host: &str,
+        path: &str,
+    ) -> Result<ProbeAnswer, ProbeError> {
+        if scheme == Scheme::Https {
+            return Err(ProbeError::Unreachable(io::ErrorKind::ConnectionRefused.into()));
+        }
         match self.switch.run(timeout(LOOK_TIME_MAX / 2, self.net.get(CONTROLLER_HOST, address, host, path))).await {
             Err(_elapsed) => Err(ProbeError::Timeout),
             Ok(answer) => answer.map_err(ProbeError::Unreachable),

@@ -1,16 +1,21 @@
-//! One plain HTTP request, small and bounded, to one address: what a CA does for http-01. It never follows a redirect and
-//! never resolves a name. Called by `preflight`; e2e has the second implementation.
+//! One HTTP request, small and bounded, to one address: what a CA does for http-01. Over TLS it takes any certificate, as a CA
+//! does. It never follows a redirect and never resolves a name. Called by `preflight`; e2e has the second implementation.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::text::one_line;
+use proto::tls::unverified_client_config;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Longest time for one request, connecting included; Let's Encrypt gives 10 s.
 pub const PROBE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -24,11 +29,46 @@ const LOCATION_CHARS_MAX: usize = 2_000;
 /// Asks an address as the CA would.
 #[async_trait]
 pub trait Probe: Send + Sync + Debug {
-    /// Sends `GET path` with this Host to `address`, plain HTTP/1.1.
+    /// Sends `GET path` with this Host to `address`, HTTP/1.1.
     ///
     /// # Errors
     /// When there is no HTTP answer in time.
-    async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError>;
+    async fn fetch(
+        &self,
+        scheme: Scheme,
+        address: SocketAddr,
+        host: &str,
+        path: &str,
+    ) -> Result<ProbeAnswer, ProbeError>;
+}
+
+/// How it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// Over TLS, whatever the certificate.
+    Https,
+}
+
+impl Scheme {
+    /// The port that a CA asks.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// As in a URL.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// What answered.
@@ -51,6 +91,9 @@ pub enum ProbeError {
     /// Nothing in time.
     #[error("no answer within {} s", PROBE_TIME_MAX.as_secs())]
     Timeout,
+    /// No TLS with it.
+    #[error("no TLS: {0}")]
+    Tls(String),
     /// Something answered, not in HTTP.
     #[error("{0}")]
     NotHttp(String),
@@ -62,29 +105,54 @@ pub struct TcpProbe;
 
 #[async_trait]
 impl Probe for TcpProbe {
-    async fn fetch(&self, address: SocketAddr, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
+    async fn fetch(
+        &self,
+        scheme: Scheme,
+        address: SocketAddr,
+        host: &str,
+        path: &str,
+    ) -> Result<ProbeAnswer, ProbeError> {
         in_time(async {
             let mut stream = TcpStream::connect(address).await.map_err(ProbeError::Unreachable)?;
             stream.set_nodelay(true).map_err(ProbeError::Unreachable)?;
-            let request = format!(
-                "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: certwright/{} (preflight)\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-                host_header(host, address.port()),
-                env!("CARGO_PKG_VERSION"),
-            );
-            stream.write_all(request.as_bytes()).await.map_err(ProbeError::Unreachable)?;
-            read_answer(&mut stream).await
+            let host_header = host_header(scheme, host, address.port());
+            match scheme {
+                Scheme::Http => exchange(&mut stream, &host_header, path).await,
+                Scheme::Https => exchange(&mut secured(stream, host).await?, &host_header, path).await,
+            }
         })
         .await
     }
+}
+
+/// TLS with any certificate.
+async fn secured(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, ProbeError> {
+    let tls = |error: &dyn fmt::Display| ProbeError::Tls(one_line(&error.to_string(), 200));
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| tls(&error))?;
+    let config = unverified_client_config().map_err(|error| tls(&error))?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| tls(&error))
+}
+
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    host_header: &str,
+    path: &str,
+) -> Result<ProbeAnswer, ProbeError> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host_header}\r\nUser-Agent: certwright/{} (preflight)\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    stream.write_all(request.as_bytes()).await.map_err(ProbeError::Unreachable)?;
+    read_answer(stream).await
 }
 
 async fn in_time(exchange: impl Future<Output = Result<ProbeAnswer, ProbeError>>) -> Result<ProbeAnswer, ProbeError> {
     tokio::time::timeout(PROBE_TIME_MAX, exchange).await.map_err(|_elapsed| ProbeError::Timeout)?
 }
 
-fn host_header(host: &str, port: u16) -> String {
+fn host_header(scheme: Scheme, host: &str, port: u16) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    if port == 80 { host } else { format!("{host}:{port}") }
+    if port == scheme.port() { host } else { format!("{host}:{port}") }
 }
 
 /// Reads head and the start of the body, at most [`HEAD_BYTES_MAX`] + [`BODY_BYTES_MAX`] bytes.
@@ -164,8 +232,12 @@ fn unchunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rustls::ServerConfig;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::PrivateKeyDer;
     use tokio::io::duplex;
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
 
@@ -243,15 +315,55 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let closed = TcpProbe.fetch(address, "h1.example.test", "/").await;
-        assert!(matches!(closed, Err(ProbeError::Unreachable(_))), "{closed:?}");
+        for scheme in [Scheme::Http, Scheme::Https] {
+            let closed = TcpProbe.fetch(scheme, address, "h1.example.test", "/").await;
+            assert!(matches!(closed, Err(ProbeError::Unreachable(_))), "{closed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn over_tls_any_certificate_is_taken_and_what_speaks_no_tls_is_told() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["another.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async {
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let mut request = vec![0; 1024];
+            let count = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+            String::from_utf8(request[..count].to_vec()).unwrap()
+        };
+        let asked = TcpProbe.fetch(Scheme::Https, address, "h1.example.test", "/x");
+        let (request, answer) = tokio::join!(server, asked);
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (200, b"hi".as_slice()));
+        let host = format!("Host: h1.example.test:{}\r\n", address.port());
+        assert!(request.starts_with("GET /x HTTP/1.1\r\n") && request.contains(&host), "{request}");
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let plain = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        };
+        let ((), answer) = tokio::join!(plain, TcpProbe.fetch(Scheme::Https, address, "h1.example.test", "/x"));
+        assert!(matches!(answer, Err(ProbeError::Tls(_))), "{answer:?}");
     }
 
     #[test]
     fn the_host_header_is_written_as_a_ca_would() {
-        assert_eq!(host_header("h1.example.test", 80), "h1.example.test");
-        assert_eq!(host_header("2001:db8::1", 80), "[2001:db8::1]");
-        assert_eq!(host_header("h1.example.test", 8080), "h1.example.test:8080");
+        assert_eq!(host_header(Scheme::Http, "h1.example.test", 80), "h1.example.test");
+        assert_eq!(host_header(Scheme::Http, "2001:db8::1", 80), "[2001:db8::1]");
+        assert_eq!(host_header(Scheme::Https, "h1.example.test", 8080), "h1.example.test:8080");
     }
 
     proptest! {
