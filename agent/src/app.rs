@@ -8,7 +8,7 @@ use proto::clock::Clock;
 use proto::id::JoinToken;
 use proto::tls::Trust;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,8 +21,10 @@ use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::net::client;
 use crate::net::identity::{self, Identity};
+use crate::net::questions::{self, Questioned};
 use crate::net::reconcile::Reconciler;
 use crate::net::session::{Link, Session};
+use crate::net::trial::Tester;
 use crate::net::witness::Witness;
 use crate::policy::{default, explain, file};
 use crate::problem::Problem;
@@ -189,7 +191,9 @@ async fn work(
         Reconciler::load(apply.clone(), ledger, Arc::clone(&host), Arc::clone(&clock), links, witness).await?;
     info!(agent_id = identity.agent_id, agent_name = identity.agent_name, controller = identity.controller, "started");
     ready();
-    let session = Session { host, clock, state, apply, link };
+    let (asked, inbox) = mpsc::channel(questions::QUEUE_MAX);
+    let tester = Tester { apply: apply.clone(), host: Arc::clone(&host), clock: Arc::clone(&clock) };
+    let session = Session { host, clock, state, apply, link, questions: asked };
     let mut work = JoinSet::new();
     let session_halt = halt.clone();
     work.spawn(async move {
@@ -197,6 +201,7 @@ async fn work(
         Ok(())
     });
     work.spawn(reconciler.run(halt.clone()));
+    work.spawn(Questioned::new(tester, inbox).run(halt.clone()));
     let mut outcome = Ok(());
     while let Some(ended) = work.join_next().await {
         let ended = ended.unwrap_or_else(|error| Err(Problem::internal(&format!("a part of the agent: {error}"))));

@@ -23,6 +23,7 @@ pub(crate) mod keys;
 pub(crate) mod request;
 pub(crate) mod socket;
 mod switches;
+mod trial;
 mod watch;
 mod webroot;
 mod written;
@@ -126,6 +127,9 @@ impl Room {
             ApplyRequest::SocketHolder(sockets) => {
                 return Ok(ApplyReply::Holder(self.host.socket_holder(sockets).await));
             }
+            ApplyRequest::LookOver(asked) => {
+                return self.look_over(*asked).await.map(|found| ApplyReply::LookedOver(Box::new(found)));
+            }
             ApplyRequest::WaitForChange { dirs } => return self.wait_for_change(dirs).await.map(ApplyReply::Changed),
             _ => {}
         }
@@ -155,12 +159,7 @@ impl Room {
                 let _writing = self.turn();
                 keys::remove(&self.state, &ids).map(done)
             }
-            ApplyRequest::Inspect(target) => {
-                let policy = self.policy.current()?;
-                let written = written::load(&self.state, &target.id)?;
-                let root = policy.permit(&target)?;
-                Ok(ApplyReply::InPlace(files::is_in_place(&target, root, written.as_ref())))
-            }
+            ApplyRequest::Inspect(target) => self.is_in_place(&target).map(ApplyReply::InPlace),
             ApplyRequest::Differences(target) => {
                 let policy = self.policy.current()?;
                 let root = policy.permit(&target)?;
@@ -202,9 +201,10 @@ impl Room {
                 let _writing = self.turn();
                 webroot::withdraw(&self.state, &keep).map(done)
             }
-            ApplyRequest::Run(_) | ApplyRequest::SocketHolder(_) | ApplyRequest::WaitForChange { .. } => {
-                Err(Problem::internal("a request in the wrong place"))
-            }
+            ApplyRequest::Run(_)
+            | ApplyRequest::SocketHolder(_)
+            | ApplyRequest::LookOver(_)
+            | ApplyRequest::WaitForChange { .. } => Err(Problem::internal("a request in the wrong place")),
         }
     }
 
@@ -219,6 +219,12 @@ impl Room {
         switches.close(target_id)?;
         self.deadlines.end(target_id);
         Ok(())
+    }
+
+    fn is_in_place(&self, target: &Target) -> Result<bool, Problem> {
+        let policy = self.policy.current()?;
+        let written = written::load(&self.state, &target.id)?;
+        Ok(files::is_in_place(target, policy.permit(target)?, written.as_ref()))
     }
 
     fn install(&self, install: request::Install) -> Result<bool, Problem> {

@@ -47,6 +47,11 @@ pub trait Host: Send + Sync + Debug {
     /// Runs an exact argv: no shell, own process group, empty environment, no stdin, output capped, killed at `timeout`.
     async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome;
 
+    /// Returns why a program cannot be started, without starting it; `None` when nothing speaks against it.
+    async fn cannot_run(&self, _program: &str) -> Option<String> {
+        None
+    }
+
     /// Returns the sockets that listen on a port, by the kernel's numbers. Needs no privilege.
     async fn listeners(&self, port: u16) -> Vec<u64>;
 
@@ -103,6 +108,12 @@ impl Host for RealHost {
 
     async fn run(&self, argv: &[String], timeout: Duration) -> CommandOutcome {
         if self.units { unit::run(argv, timeout).await } else { command::run(argv, timeout).await }
+    }
+
+    async fn cannot_run(&self, program: &str) -> Option<String> {
+        let program = program.to_owned();
+        let looked = tokio::task::spawn_blocking(move || command::cannot_run(&program)).await;
+        looked.unwrap_or_else(|error| Some(error.to_string()))
     }
 
     async fn listeners(&self, port: u16) -> Vec<u64> {

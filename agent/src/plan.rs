@@ -22,6 +22,7 @@ use drift::{Drift, DriftStep};
 
 pub(crate) mod drift;
 pub(crate) mod slots;
+pub(crate) mod trial;
 
 /// When a failed target is tried again: 1 min, 5 min, then every 15 min (reliability.md FS3).
 const RETRY_SECONDS: [u64; 3] = [60, 300, 900];

@@ -80,10 +80,8 @@ impl Policy {
     /// # Errors
     /// A refusal that says which line to add.
     pub(crate) fn permit(&self, target: &Target) -> Result<&Dir, Problem> {
-        let mut below: Vec<&Dir> = self.dirs.iter().filter(|dir| is_below(&target.dir, &dir.path)).collect();
-        below.sort_by_key(|dir| std::cmp::Reverse(dir.path.len()));
         let mut refusal = None;
-        let dir = below.into_iter().find(|dir| match self.permit_in(dir, target) {
+        let dir = self.dirs_above(target).into_iter().find(|dir| match self.permit_in(dir, target) {
             Ok(()) => true,
             Err(problem) => {
                 refusal.get_or_insert(problem);
@@ -98,31 +96,61 @@ impl Policy {
         Ok(dir)
     }
 
+    /// The closest first.
+    fn dirs_above(&self, target: &Target) -> Vec<&Dir> {
+        let mut above: Vec<&Dir> = self.dirs.iter().filter(|dir| is_below(&target.dir, &dir.path)).collect();
+        above.sort_by_key(|dir| std::cmp::Reverse(dir.path.len()));
+        above
+    }
+
     /// Whether certificates may be written to a directory at all, whatever else is wanted there.
     pub(crate) fn allows_dir(&self, dir: &str) -> bool {
         self.dirs.iter().any(|allowed| is_below(dir, &allowed.path))
     }
 
     fn permit_in(&self, dir: &Dir, target: &Target) -> Result<(), Problem> {
+        self.refusals_in(dir, target).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns everything that a directory's lines do not allow of a target.
+    fn refusals_in(&self, dir: &Dir, target: &Target) -> Vec<Problem> {
         let place = dir.place();
-        self.permit_names(dir, target, &target.identifiers)?;
+        let mut found: Vec<Problem> = self.permit_names(dir, target, &target.identifiers).err().into_iter().collect();
         for file in &target.files {
             let path = format!("{}/{}", target.dir, file.name);
+            let mut refuse = |reason, message: String, line: String| {
+                found.push(self.refusal(reason, message, &place, &line));
+            };
             if !dir.permits_file(&file.name) {
                 let message = format!("the policy does not allow the file {path}");
-                return Err(self.refusal("POLICY_FILE", message, &place, &format!("files = [\"{}\"]", file.name)));
+                refuse("POLICY_FILE", message, format!("files = [\"{}\"]", file.name));
             }
             if let Some(owner) = file.owner.as_ref().filter(|owner| !dir.permits_owner(owner)) {
                 let message = format!("the policy does not allow the owner {owner} for {path}");
-                return Err(self.refusal("POLICY_OWNER", message, &place, &format!("owners = [\"{owner}\"]")));
+                refuse("POLICY_OWNER", message, format!("owners = [\"{owner}\"]"));
             }
             if file.content.holds_key() && file.mode & !dir.key_mode_max != 0 {
                 let message = format!("the policy does not allow the mode {:04o} for the key {path}", file.mode);
                 let line = format!("key_mode_max = \"{:04o}\"", file.mode | dir.key_mode_max);
-                return Err(self.refusal("POLICY_KEY_MODE", message, &place, &line));
+                refuse("POLICY_KEY_MODE", message, line);
             }
         }
-        Ok(())
+        found
+    }
+
+    /// Returns the directory of the policy that allows a target's files, and everything that is not allowed of the target. Without
+    /// one nothing may be told of what lies there.
+    pub(crate) fn judge(&self, target: &Target) -> (Option<&Dir>, Vec<Problem>) {
+        let below = self.dirs_above(target);
+        let dir = below.iter().copied().find(|dir| self.permit_in(dir, target).is_ok());
+        let mut refusals = match (dir, below.first()) {
+            (Some(_), _) => Vec::new(),
+            (None, Some(closest)) => self.refusals_in(closest, target),
+            (None, None) => vec![self.outside(&target.dir)],
+        };
+        refusals.extend(target.commands().filter_map(|argv| self.permit_command(argv).err()));
+        refusals.extend(self.permit_custody(target).err());
+        (dir, refusals)
     }
 
     /// Checks the leaf itself: a target's identifiers are only the controller's word. `dir` is what `permit` returned.

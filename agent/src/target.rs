@@ -28,6 +28,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "file-combined",
     "rollback",
     "drift",
+    "test-target",
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
@@ -334,7 +335,8 @@ fn key_slot(slot: &wire::KeySlot) -> Result<KeySlot, Problem> {
     slot.check().map(|()| slot)
 }
 
-fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
+/// Parses one item of a desired state, or what could become one.
+pub(crate) fn target(item: &wire::DesiredTarget) -> Result<Target, Problem> {
     requires(&item.requires)?;
     let version = if item.version_id.is_empty() {
         None
@@ -428,19 +430,24 @@ fn protocol(number: i32) -> Result<Protocol, Problem> {
 fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
     requires(&item.requires)?;
     check_answer(&item.token, &item.key_authorization)?;
-    let place = match item.http01.as_ref().and_then(|http01| http01.mode.as_ref()) {
-        Some(types::http01::Mode::StandalonePort(port)) => match u16::try_from(*port) {
-            Ok(port @ 1..) => Place::Standalone(port),
-            Ok(0) | Err(_) => return Err(malformed("a port", &port.to_string())),
-        },
-        Some(types::http01::Mode::Webroot(path)) => Place::Webroot(directory(path)),
-        None => return Err(upgrade("an http-01 mode that is unknown here")),
-    };
+    let place = place(item.http01.as_ref())?;
     let identifier = identifiers(std::slice::from_ref(&item.identifier))?.remove(0);
-    if let Place::Webroot(path) = &place {
-        check_dir(path)?;
-    }
     Ok(Challenge { token: item.token.clone(), key_authorization: item.key_authorization.clone(), identifier, place })
+}
+
+/// Parses how challenges are answered.
+pub(crate) fn place(http01: Option<&types::Http01>) -> Result<Place, Problem> {
+    match http01.and_then(|http01| http01.mode.as_ref()) {
+        Some(types::http01::Mode::StandalonePort(port)) => match u16::try_from(*port) {
+            Ok(port @ 1..) => Ok(Place::Standalone(port)),
+            Ok(0) | Err(_) => Err(malformed("a port", &port.to_string())),
+        },
+        Some(types::http01::Mode::Webroot(path)) => {
+            let path = directory(path);
+            check_dir(&path).map(|()| Place::Webroot(path))
+        }
+        None => Err(upgrade("an http-01 mode that is unknown here")),
+    }
 }
 
 /// Returns the directory without repeated or trailing slashes, where it can be one.

@@ -10,6 +10,8 @@ mod drift;
 mod evil;
 #[path = "road/site.rs"]
 mod site;
+#[path = "road/trial.rs"]
+mod trial;
 
 use std::fs;
 use std::path::PathBuf;

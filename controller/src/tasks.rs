@@ -6,6 +6,7 @@ pub mod clock;
 pub mod hub;
 pub mod limits;
 pub mod presence;
+pub mod questions;
 pub mod wake;
 
 pub(crate) mod accounts;

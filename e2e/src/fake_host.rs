@@ -251,6 +251,12 @@ impl Host for SimHost {
         CommandOutcome { exit, output, took: start.elapsed() }
     }
 
+    async fn cannot_run(&self, program: &str) -> Option<String> {
+        let commands = self.machine.0.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = commands.iter().any(|(known, _)| known.first().is_some_and(|first| first == program));
+        (!is_there).then(|| "No such file or directory (os error 2)".to_owned())
+    }
+
     /// What the kernel tells comes at a real instant, and a thousand agents of one process have no watch each.
     fn tells_changes(&self) -> bool {
         false

@@ -64,6 +64,8 @@ mod rotation;
 mod soak;
 #[path = "sim/targets.rs"]
 mod targets;
+#[path = "sim/trial.rs"]
+mod trial;
 
 use std::time::Duration;
 

@@ -39,7 +39,8 @@ use proto::operator::v1::{
     RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevocationList,
     RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest,
     SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest,
-    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    TestTargetsRequest, TestTargetsResponse, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
+    WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -63,13 +64,15 @@ pub use trust::{
 };
 pub use words::{
     agent_status, batch_words, content_of, custody, file_content, key_type, on_drift, on_drift_of, reason,
-    target_status,
+    target_status, test_result, test_verdict,
 };
 
 /// Where the packaged controller listens.
 pub const SOCKET_DEFAULT: &str = "/run/certwright/controller.sock";
 /// A call that takes longer has failed: the controller answers from its store.
 const CALL_MAX: Duration = Duration::from_secs(15);
+/// A call that agents have to answer takes a minute at most.
+const ASK_MAX: Duration = Duration::from_secs(65);
 /// The controller sends something every 5 s: after three of these have been missed it is gone.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(16);
 
@@ -273,6 +276,15 @@ impl Client {
         Ok(Watch { stream, place })
     }
 
+    /// Has agents do everything that a deployment would do, without changing anything.
+    ///
+    /// # Errors
+    /// When the controller refuses, fails or cannot be reached.
+    pub async fn test_targets(&self, request: TestTargetsRequest) -> Result<TestTargetsResponse, ClientError> {
+        let Line { mut rpc, place } = self.line();
+        answer_within(ASK_MAX, place.address(), async move { rpc.test_targets(request).await }).await
+    }
+
     fn line(&self) -> Line {
         self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -294,10 +306,18 @@ fn rpc(channel: Channel) -> OperatorServiceClient<Channel> {
 }
 
 async fn answer<T>(at: Address<'_>, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, ClientError> {
-    match tokio::time::timeout(CALL_MAX, call).await {
+    answer_within(CALL_MAX, at, call).await
+}
+
+async fn answer_within<T>(
+    limit: Duration,
+    at: Address<'_>,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ClientError> {
+    match tokio::time::timeout(limit, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(ClientError::from_status(&status, at)),
-        Err(elapsed) => Err(ClientError::silent(at, CALL_MAX, &elapsed)),
+        Err(elapsed) => Err(ClientError::silent(at, limit, &elapsed)),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod restore;
 pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod time;
+pub(crate) mod trial;
 pub(crate) mod version;
 
 use proto::text;

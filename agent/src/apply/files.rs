@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use nix::unistd::{Group, User};
 use proto::x509::{Chain, LeafFacts, spki_of_key, to_pem};
 use rustix::fs::Stat;
@@ -17,6 +18,7 @@ pub(super) mod drift;
 pub(super) mod pair;
 mod steps;
 pub(crate) mod tree;
+pub(super) mod trial;
 
 use drift::{Written, differences, is_of};
 use pair::Pair;
@@ -199,14 +201,18 @@ fn unlink(tree: &Tree, names: &[String]) -> Result<bool, Problem> {
 fn open(target: &Target, root: &Dir, create: bool) -> Result<Tree, Problem> {
     let tree = Tree::open(&root.path, &target.dir, create).map_err(|error| error.problem())?;
     if tree.is_shared {
-        return Err(Problem::new(
-            "UNSAFE_DIR",
-            format!("{} or {} can be written by others than root and the agent's user", target.dir, root.path),
-            "somebody else could swap the files there",
-            format!("as root: `chown root {0} {1} && chmod go-w {0} {1}`", target.dir, root.path),
-        ));
+        return Err(unsafe_dir(target, root));
     }
     Ok(tree)
+}
+
+fn unsafe_dir(target: &Target, root: &Dir) -> Problem {
+    Problem::new(
+        "UNSAFE_DIR",
+        format!("{} or {} can be written by others than root and the agent's user", target.dir, root.path),
+        "somebody else could swap the files there",
+        format!("as root: `chown root {0} {1} && chmod go-w {0} {1}`", target.dir, root.path),
+    )
 }
 
 fn new_files(target: &Target, pair: &Pair) -> Result<Vec<NewFile>, Problem> {
@@ -245,12 +251,16 @@ fn refuse_older(target: &Target, tree: &Tree, pair: &Pair) -> Result<(), Problem
     if !shares_a_name || pair.leaf.not_before >= there.not_before {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(older(target, there.not_before, pair.leaf.not_before))
+}
+
+fn older(target: &Target, there: Timestamp, offered: Timestamp) -> Problem {
+    Problem::new(
         "OLDER_LEAF",
         format!("the certificate in {} is newer than the one to deploy; nothing was changed", target.dir),
-        format!("not before {} there, {} offered", there.not_before, pair.leaf.not_before),
+        format!("not before {there} there, {offered} offered"),
         "renew the certificate; if the older one is wanted: certwright certs rollback NAME VERSION",
-    ))
+    )
 }
 
 fn current_leaf(target: &Target, tree: &Tree) -> Result<Option<LeafFacts>, Problem> {

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 #[cfg(test)]
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::host::CommandOutcome;
 use crate::plan::drift::Difference;
+use crate::plan::trial::Check;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::target::{KeySlot, Target, check_answer, check_dir, check_file_name, check_item_id};
@@ -60,6 +62,8 @@ pub(crate) enum ApplyRequest {
     SocketHolder(Vec<u64>),
     /// What is different in the target's files from what was written there.
     Differences(Box<Target>),
+    /// What a deployment would meet, as far as files, owners and keys go; changes nothing.
+    LookOver(Box<LookOver>),
     /// Answered once something changed in these directories, or with nothing when the next request of this kind comes. May take
     /// for ever.
     WaitForChange {
@@ -74,6 +78,10 @@ impl ApplyRequest {
         match self {
             Self::Policy | Self::KeysHeld | Self::Run(_) | Self::WithdrawTokens { .. } | Self::SocketHolder(_) => {
                 Ok(())
+            }
+            Self::LookOver(asked) => {
+                asked.target.check()?;
+                asked.webroot.iter().try_for_each(|webroot| check_dir(webroot))
             }
             Self::WaitForChange { dirs } => dirs.iter().try_for_each(|dir| check_dir(dir)),
             Self::Targets(ids) => ids.iter().try_for_each(|id| check_item_id("a target", id)),
@@ -99,6 +107,27 @@ impl ApplyRequest {
             }
         }
     }
+}
+
+/// A target to look over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LookOver {
+    pub(crate) target: Target,
+    /// When the life of its version began.
+    pub(crate) not_before: Option<Timestamp>,
+    /// Where challenges are answered by files.
+    pub(crate) webroot: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LookedOver {
+    /// In the order of a deployment.
+    pub(crate) checks: Vec<Check>,
+    /// The leaf in the target's files.
+    pub(crate) leaf: Option<[u8; 32]>,
+    /// Every file of the target is there.
+    pub(crate) is_complete: bool,
 }
 
 /// A version to put into a target's directory.
@@ -148,6 +177,7 @@ pub(crate) enum ApplyReply {
     Ran(CommandOutcome),
     Holder(Option<String>),
     Differences(Vec<Difference>),
+    LookedOver(Box<LookedOver>),
     /// The directories in which something changed.
     Changed(Vec<String>),
 }
@@ -252,6 +282,14 @@ impl Handle {
     pub(crate) async fn differences(&self, target: Target) -> Result<Vec<Difference>, Problem> {
         match self.call(ApplyRequest::Differences(Box::new(target))).await? {
             ApplyReply::Differences(found) => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns what a deployment would meet, as far as files, owners and keys go.
+    pub(crate) async fn look_over(&self, asked: LookOver) -> Result<LookedOver, Problem> {
+        match self.call(ApplyRequest::LookOver(Box::new(asked))).await? {
+            ApplyReply::LookedOver(found) => Ok(*found),
             other => Err(unexpected(&other)),
         }
     }

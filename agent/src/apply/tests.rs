@@ -11,10 +11,11 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::files::tests::{Issued, Site, issue, visible};
-use super::request::Install;
+use super::request::{Install, LookOver};
 use super::socket::remote;
 use super::*;
 use crate::host::{CommandExit, CommandOutcome, Connection, Incoming};
+use crate::plan::trial::Verdict;
 use crate::target::{KeySlot, KeyType};
 
 const RELOAD: [&str; 2] = ["/usr/sbin/nginx", "-s"];
@@ -399,4 +400,55 @@ async fn a_switch_that_was_open_at_a_crash_is_taken_back_too() {
     assert_eq!(visible(&server.site.path()), Some(new.fingerprint_sha256), "the other half may come back and prove it");
     sleep(Duration::from_secs(2)).await;
     assert_eq!(visible(&server.site.path()), Some(old.fingerprint_sha256));
+}
+
+#[tokio::test]
+async fn a_look_over_tells_nothing_of_what_the_policy_does_not_allow_and_changes_nothing() {
+    let mut server = Server::new();
+    server.listen(own_uid());
+    let apply = server.call();
+    let issued = issue(0);
+    assert!(apply.install(server.install(&issued)).await.unwrap());
+    let (outside, inside) = (server.outside(), tree_of(&server.site.path()));
+    let private = server.at("private").to_str().unwrap().to_owned();
+    let mut refused = 0;
+    for target in hostile_targets(&server, &issued) {
+        let secret = target.dir.clone();
+        for webroot in [None, Some(private.clone()), Some(format!("{private}/../www")), Some("/etc".to_owned())] {
+            let Ok(found) = apply.look_over(LookOver { target: target.clone(), not_before: None, webroot }).await
+            else {
+                refused += 1;
+                continue;
+            };
+            let bad =
+                |name: &str| found.checks.iter().any(|check| check.name == name && check.verdict == Verdict::Failed);
+            assert!(bad("policy") || bad("key"), "{found:#?}");
+            assert!(found.checks.iter().all(|check| check.name != "http01" || check.verdict == Verdict::Failed));
+            let is_allowed = secret == server.site.path().to_str().unwrap();
+            assert!(
+                is_allowed
+                    || (found.leaf.is_none()
+                        && found.checks.iter().all(|check| {
+                            !["directory", "file", "owner"].contains(&check.name.as_str())
+                                || check.verdict == Verdict::Skipped
+                        }))
+            );
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!((server.outside(), tree_of(&server.site.path())), (outside, inside));
+    assert!(server.ran().is_empty());
+}
+
+/// What lies in a directory: names and inodes.
+fn tree_of(path: &Path) -> BTreeMap<PathBuf, u64> {
+    let (mut found, mut left) = (BTreeMap::new(), vec![path.to_owned()]);
+    while let Some(path) = left.pop() {
+        for entry in std::fs::read_dir(&path).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            left.extend(metadata.is_dir().then(|| entry.path()));
+            found.insert(entry.path(), metadata.ino());
+        }
+    }
+    found
 }

@@ -12,6 +12,8 @@ use crate::target::is_token;
 const LEDGER: &str = "webroot.json";
 const WELL_KNOWN: &str = ".well-known";
 const CHALLENGES: &str = "acme-challenge";
+/// What a try writes: an answer is no longer.
+const ANSWER_BYTES: usize = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Placed {
@@ -31,6 +33,19 @@ pub(super) fn serve(state: &StateDir, webroot: &str, token: &str, key_authorizat
         write(state, LEDGER, &ledger)?;
     }
     place(webroot, token, key_authorization).map_err(|error| error.problem())
+}
+
+/// Tries whether an answer could be written; nothing stays.
+pub(super) fn try_place(webroot: &str) -> Result<(), Problem> {
+    let mut dir = Tree::open_existing(webroot).map_err(|error| error.problem())?;
+    for part in [format!("{webroot}/{WELL_KNOWN}"), format!("{webroot}/{WELL_KNOWN}/{CHALLENGES}")] {
+        match Tree::open_existing(&part) {
+            Ok(deeper) => dir = deeper,
+            Err(error) if error.is_missing() => break,
+            Err(error) => return Err(error.problem()),
+        }
+    }
+    dir.try_write(ANSWER_BYTES, &[]).map(drop).map_err(|error| error.problem())
 }
 
 /// Removes every answer but those to `keep`.

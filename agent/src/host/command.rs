@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -81,6 +82,16 @@ pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
     output.extend_from_slice(&out.bytes);
     output.truncate(OUTPUT_BYTES_MAX);
     outcome(exit, &output)
+}
+
+/// Returns why a program cannot be started, without starting it.
+pub(super) fn cannot_run(program: &str) -> Option<String> {
+    let kind = std::fs::metadata(program).map(|found| found.is_file());
+    match kind {
+        Ok(true) => rustix::fs::access(program, Access::EXEC_OK).err().map(|error| error.to_string()),
+        Ok(false) => Some("it is no file".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Waits for the end while reading both pipes. Every arm is cancel-safe: `wait`, and `read` into a buffer of our own.
@@ -195,6 +206,14 @@ mod tests {
         let outcome = check(&["/usr/bin/yes"], 300).await;
         assert_eq!(outcome.exit, CommandExit::TimedOut);
         assert_eq!(outcome.output.len(), OUTPUT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_program_that_could_not_be_started_is_told_without_a_start() {
+        assert_eq!(cannot_run("/bin/ls"), None);
+        for (program, why) in [("/no/such/program", "No such file"), ("/bin", "no file"), ("/etc/passwd", "denied")] {
+            assert!(cannot_run(program).unwrap().contains(why), "{program}: {:?}", cannot_run(program));
+        }
     }
 
     #[tokio::test]

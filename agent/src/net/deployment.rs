@@ -108,7 +108,7 @@ type Runs = HashMap<Vec<String>, OnceCell<Result<CommandOutcome, Problem>>>;
 
 /// The stages that run commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Validate,
     Reload,
 }
@@ -582,7 +582,7 @@ impl Attempt {
     }
 }
 
-fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem {
+pub(super) fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem {
     let how = match &run.exit {
         CommandExit::Status(status) => format!("ended with status {status}"),
         CommandExit::Signal(signal) => format!("was killed by signal {signal}"),

@@ -77,7 +77,8 @@ impl Listeners {
                     self.ports.insert(port, listen(incoming, tokens));
                 }
                 Err(error) => {
-                    failed.insert(port, self.taken(port, &error).await);
+                    let (problem, _) = port_problem(self.host.as_ref(), &self.apply, port, &error).await;
+                    failed.insert(port, problem);
                 }
             }
         }
@@ -94,21 +95,28 @@ impl Listeners {
             }
         }
     }
+}
 
-    async fn taken(&self, port: u16, error: &io::Error) -> Problem {
-        if error.kind() != io::ErrorKind::AddrInUse {
-            let hint = "let the agent bind this port (CAP_NET_BIND_SERVICE), or choose another one";
-            return Problem::new("PORT_UNAVAILABLE", format!("cannot listen on port {port}"), error.to_string(), hint);
-        }
-        // Without an answer the message says less.
-        let holder = self.apply.socket_holder(self.host.listeners(port).await).await.ok().flatten();
-        let message = match &holder {
-            Some(holder) => format!("port {port} is taken by {holder}"),
-            None => format!("port {port} is taken by another process"),
-        };
-        let hint = "answer by webroot through that server instead (--http01 webroot:DIR), or free the port";
-        Problem::new("PORT_TAKEN", message, error.to_string(), hint)
+/// Says why a port cannot be opened, and who has it.
+pub(super) async fn port_problem(
+    host: &dyn Host,
+    apply: &Handle,
+    port: u16,
+    error: &io::Error,
+) -> (Problem, Option<String>) {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        let hint = "let the agent bind this port (CAP_NET_BIND_SERVICE), or choose another one";
+        let message = format!("cannot listen on port {port}");
+        return (Problem::new("PORT_UNAVAILABLE", message, error.to_string(), hint), None);
     }
+    // Without an answer the message says less.
+    let holder = apply.socket_holder(host.listeners(port).await).await.ok().flatten();
+    let message = match &holder {
+        Some(holder) => format!("port {port} is taken by {holder}"),
+        None => format!("port {port} is taken by another process"),
+    };
+    let hint = "answer by webroot through that server instead (--http01 webroot:DIR), or free the port";
+    (Problem::new("PORT_TAKEN", message, error.to_string(), hint), holder)
 }
 
 fn by_port(challenges: &[Challenge]) -> BTreeMap<u16, Tokens> {

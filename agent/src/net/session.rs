@@ -18,6 +18,7 @@ use super::client::{self, Client};
 use super::identity::Identity;
 use super::jitter;
 use super::pace::{self, Pace};
+use super::questions::Asked;
 use super::trouble::Memory;
 use crate::apply::request::Handle;
 use crate::host::Host;
@@ -58,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) state: StateDir,
     pub(crate) apply: Handle,
     pub(crate) link: watch::Sender<Link>,
+    /// Where what operators ask goes.
+    pub(crate) questions: mpsc::Sender<Asked>,
 }
 
 /// Who the agent is, and when it may ask for a new leaf again.
@@ -196,6 +199,7 @@ impl Session {
                             let soon = now + spread(&hint) * u32::from(jitter()) / 255;
                             look_at = look_at.min(soon.max(holder.asked.may_at(now)));
                         }
+                        self.ask(&hint, &client);
                         self.announce(hint);
                     }
                     Ok(None) => return End::Lost(lost("the controller ended the stream")),
@@ -239,6 +243,14 @@ impl Session {
         let due = self.clock.now().duration_until(holder.identity.renew_at());
         let rest = holder.renew_not_before.saturating_duration_since(Instant::now());
         Duration::try_from(due).unwrap_or_default().max(rest).min(RENEW_LOOK_MAX)
+    }
+
+    /// Passes a question on. One too many is dropped: its asker gives up by itself.
+    fn ask(&self, hint: &wire::AttachResponse, client: &Client) {
+        let Some(question) = hint.question.clone() else { return };
+        if self.questions.try_send(Asked { question, client: client.clone() }).is_err() {
+            warn!("a question of an operator is dropped: too many wait");
+        }
     }
 
     fn announce(&self, hint: wire::AttachResponse) {

@@ -69,6 +69,9 @@ struct State {
     leaf_age_seconds: i64,
     asks_to_renew: AtomicBool,
     cut: Mutex<CancellationToken>,
+    /// The newest stream, for questions.
+    line: Mutex<Option<mpsc::Sender<Result<wire::AttachResponse, Status>>>>,
+    answers: watch::Sender<BTreeMap<String, wire::answer_request::Kind>>,
 }
 
 /// The controller; clones are the same one.
@@ -100,6 +103,8 @@ impl Controller {
             leaf_age_seconds,
             asks_to_renew: AtomicBool::new(false),
             cut: Mutex::new(CancellationToken::new()),
+            line: Mutex::new(None),
+            answers: watch::Sender::new(BTreeMap::new()),
         }))
     }
 
@@ -132,6 +137,21 @@ impl Controller {
         };
         let found = tokio::time::timeout(limit, found).await;
         found.unwrap_or_else(|_| panic!("waited in vain; the last report: {:#?}", self.0.seen.borrow().report))
+    }
+
+    /// Asks a question under an id that is used once.
+    pub(crate) async fn ask(&self, id: &str, kind: Option<wire::question::Kind>) {
+        let line = self.0.line.lock().unwrap().clone().unwrap();
+        let question = wire::Question { id: id.to_owned(), within_seconds: 20, kind };
+        line.send(Ok(wire::AttachResponse { question: Some(question), ..Default::default() })).await.unwrap();
+    }
+
+    /// Waits for the answer to a question.
+    pub(crate) async fn answer_to(&self, id: &str) -> wire::answer_request::Kind {
+        let mut answers = self.0.answers.subscribe();
+        let answered = answers.wait_for(|answers| answers.contains_key(id));
+        let answers = tokio::time::timeout(Duration::from_secs(30), answered).await.expect("an answer").unwrap();
+        answers[id].clone()
     }
 
     pub(crate) fn fetches(&self) -> usize {
@@ -279,6 +299,7 @@ impl AgentService for Controller {
         assert!(hello.features.contains(&"verify-tls".to_owned()) && hello.policy.is_some());
         self.0.seen.send_modify(|seen| seen.attached += 1);
         let (hints, stream) = mpsc::channel(4);
+        *self.0.line.lock().unwrap() = Some(hints.clone());
         let mut desired = self.0.desired.subscribe();
         let renew_identity = self.0.asks_to_renew.load(Ordering::Relaxed);
         let mut tasks = JoinSet::new();
@@ -325,6 +346,12 @@ impl AgentService for Controller {
         let request = request.into_inner();
         self.0.seen.send_modify(|seen| drop(seen.csrs.insert(request.key_slot_id, request.csr_der)));
         Ok(Response::new(wire::SubmitCsrResponse {}))
+    }
+
+    async fn answer(&self, request: Request<wire::AnswerRequest>) -> Result<Response<wire::AnswerResponse>, Status> {
+        let wire::AnswerRequest { question_id, kind } = request.into_inner();
+        self.0.answers.send_modify(|answers| drop(answers.insert(question_id, kind.unwrap())));
+        Ok(Response::new(wire::AnswerResponse {}))
     }
 
     async fn show_held(

@@ -14,7 +14,7 @@ use super::site::{RELOAD, Site};
 use super::{NAME, challenge, slot};
 
 /// Each path below with its inode, mode and content.
-fn tree(root: &Path, but: &[PathBuf]) -> BTreeMap<PathBuf, (u64, u32, Vec<u8>)> {
+pub(crate) fn tree(root: &Path, but: &[PathBuf]) -> BTreeMap<PathBuf, (u64, u32, Vec<u8>)> {
     let (mut found, mut left) = (BTreeMap::new(), vec![root.to_owned()]);
     while let Some(dir) = left.pop() {
         for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {

@@ -64,6 +64,8 @@ struct PipeHost {
     deaf: Mutex<bool>,
     ran: Mutex<Vec<Vec<String>>>,
     mute: Mutex<bool>,
+    lost_program: Mutex<Option<&'static str>>,
+    ports_taken: Mutex<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -114,6 +116,8 @@ impl Site {
             deaf: Mutex::new(false),
             ran: Mutex::new(Vec::new()),
             mute: Mutex::new(false),
+            lost_program: Mutex::new(None),
+            ports_taken: Mutex::new(false),
             tasks: Mutex::new(JoinSet::new()),
         };
         let site = Self { root, controller: controller.clone(), host: Arc::new(host), clock };
@@ -162,6 +166,16 @@ impl Site {
     /// Every command that ran.
     pub(crate) fn ran(&self) -> Vec<Vec<String>> {
         self.host.ran.lock().unwrap().clone()
+    }
+
+    /// A program that is no longer on this server.
+    pub(crate) fn lose_program(&self, program: &'static str) {
+        *self.host.lost_program.lock().unwrap() = Some(program);
+    }
+
+    /// Another process has every port.
+    pub(crate) fn take_ports(&self) {
+        *self.host.ports_taken.lock().unwrap() = true;
     }
 
     /// Every port that was opened.
@@ -340,6 +354,9 @@ impl Host for PipeHost {
     }
 
     async fn bind(&self, port: u16) -> io::Result<Box<dyn Incoming>> {
+        if *self.ports_taken.lock().unwrap() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         let (listener, incoming) = mpsc::channel(8);
         self.ports.lock().unwrap().insert(port, listener);
         Ok(Box::new(Pipes(incoming)))
@@ -370,7 +387,12 @@ impl Host for PipeHost {
     }
 
     async fn socket_holder(&self, _sockets: Vec<u64>) -> Option<String> {
-        None
+        self.ports_taken.lock().unwrap().then(|| "nginx (pid 812)".to_owned())
+    }
+
+    async fn cannot_run(&self, program: &str) -> Option<String> {
+        let is_lost = *self.lost_program.lock().unwrap() == Some(program);
+        is_lost.then(|| "No such file or directory (os error 2)".to_owned())
     }
 
     fn tells_changes(&self) -> bool {

@@ -123,30 +123,12 @@ impl Desired {
                     csr_wanted: slot.csr.is_none(),
                 }),
         );
-        if let Some(current) = certificate.deployed().filter(|current| !current.key_lost || certificate.purging) {
-            self.targets.extend(mine().map(|target| DesiredTarget {
-                target_id: target.id.clone(),
-                certificate_name: certificate.name.clone(),
-                identifiers: current.identifiers.clone(),
-                version_id: current.version_id.clone(),
-                fingerprint_sha256: current.fingerprint_sha256.clone(),
-                custody: current.custody,
-                key_slot_id: current.key_slot_id.clone(),
-                dir: target.dir.clone(),
-                files: target.files.clone(),
-                validate: target.validate.clone(),
-                reload: target.reload.clone(),
-                verify: target.verify.clone(),
-                deploy_wish: target.deploy_wish,
-                purge: certificate.purging,
-                hold: hold(target),
-                rollback: certificate.rollback.is_some(),
-                on_drift: target.on_drift,
-            }));
+        if certificate.deployed().is_some_and(|current| !current.key_lost || certificate.purging) {
+            self.targets.extend(
+                mine().map(|target| DesiredTarget { hold: hold(target), ..DesiredTarget::of(certificate, target) }),
+            );
         }
-        let responders = &certificate.specification.responders;
-        let answers =
-            if responders.is_empty() { mine().next().is_some() } else { responders.iter().any(|id| id == agent_id) };
+        let answers = answers(certificate, agent_id, mine().next().is_some());
         if let Some(order) = order.filter(|_| answers && !certificate.purging) {
             self.challenges.extend(open_tokens(order).map(|one| DesiredChallenge {
                 token: one.token.clone(),
@@ -156,6 +138,41 @@ impl Desired {
             }));
         }
     }
+}
+
+impl DesiredTarget {
+    /// What a target holds, or would hold: without a version the certificate's wishes stand in its place.
+    #[must_use]
+    pub fn of(certificate: &Certificate, target: &Target) -> Self {
+        let wanted = &certificate.specification;
+        let version = certificate.deployed();
+        Self {
+            target_id: target.id.clone(),
+            certificate_name: certificate.name.clone(),
+            identifiers: version.map_or(&wanted.identifiers, |version| &version.identifiers).clone(),
+            version_id: version.map(|version| version.version_id.clone()).unwrap_or_default(),
+            fingerprint_sha256: version.map(|version| version.fingerprint_sha256.clone()).unwrap_or_default(),
+            custody: version.map_or(wanted.custody, |version| version.custody),
+            key_slot_id: version.map(|version| version.key_slot_id.clone()).unwrap_or_default(),
+            dir: target.dir.clone(),
+            files: target.files.clone(),
+            validate: target.validate.clone(),
+            reload: target.reload.clone(),
+            verify: target.verify.clone(),
+            deploy_wish: target.deploy_wish,
+            purge: certificate.purging,
+            hold: false,
+            rollback: certificate.rollback.is_some(),
+            on_drift: target.on_drift,
+        }
+    }
+}
+
+/// Whether an agent answers the challenges of a certificate; `has_target` where it has one of its targets.
+#[must_use]
+pub fn answers(certificate: &Certificate, agent_id: &str, has_target: bool) -> bool {
+    let responders = &certificate.specification.responders;
+    if responders.is_empty() { has_target } else { responders.iter().any(|id| id == agent_id) }
 }
 
 /// Tokens stay desired until their authorization is final: also while an attempt waits after the CA was told to look,

@@ -141,6 +141,13 @@ impl AgentService for AgentApi {
         report::shown(&self.server.hub, &caller, request.into_inner()).await?;
         Ok(Response::new(wire::ShowHeldResponse {}))
     }
+
+    async fn answer(&self, request: Request<wire::AnswerRequest>) -> Result<Response<wire::AnswerResponse>, Status> {
+        let caller = agent_caller(&request)?;
+        // Whether anybody waited for it, or for another agent's, is told to nobody.
+        self.server.hub.questions.answer(&caller.id, request.into_inner());
+        Ok(Response::new(wire::AnswerResponse {}))
+    }
 }
 
 /// Whether this agent may be told anything: after a restore not before it is accepted, and not before the agent has shown what
@@ -187,7 +194,7 @@ impl Drop for Present {
 /// Waits for the next desired state to announce; heartbeats are taken meanwhile. `None` ends the stream.
 async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Status>, Line)> {
     loop {
-        // Every arm is cancel-safe: `message`, `changed` and `cancelled` lose nothing when another arm wins.
+        // Every arm is cancel-safe: `message`, `changed`, `recv` and `cancelled` lose nothing when another arm wins.
         tokio::select! {
             biased;
             () = line.stop.cancelled() => return None,
@@ -197,6 +204,10 @@ async fn next_hint(mut line: Line) -> Option<(Result<wire::AttachResponse, Statu
                 let name = line.session.hints.borrow_and_update().clone();
                 let Some(name) = name else { continue };
                 let answer = wire::AttachResponse { desired: Some(convert::state_name(&name)), ..Default::default() };
+                return Some((Ok(answer), line));
+            }
+            question = line.session.questions.recv() => {
+                let answer = wire::AttachResponse { question: Some(question?), ..Default::default() };
                 return Some((Ok(answer), line));
             }
             changed = line.rotation.changed() => {

@@ -239,6 +239,7 @@ told! {
         target(asked.target.as_ref()),
         flag("dry-run", asked.dry_run),
     ]);
+    TestTargetsRequest(asked) => asked.certificate, words([part("id", &asked.target_id), target(asked.target.as_ref())]);
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
     RotateIdentityCaRequest(asked) => "identity-ca", words([

@@ -23,6 +23,10 @@ use crate::lifecycle::target::{Content, Drift, Endpoint, File, OnDrift, Protocol
 const WORD_CHARS_MAX: usize = 128;
 /// Longest path or argument of a policy.
 const PATH_CHARS_MAX: usize = 4_096;
+/// Of a test: its steps, and the longest name and line of one.
+const TEST_STEPS_MAX: usize = 200;
+const STEP_NAME_CHARS_MAX: usize = 32;
+const TEST_LINE_CHARS_MAX: usize = 400;
 /// Most entries of a list in a policy.
 const ENTRIES_MAX: usize = 1_000;
 
@@ -294,6 +298,19 @@ fn texts(texts: &[String], chars_max: usize) -> Vec<String> {
     texts.iter().take(ENTRIES_MAX).map(|text| one_line(text, chars_max)).collect()
 }
 
+/// What an agent found when it tested a target.
+pub(crate) fn test_steps_in(steps: Vec<wire::TestStep>) -> Vec<wire::TestStep> {
+    let step = |step: wire::TestStep| wire::TestStep {
+        name: one_line(&step.name, STEP_NAME_CHARS_MAX),
+        subject: one_line(&step.subject, TEST_LINE_CHARS_MAX),
+        result: wire::TestResult::try_from(step.result).unwrap_or_default().into(),
+        found: one_line(&step.found, TEST_LINE_CHARS_MAX),
+        problem: step.problem.map(|told| problem(&problem_in(told))),
+        took_ms: step.took_ms,
+    };
+    steps.into_iter().take(TEST_STEPS_MAX).map(step).collect()
+}
+
 /// The name of a desired state.
 pub(crate) fn state_name(name: &Name) -> agent_wire::StateName {
     agent_wire::StateName {
@@ -332,7 +349,7 @@ pub(crate) fn pause(pause: &Pause, all: bool) -> operator_wire::Pause {
     operator_wire::Pause { since_at: to_wire(Some(pause.at)), by: pause.by.clone(), reason: pause.reason.clone(), all }
 }
 
-fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wire::DesiredTarget {
+pub(crate) fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -> agent_wire::DesiredTarget {
     let mut requires = Vec::new();
     if !target.verify.is_empty() {
         requires.push("verify-tls".to_owned());

@@ -212,6 +212,13 @@ impl OperatorService for OperatorApi {
         })
     }
 
+    async fn test_targets(
+        &self,
+        request: Request<wire::TestTargetsRequest>,
+    ) -> Result<Response<wire::TestTargetsResponse>, Status> {
+        act!(self, request, OperatorTestTargets, |_caller, asked| targets::trial::test(&self.server.hub, asked))
+    }
+
     async fn list_versions(
         &self,
         request: Request<wire::ListVersionsRequest>,

@@ -24,9 +24,13 @@ pub(crate) fn access(method: Method) -> Access {
     match method {
         M::AgentEnroll | M::OperatorLogin => Access::Anyone,
         M::AgentRenewIdentity => Access::AgentAlsoExpired,
-        M::AgentAttach | M::AgentGetDesired | M::AgentFetch | M::AgentSubmitCsr | M::AgentReport | M::AgentShowHeld => {
-            Access::Agent
-        }
+        M::AgentAttach
+        | M::AgentGetDesired
+        | M::AgentFetch
+        | M::AgentSubmitCsr
+        | M::AgentReport
+        | M::AgentShowHeld
+        | M::AgentAnswer => Access::Agent,
         M::OperatorWhoami
         | M::OperatorRenewLogin
         | M::OperatorGetOverview
@@ -57,6 +61,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorAddTarget
         | M::OperatorRemoveTarget
         | M::OperatorSetTarget
+        | M::OperatorTestTargets
         | M::OperatorEnrollAgent
         | M::OperatorConsentAgent
         | M::OperatorRevokeAgent

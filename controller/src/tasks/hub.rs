@@ -13,6 +13,7 @@ use super::audit::Auditor;
 use super::clock::ClockWatch;
 use super::limits::Limits;
 use super::presence::{OperatorsSeen, Presence};
+use super::questions::Questions;
 use super::restore::Gate;
 use super::wake::Wake;
 use crate::lifecycle::clock_skew::Verdict;
@@ -40,6 +41,8 @@ pub struct Hub {
     pub clock: Arc<dyn Clock>,
     /// Who is connected.
     pub presence: Arc<Presence>,
+    /// What agents are asked and have not answered yet.
+    pub questions: Arc<Questions>,
     /// "Look again".
     pub wake: Arc<Wake>,
     /// Whether the clock is right.
@@ -75,6 +78,7 @@ impl Hub {
             store,
             clock,
             presence: Arc::default(),
+            questions: Arc::default(),
             wake: Arc::default(),
             clock_watch: Arc::default(),
             limits: Arc::default(),

@@ -6,9 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use proto::agent::v1::Question;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::questions::OPEN_MAX;
 use crate::lifecycle::desired::Name;
 use crate::lifecycle::holder::Rival;
 use crate::lifecycle::problem::Problem;
@@ -33,6 +35,8 @@ pub struct Connected {
     session: u64,
     program: Program,
     hint: watch::Sender<Option<Name>>,
+    /// Where `questions` puts what the agent is asked; closed when the stream ends.
+    pub questions: mpsc::Sender<Question>,
     cut: CancellationToken,
     /// When its last message came.
     pub seen_at: Timestamp,
@@ -68,6 +72,8 @@ pub struct Session {
     pub number: u64,
     /// The state to announce.
     pub hints: watch::Receiver<Option<Name>>,
+    /// The questions to pass on.
+    pub questions: mpsc::Receiver<Question>,
     /// Ends the stream.
     pub cut: CancellationToken,
 }
@@ -94,11 +100,13 @@ impl Presence {
             *sessions
         };
         let (hint, hints) = watch::channel(None);
+        let (asked, questions) = mpsc::channel(OPEN_MAX);
         let cut = CancellationToken::new();
         let connected = Connected {
             session: number,
             program,
             hint,
+            questions: asked,
             cut: cut.clone(),
             seen_at: now,
             clock_skew_ms: 0,
@@ -114,7 +122,7 @@ impl Presence {
         self.knocked.lock().unwrap_or_else(PoisonError::into_inner).remove(agent_id);
         self.rivals.lock().unwrap_or_else(PoisonError::into_inner).remove(agent_id);
         self.touch();
-        Session { number, hints, cut }
+        Session { number, hints, questions, cut }
     }
 
     /// Forgets a stream. Returns whether it was the agent's newest, so that the agent is offline now.

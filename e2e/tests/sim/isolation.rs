@@ -220,6 +220,11 @@ async fn ask(scene: &Scene, method: Method, names: &Names) -> Option<String> {
             let message = Some(api::show_held_request::Message::Held(held));
             Some(seen(client.show_held(api::ShowHeldRequest { message }).await))
         }
+        // What was asked of another agent is looked at in `trial`: here no question is open.
+        Method::AgentAnswer => {
+            let request = api::AnswerRequest { question_id: names.target_id, kind: None };
+            Some(seen(client.answer(request).await))
+        }
         Method::AgentGetDesired => {
             let desired = client.get_desired(api::GetDesiredRequest::default()).await.unwrap().into_inner();
             assert!(desired.targets.iter().all(|target| target.target_id == scene.own_target_id));
@@ -402,6 +407,7 @@ async fn a_revoked_agent_is_cut_and_refused_everywhere_at_once() {
             Method::AgentGetDesired => client.get_desired(api::GetDesiredRequest::default()).await.err(),
             Method::AgentReport => client.report(api::ReportRequest::default()).await.err(),
             Method::AgentSubmitCsr => client.submit_csr(api::SubmitCsrRequest::default()).await.err(),
+            Method::AgentAnswer => client.answer(api::AnswerRequest::default()).await.err(),
             Method::AgentShowHeld => client.show_held(api::ShowHeldRequest::default()).await.err(),
             Method::AgentRenewIdentity => {
                 let (_key, csr_der) = identity_csr();

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use proto::operator::v1::{
     AddTargetRequest, Certificate, DeployCertificateRequest, GetCertificateRequest, RemoveTargetRequest,
-    SetTargetRequest, Target,
+    SetTargetRequest, Target, TestTargetsRequest,
 };
 use proto::presets::PRESETS;
 
@@ -11,9 +11,9 @@ use super::certs::{self, no_such_file};
 use super::session::{Session, WaitOptions};
 use super::target_options::{self, TargetOptions};
 use super::wait;
-use crate::client::{ClientError, ErrorKind, target_changes};
+use crate::client::{ClientError, ErrorKind, target_changes, test_verdict};
 use crate::output::target::{self, place};
-use crate::output::{preset, safe};
+use crate::output::{Format, preset, safe, trial};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -25,6 +25,8 @@ pub(crate) enum Verb {
     Add(Box<Add>),
     /// Changes a target, and deploys what changed
     Set(Box<Set>),
+    /// Tries everything that a deployment would do, and changes nothing: also runs the commands that test a service's configuration
+    Test(Test),
     /// Applies the current version again now
     Deploy {
         certificate: String,
@@ -60,6 +62,9 @@ pub(crate) struct Add {
     /// Check everything and change nothing
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Have the agent test it, as `targets test` does, and change nothing
+    #[arg(long, conflicts_with_all = ["wait", "dry_run"])]
+    test: bool,
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +95,20 @@ pub(crate) struct Set {
     /// Show what would change, and change nothing
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Have the agent test it, as `targets test` does, and change nothing
+    #[arg(long, conflicts_with_all = ["wait", "dry_run"])]
+    test: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    certificate: String,
+    /// Only the target on this agent; default: all of the certificate
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
+    /// The target in this directory, when the agent has several
+    #[arg(long, value_name = "DIR", requires = "agent")]
+    dir: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -108,7 +127,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Ls { certificate } => ls(certificate, session).await,
         Verb::Presets => presets(session),
         Verb::Add(add) => self::add(*add, session).await,
-        Verb::Set(set) => self::set(*set, session).await,
+        Verb::Set(set) => Box::pin(self::set(*set, session)).await,
+        Verb::Test(test) => self::test(test, session).await,
         Verb::Deploy { certificate, agent, version, continue_rollout, wait } => {
             let request = DeployCertificateRequest {
                 name: certificate,
@@ -152,6 +172,10 @@ fn presets(session: &mut Session<'_>) -> Result<(), ClientError> {
 
 async fn add(add: Add, session: &mut Session<'_>) -> Result<(), ClientError> {
     let spec = add.target.spec(&add.certificate, add.agent, add.dir).map_err(|message| no_such_file(&message))?;
+    if add.test {
+        let request = TestTargetsRequest { certificate: add.certificate, target: Some(spec), ..Default::default() };
+        return Box::pin(show_test(request, session)).await;
+    }
     let request = AddTargetRequest {
         certificate: add.certificate,
         target: Some(spec),
@@ -174,6 +198,11 @@ async fn set(set: Set, session: &mut Session<'_>) -> Result<(), ClientError> {
         list.retain(|_| !none);
     }
     spec.verify.retain(|_| !set.no_verify);
+    if set.test {
+        let (certificate, target_id) = (set.certificate, present.id);
+        let request = TestTargetsRequest { certificate, target_id, target: Some(spec) };
+        return Box::pin(show_test(request, session)).await;
+    }
     let request = SetTargetRequest {
         certificate: set.certificate,
         target_id: present.id,
@@ -200,6 +229,34 @@ async fn remove(rm: Rm, session: &mut Session<'_>) -> Result<(), ClientError> {
     let target_id = the_one(&rm.certificate, &rm.agent, rm.dir.as_deref(), session).await?.id;
     let accepted = session.client.remove_target(RemoveTargetRequest { certificate: rm.certificate, target_id }).await?;
     wait::finish(session, accepted, &WaitOptions { wait: None }).await
+}
+
+async fn test(test: Test, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let target_id = match &test.agent {
+        Some(agent) => the_one(&test.certificate, agent, test.dir.as_deref(), session).await?.id,
+        None => String::new(),
+    };
+    show_test(TestTargetsRequest { certificate: test.certificate, target_id, target: None }, session).await
+}
+
+/// Prints what agents found; fails when a target would not take a deployment, or was not tested.
+async fn show_test(request: TestTargetsRequest, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let certificate = request.certificate.clone();
+    let tests = session.client.test_targets(request).await?.items;
+    let text = match session.format {
+        Format::Json => trial::json_list(&tests),
+        Format::Name => trial::names(&tests),
+        Format::Table | Format::Wide => trial::text(&tests),
+    };
+    session.console.print(&text)?;
+    let bad = tests.iter().filter(|test| matches!(test_verdict(test), "failed" | "untested")).count();
+    if bad == 0 {
+        return Ok(());
+    }
+    let kind = if bad < tests.len() { ErrorKind::Partial } else { ErrorKind::Failed };
+    let message = format!("{bad} of {} targets of {certificate} would not take a deployment now", tests.len());
+    let hint = "the steps that failed say what to do; nothing was changed";
+    Err(ClientError::local(kind, "TEST_FAILED", &message, "", hint))
 }
 
 /// Returns the target that is meant; there must be exactly one.

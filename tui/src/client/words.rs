@@ -1,7 +1,7 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
-use proto::operator::v1::{Agent, Batch};
-use proto::types::v1::{Custody, FileContent, KeyType, OnDrift, TargetStatus};
+use proto::operator::v1::{Agent, Batch, TargetTest};
+use proto::types::v1::{Custody, FileContent, KeyType, OnDrift, TargetStatus, TestResult};
 
 /// Shown for a value this program does not know: a newer controller.
 const UNKNOWN: &str = "unknown";
@@ -55,6 +55,32 @@ pub fn target_status(value: i32) -> &'static str {
         Ok(TargetStatus::NeedsOperator) => "needs_operator",
         Ok(TargetStatus::Drifted) => "drifted",
         Err(_) => UNKNOWN,
+    }
+}
+
+/// Returns the word for a `TestResult`.
+#[must_use]
+pub fn test_result(value: i32) -> &'static str {
+    match TestResult::try_from(value) {
+        Ok(TestResult::Ok) => "ok",
+        Ok(TestResult::Warning) => "warning",
+        Ok(TestResult::Failed) => "failed",
+        Ok(TestResult::Skipped) => "skipped",
+        Ok(TestResult::Unspecified) | Err(_) => UNKNOWN,
+    }
+}
+
+/// Returns what a test of a target came to: the worst of its steps; `untested` when its agent could not be asked.
+#[must_use]
+pub fn test_verdict(test: &TargetTest) -> &'static str {
+    let has = |result: TestResult| test.steps.iter().any(|step| step.result() == result);
+    // A result that this program does not know is no good news.
+    let is_strange = test.steps.is_empty() || has(TestResult::Unspecified);
+    match () {
+        () if test.problem.is_some() => "untested",
+        () if is_strange || has(TestResult::Failed) => "failed",
+        () if has(TestResult::Warning) => "warning",
+        () => "ok",
     }
 }
 
@@ -123,7 +149,25 @@ pub fn batch_words(batch: &Batch) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::types::v1::{Problem, TestStep};
+
     use super::*;
+
+    #[test]
+    fn a_test_is_as_good_as_its_worst_step() {
+        let check = |results: &[TestResult], expected: &str| {
+            let step = |result: &TestResult| TestStep { result: (*result).into(), ..TestStep::default() };
+            let test = TargetTest { steps: results.iter().map(step).collect(), ..TargetTest::default() };
+            assert_eq!(test_verdict(&test), expected);
+            let away = TargetTest { problem: Some(Problem::default()), ..test };
+            assert_eq!(test_verdict(&away), "untested");
+        };
+        check(&[TestResult::Ok, TestResult::Skipped], "ok");
+        check(&[TestResult::Ok, TestResult::Warning], "warning");
+        check(&[TestResult::Failed, TestResult::Warning], "failed");
+        check(&[TestResult::Unspecified], "failed");
+        check(&[], "failed");
+    }
 
     #[test]
     fn a_parent_is_told_in_a_few_words() {

@@ -1,8 +1,10 @@
 //! Commands that change something: what they ask the controller for, and what consent they want.
 
 use insta::assert_snapshot;
-use proto::operator::v1::{Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate};
-use proto::types::v1::Problem;
+use proto::operator::v1::{
+    Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate, TargetTest,
+};
+use proto::types::v1::{Problem, TestResult, TestStep};
 
 use crate::controller::{FakeController, World};
 use crate::fixtures::{at, job, private_issuer};
@@ -74,6 +76,63 @@ async fn a_preset_fills_in_a_target_and_an_unknown_one_is_told_the_names() {
     assert!(nowhere.code == 2 && nowhere.err.contains("--dir") && nowhere.err.contains("--preset"), "{}", nowhere.err);
     let nowhere = run(&fake, &["targets", "add", "web", "--agent", "h1"]).await;
     assert!(nowhere.code == 2 && nowhere.err.contains("--dir"), "{}", nowhere.err);
+}
+
+/// What an agent found, with one step that went as told.
+fn tested(agent: &str, result: TestResult, problem: Option<Problem>) -> TargetTest {
+    let step = |name: &str, subject: &str, found: &str| TestStep {
+        name: name.into(),
+        subject: subject.into(),
+        result: TestResult::Ok.into(),
+        found: found.into(),
+        ..TestStep::default()
+    };
+    let policy = step("policy", "/etc/certwright/policy.toml", "it allows all of it");
+    let test = step("validate", "/usr/sbin/nginx -t", "");
+    let steps = vec![policy, TestStep { result: result.into(), problem, took_ms: 30, ..test }];
+    TargetTest { target_id: "t1".into(), agent: agent.into(), dir: "/etc/nginx/ssl".into(), steps, problem: None }
+}
+
+#[tokio::test]
+async fn a_test_shows_each_step_and_fails_when_a_target_would() {
+    let fake = FakeController::start(world());
+    let problem = |reason: &str, message: &str| Problem {
+        reason: reason.into(),
+        message: message.into(),
+        cause: "nginx: [emerg] unknown directive \"sslx\"\u{1b}[2J".into(),
+        hint: "correct the service on this server".into(),
+    };
+    let failed =
+        tested("h1", TestResult::Failed, Some(problem("VALIDATE_FAILED", "`/usr/sbin/nginx -t` ended with status 1")));
+    let away = TargetTest {
+        steps: vec![],
+        problem: Some(problem("AGENT_AWAY", "agent h2 is away")),
+        ..tested("h2", TestResult::Ok, None)
+    };
+    fake.change(|world| world.tests = vec![tested("h3", TestResult::Ok, None), failed.clone(), away]);
+    let ran = run(&fake, &["targets", "test", "web"]).await;
+    assert_eq!(ran.code, 6, "{}", ran.err);
+    let named = run(&fake, &["targets", "test", "web", "-o", "name"]).await;
+    assert_snapshot!(format!("{}{}{}", ran.out, ran.err, named.out));
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&fake, &["targets", "test", "web", "-o", "json"]).await.out).unwrap();
+    assert_eq!((&json["kind"], &json["items"][1]["result"]), (&"TargetTestList".into(), &"failed".into()));
+    assert_eq!(json["items"][1]["steps"][1]["error"]["reason"], "VALIDATE_FAILED");
+    fake.change(|world| world.tests = vec![failed]);
+    assert_eq!(run(&fake, &["targets", "test", "web", "--agent", "h1"]).await.code, 1);
+    assert!(fake.requests().pop().unwrap().contains("target_id: \"t1\""), "{:?}", fake.requests().pop());
+    fake.change(|world| world.tests = vec![tested("h1", TestResult::Warning, None)]);
+    let ran = run(&fake, &["targets", "set", "web", "--agent", "h1", "--owner", "root:adm", "--test"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = fake.requests().pop().unwrap();
+    assert!(asked.starts_with("TestTargetsRequest") && asked.contains("root:adm"), "{asked}");
+    let ran = run(&fake, &["targets", "add", "web", "--agent", "h1", "--dir", "/srv/tls", "--test"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = fake.requests().pop().unwrap();
+    assert!(
+        asked.starts_with("TestTargetsRequest") && asked.contains("/srv/tls") && asked.contains("target_id: \"\""),
+        "{asked}"
+    );
 }
 
 #[tokio::test]

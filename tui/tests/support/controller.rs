@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) overview: GetOverviewResponse,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) versions: Vec<Version>,
+    /// What every test of targets finds.
+    pub(crate) tests: Vec<TargetTest>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) identity_ca: IdentityCa,
     pub(crate) pending: Vec<PendingEnrollment>,
@@ -316,6 +318,13 @@ impl OperatorService for Service {
 
     async fn set_target(&self, request: Request<SetTargetRequest>) -> Answer<CertificateAccepted> {
         self.change(Method::OperatorSetTarget, request, |world, request| world.accepted(&request.certificate))
+    }
+
+    async fn test_targets(&self, request: Request<TestTargetsRequest>) -> Answer<TestTargetsResponse> {
+        self.change(Method::OperatorTestTargets, request, |world, request| {
+            world.certificate(&request.certificate)?;
+            Ok(TestTargetsResponse { items: world.tests.clone() })
+        })
     }
 
     async fn list_versions(&self, request: Request<ListVersionsRequest>) -> Answer<ListVersionsResponse> {

@@ -45,6 +45,11 @@ impl Written {
         Ok(written)
     }
 
+    /// Whether a file holds what was written there last, of whichever version; `None` when nobody noted that.
+    pub(super) fn is_as_written(&self, name: &str, bytes: &[u8]) -> Option<bool> {
+        self.digests.get(name).map(|written| *written == digest(bytes))
+    }
+
     /// What a file must hold; `None` when it was not written for the desired version, or by an agent that kept no digests.
     fn digest_of(&self, target: &Target, name: &str) -> Option<&String> {
         let version = target.version.as_ref()?;
@@ -102,7 +107,7 @@ fn difference(
     Ok((!is_right).then(|| plain(format!("{name} was changed"))))
 }
 
-fn another_mode_or_owner(file: &TargetFile, stat: &Stat) -> Result<Option<String>, Problem> {
+pub(super) fn another_mode_or_owner(file: &TargetFile, stat: &Stat) -> Result<Option<String>, Problem> {
     let mode = stat.st_mode & 0o777;
     if mode != file.mode {
         return Ok(Some(format!("{} has mode {mode:04o}, not {:04o}", file.name, file.mode)));

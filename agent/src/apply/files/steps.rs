@@ -198,7 +198,7 @@ pub(super) fn stage_name(generation: u64) -> String {
     format!(".{generation}.new")
 }
 
-fn foreign(dir: &str, name: &str, what: &str) -> Problem {
+pub(super) fn foreign(dir: &str, name: &str, what: &str) -> Problem {
     Problem::new(
         "NOT_A_FILE",
         format!("{dir}/{name} is {what}; nothing was changed"),

@@ -8,8 +8,8 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, fsync, mkdirat,
-    openat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
+    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, accessat, fchmod, fchown, fstat,
+    fstatvfs, fsync, mkdirat, openat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -69,6 +69,51 @@ impl Tree {
         let dir = if below.is_empty() { top } else { open_dir(&top, below, path, create)? };
         shared |= is_shared(&dir).map_err(|source| at("look at", path, source))?;
         Ok(Self { dir, path: path.to_owned(), is_shared: shared })
+    }
+
+    /// Opens `path` as a deployment would, without making anything: with the directory in which it would be made instead, where
+    /// it is missing. Says whether it is.
+    pub(super) fn open_or_above(root: &str, path: &str) -> Result<(Self, bool), TreeError> {
+        match Self::open(root, path, false) {
+            Err(error) if error.is_missing() => {}
+            other => return other.map(|tree| (tree, false)),
+        }
+        // What is made is the last part of either, as in `open`.
+        match Self::open(root, root, false) {
+            Ok(_) => Self::open(root, parent(path), false).map(|tree| (tree, true)),
+            // What is made anew is nobody else's, wherever it lies.
+            Err(error) if error.is_missing() && (path == root || parent(path) == root) => {
+                let tree = Self::open(parent(root), parent(root), false)?;
+                Ok((Self { is_shared: false, ..tree }, true))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tries what a write needs, in a file without a name that is gone at once: space, owners, a disk that takes it. Returns
+    /// false where the file system has no such files, and only rights and free space were looked at.
+    pub(crate) fn try_write(&self, bytes: usize, owners: &[(u32, u32)]) -> Result<bool, TreeError> {
+        let failed = |source| at("write into", &self.path, source);
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat2(&self.dir, ".", flags, Mode::from_raw_mode(0o600), RESOLVE) {
+            Ok(file) => {
+                for (user, group) in owners {
+                    fchown(&file, Some(Uid::from_raw(*user)), Some(Gid::from_raw(*group))).map_err(failed)?;
+                }
+                let mut file = File::from(file);
+                let written = file.write_all(&vec![0; bytes]);
+                written.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+                fsync(&file).map_err(failed)?;
+                Ok(true)
+            }
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                accessat(&self.dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()).map_err(failed)?;
+                let found = fstatvfs(&self.dir).map_err(failed)?;
+                let free = found.f_bavail.saturating_mul(found.f_frsize);
+                if free < u64::try_from(bytes).unwrap_or(u64::MAX) { Err(failed(Errno::NOSPC)) } else { Ok(false) }
+            }
+            Err(source) => Err(failed(source)),
+        }
     }
 
     /// Opens any directory that must exist, without following a symbolic link.
@@ -405,6 +450,10 @@ impl TreeError {
         };
         Problem::new(reason, format!("{self}; no file is half-written"), self.source.to_string(), hint)
     }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent })
 }
 
 fn is_shared(dir: &OwnedFd) -> Result<bool, Errno> {

@@ -3,6 +3,7 @@
 mod rollback;
 pub(super) mod rollout;
 pub(crate) mod set;
+pub(crate) mod trial;
 
 use std::path::{Component, Path};
 

@@ -15,7 +15,7 @@ use crate::store::records::{Changes, Versioned};
 use crate::tasks::hub::Hub;
 
 /// Longest id of a target that is repeated in an answer, characters.
-const ID_CHARS_MAX: usize = 64;
+pub(super) const ID_CHARS_MAX: usize = 64;
 
 /// The one part that says nothing of what is deployed.
 const DRIFT: &str = "drift";
@@ -87,7 +87,12 @@ async fn keep(hub: &Hub, bundle: &Bundle, changes: Changes) -> Result<wire::Cert
 }
 
 /// What is asked for, checked, under the id of the old one. Another wish: what was observed is about the old one.
-async fn wanted(hub: &Hub, bundle: &Bundle, old: &Target, spec: wire::TargetSpec) -> Result<Target, Refusal> {
+pub(super) async fn wanted(
+    hub: &Hub,
+    bundle: &Bundle,
+    old: &Target,
+    spec: wire::TargetSpec,
+) -> Result<Target, Refusal> {
     let record = &bundle.certificate.value;
     let mut errors = Vec::new();
     let context = Context {
