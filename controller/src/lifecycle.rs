@@ -37,3 +37,4 @@ pub mod rollout;
 pub mod rotation;
 pub mod sealed;
 pub mod target;
+pub mod window;

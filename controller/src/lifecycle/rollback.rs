@@ -36,6 +36,13 @@ impl Certificate {
     pub fn deployed(&self) -> Option<&CurrentVersion> {
         self.rollback.as_ref().map(|rollback| &rollback.version).or(self.current.as_ref())
     }
+
+    /// Ends a rollback: the targets hold the current version again, and do not wait for a window to begin with it.
+    pub fn back_to_current(&mut self) -> Option<Rollback> {
+        let ended = self.rollback.take()?;
+        self.delivery.hurried = self.current.as_ref().map(|current| current.version_id.clone());
+        Some(ended)
+    }
 }
 
 /// Where the key of a stored version is, as far as it is known.

@@ -1,5 +1,5 @@
-//! Staged rollout (features.md D1): a new version goes to the canary targets first, then to the rest in waves; a stage that does
-//! not take it holds the next ones on what they have. Which targets may take the deployed version now is a function of the
+//! Staged rollout (features.md D9): a new version goes to the canary targets first, then to the rest in waves; a stage that does
+//! not take it holds the next ones on what they have, and outside its window (`window`) all of them do. Which targets may take the deployed version now is a function of the
 //! records, what was observed and the time: nothing else remembers how far a rollout is. Called by `tasks/publish` and views.
 //!
 //! A target that never answered has nothing to lose and waits for nothing; one that began is never held again. A rollback, a
@@ -15,6 +15,7 @@ use super::certificate::{Certificate, CurrentVersion};
 use super::job::{Progress, State};
 use super::problem::Problem;
 use super::target::{Status, Target, TargetState};
+use super::window::{Window, WindowIs};
 
 /// What is still served is replaced everywhere when such a share of its life is left: the same as ends a rollback.
 const LEFT_LAST: i32 = 8;
@@ -33,6 +34,10 @@ pub struct Delivery {
     pub outgoing: Option<Outgoing>,
     /// Id of the version that an operator, or a revocation, lets go everywhere at once.
     pub released: Option<String>,
+    /// When targets may begin with a new version; empty: at any time.
+    pub windows: Vec<Window>,
+    /// Id of the version that an operator asked to have now: it waits for no window.
+    pub hurried: Option<String>,
 }
 
 /// How a rollout goes.
@@ -74,6 +79,8 @@ pub enum Wait {
     Stage(Option<Timestamp>),
     /// A stage before failed.
     Stopped,
+    /// The window is closed until an instant.
+    Window(Timestamp),
 }
 
 /// How far a rollout is.
@@ -154,6 +161,7 @@ impl Wait {
             Self::Stage(None) => "for the targets before it in the rollout".to_owned(),
             Self::Stage(Some(_)) => "while the targets before it in the rollout are looked at".to_owned(),
             Self::Stopped => "because a target before it in the rollout did not take the version".to_owned(),
+            Self::Window(_) => "for its window".to_owned(),
         }
     }
 }
@@ -174,14 +182,25 @@ impl Plan {
         })
     }
 
-    /// Returns how far a job is: what is stopped waits for someone, or for the next try of what failed.
+    /// Returns how far a job is: what is stopped waits for someone, or for the next try of what failed; what has a window waits
+    /// for that.
     #[must_use]
     pub fn over(&self, progress: Progress, name: &str) -> Progress {
-        match self.problem(name) {
-            Some(problem) if !progress.state.is_final() && progress.phase == "deploying" => {
+        if progress.state.is_final() || progress.phase != "deploying" {
+            return progress;
+        }
+        let window = self.waits.values().find_map(|wait| match wait {
+            Wait::Window(until) => Some(*until),
+            Wait::Stage(_) | Wait::Stopped => None,
+        });
+        match (self.problem(name), window) {
+            (Some(problem), _) => {
                 Progress { state: State::Waiting, phase: "rollout", retry_at: self.look_at, problem: Some(problem) }
             }
-            Some(_) | None => progress,
+            (None, Some(until)) => {
+                Progress { state: State::Waiting, phase: "window", retry_at: Some(until), problem: None }
+            }
+            (None, None) => progress,
         }
     }
 }
@@ -207,24 +226,62 @@ impl Outgoing {
 
 type Known<'a> = (&'a Target, &'a TargetState);
 
-/// Decides which targets may take the deployed version at `now`.
+/// Decides which targets may take the deployed version at `now`; `window` says how the windows stand, if there are any.
 #[must_use]
 pub fn plan<'a>(
     certificate: &Certificate,
     targets: impl IntoIterator<Item = (&'a Target, Option<&'a TargetState>)>,
+    window: Option<WindowIs>,
     now: Timestamp,
 ) -> Plan {
-    let Some(rollout) = certificate.delivery.rollout.as_ref() else { return Plan::default() };
+    let delivery = &certificate.delivery;
+    if delivery.rollout.is_none() && window.is_none() {
+        return Plan::default();
+    }
     let Some(version) = certificate.deployed().filter(|_| certificate.rollback.is_none() && !certificate.purging)
     else {
         return Plan::default();
     };
-    let (delivery, id) = (&certificate.delivery, version.version_id.as_str());
+    let id = version.version_id.as_str();
     let last = delivery.outgoing.map(|outgoing| outgoing.until());
     if delivery.released.as_deref() == Some(id) || last.is_some_and(|last| last <= now) {
         return Plan::default();
     }
     let known: Vec<Known<'_>> = targets.into_iter().filter_map(|(target, state)| Some((target, state?))).collect();
+    let window = window.filter(|_| delivery.hurried.as_deref() != Some(id));
+    if let Some(WindowIs::Closed(until)) = window {
+        return outside(&known, id, until, last);
+    }
+    let mut plan = delivery.rollout.as_ref().map_or_else(Plan::default, |rollout| staged(rollout, &known, id, now));
+    let last = last.filter(|_| !plan.waits.is_empty());
+    // Who has not begun when it closes waits for the next one.
+    let is_open = |(target, state): &Known<'_>| !is_done(target.status(Some(state), Some(id)));
+    let closes_at = match window {
+        Some(WindowIs::Open(until)) if known.iter().any(is_open) => Some(until),
+        Some(WindowIs::Open(_) | WindowIs::Closed(_)) | None => None,
+    };
+    plan.look_at = plan.look_at.into_iter().chain(last).chain(closes_at).min();
+    plan
+}
+
+/// Outside the window nothing begins, and a version that made room for the one before is not tried again: each attempt disturbs
+/// the service. What has the version, or whose files were left without their proof, goes on.
+fn outside(known: &[Known<'_>], version: &str, until: Timestamp, last: Option<Timestamp>) -> Plan {
+    let held = |(target, state): &&Known<'_>| {
+        let begins = match target.status(Some(state), Some(version)) {
+            Status::Pending | Status::Failed | Status::RolledBack => true,
+            Status::Applied | Status::Unproven | Status::NotLive | Status::NeedsOperator | Status::Drifted => false,
+        };
+        begins && target.released.as_deref() != Some(version)
+    };
+    let waits: BTreeMap<_, _> =
+        known.iter().filter(held).map(|(target, _)| (target.id.clone(), Wait::Window(until))).collect();
+    let look_at = last.into_iter().chain([until]).min().filter(|_| !waits.is_empty());
+    Plan { waits, failed: Vec::new(), look_at }
+}
+
+/// Which targets the stages hold.
+fn staged(rollout: &Rollout, known: &[Known<'_>], id: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let mut closed: Option<Wait> = None;
     for (stage, allowed) in rollout.stages(known.iter().collect()) {
@@ -242,11 +299,10 @@ pub fn plan<'a>(
     if plan.waits.is_empty() {
         return Plan::default();
     }
-    let rests = plan.waits.values().find_map(|wait| match wait {
+    plan.look_at = plan.waits.values().find_map(|wait| match wait {
         Wait::Stage(until) => *until,
-        Wait::Stopped => None,
+        Wait::Stopped | Wait::Window(_) => None,
     });
-    plan.look_at = rests.into_iter().chain(last).min();
     plan
 }
 
@@ -355,7 +411,7 @@ mod tests {
     }
 
     fn plan_of(one: &Certificate, targets: &[(Target, Option<TargetState>)], now: Timestamp) -> Plan {
-        plan(one, targets.iter().map(|(target, state)| (target, state.as_ref())), now)
+        plan(one, targets.iter().map(|(target, state)| (target, state.as_ref())), None, now)
     }
 
     fn rolled(words: &str) -> Certificate {
@@ -443,6 +499,70 @@ mod tests {
         let mut named = states.clone();
         named[1].0.released = Some("v".into());
         assert_eq!(held(&one, &named, at), 1, "one target by its name");
+    }
+
+    #[test]
+    fn outside_its_window_no_version_begins_and_none_that_failed_is_tried_again() {
+        let mut one = certificate(80 * 24);
+        let (at, until) = (one.created_at, one.created_at + HOUR * 5);
+        let mut states = targets("afr. .", at);
+        // A changed target that has the version already.
+        states[5].0.released = Some("v".into());
+        let held = |one: &Certificate, window, now| {
+            let plan = plan(one, states.iter().map(|(target, state)| (target, state.as_ref())), window, now);
+            assert!(plan.waits.values().all(|wait| *wait == Wait::Window(until)));
+            (plan.waits.keys().cloned().collect::<Vec<_>>().join(" "), plan.look_at)
+        };
+        let closed = Some(WindowIs::Closed(until));
+        assert_eq!(held(&one, closed, at), ("t1 t2 t3".to_owned(), Some(until)));
+        assert_eq!(
+            held(&one, Some(WindowIs::Open(until)), at),
+            (String::new(), Some(until)),
+            "looked at when it closes"
+        );
+        assert_eq!(held(&one, None, at), (String::new(), None));
+        one.delivery.hurried = Some("v".into());
+        assert_eq!(held(&one, closed, at), (String::new(), None), "an operator waits for no window");
+        one.delivery.hurried = Some("before".into());
+        assert_eq!(held(&one, closed, at).0, "t1 t2 t3");
+        one.delivery.released = Some("v".into());
+        assert_eq!(held(&one, closed, at).0, "", "nor what replaces a revoked one");
+        one.delivery.released = None;
+        one.delivery.outgoing = Some(Outgoing { not_before: at, not_after: at + HOUR * 8 });
+        assert_eq!(held(&one, closed, at + HOUR * 6), ("t1 t2 t3".to_owned(), Some(until)));
+        assert_eq!(held(&one, closed, at + HOUR * 7).0, "", "nor what is near its end");
+        one.delivery.outgoing = None;
+        let version = one.current.clone().unwrap();
+        one.rollback = Some(Rollback { version, at, by: "x".into() });
+        assert_eq!(held(&one, closed, at).0, "", "nor a rollback");
+        one.back_to_current();
+        assert_eq!(held(&one, closed, at).0, "", "nor its end");
+    }
+
+    #[test]
+    fn waves_begin_only_within_the_window() {
+        let one = rolled("wave=1");
+        let (at, until) = (one.created_at, one.created_at + HOUR);
+        let states = targets("a..", at);
+        let of = |window| {
+            let plan = plan(&one, states.iter().map(|(target, state)| (target, state.as_ref())), Some(window), at);
+            (plan.waits.into_iter().collect::<Vec<_>>(), plan.look_at)
+        };
+        let named = |id: &str, wait| (id.to_owned(), wait);
+        assert_eq!(of(WindowIs::Open(until)), (vec![named("t2", Wait::Stage(None))], Some(until)));
+        let closed = Wait::Window(until);
+        assert_eq!(of(WindowIs::Closed(until)).0, [named("t1", closed.clone()), named("t2", closed)]);
+    }
+
+    #[test]
+    fn a_job_says_that_it_waits_for_a_window() {
+        let until = certificate(80).created_at;
+        let waits = [("t1".to_owned(), Wait::Window(until))].into();
+        let plan = Plan { waits, ..Plan::default() };
+        let of = |phase| Progress { state: State::Running, phase, retry_at: None, problem: None };
+        let over = plan.over(of("deploying"), "web");
+        assert_eq!((over.state, over.phase, over.retry_at), (State::Waiting, "window", Some(until)));
+        assert_eq!(plan.over(of("validating"), "web"), of("validating"));
     }
 
     #[test]

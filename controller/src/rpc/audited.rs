@@ -215,6 +215,7 @@ told! {
         asked.profile.as_ref().map(|profile| format!("profile={profile}")),
         asked.reuse_key.map(|reuse| format!("reuse-key={reuse}")),
         asked.rollout.as_ref().map(|rollout| format!("rollout={rollout}")),
+        asked.set_windows.then(|| format!("windows={}", asked.windows.join(";"))),
     ]);
     RenewCertificateRequest(asked) => asked.name, words([part("override-lock", &asked.override_lock)]);
     RevokeCertificateRequest(asked) => asked.name, words([part("reason", &asked.reason), part("serial", &asked.serial)]);

@@ -333,7 +333,7 @@ async fn keys(
         let ends = lost && went_back.is_some_and(|rollback| rollback.version.key_slot_id == slot.value.id);
         if ends {
             changes = changes.event(&rollback::ended(hub, &certificate.value, "its key is gone"));
-            certificate.value.rollback = None;
+            certificate.value.back_to_current();
         }
         if let Some(current) = certificate.value.current.as_mut().filter(|_| lost && in_use) {
             current.key_lost = true;

@@ -22,6 +22,7 @@ use crate::lifecycle::renewal;
 use crate::lifecycle::rollback::{self, Rollback};
 use crate::lifecycle::rollout::{Plan, Wait};
 use crate::lifecycle::target::{Target, TargetState};
+use crate::lifecycle::window::{Window, WindowIs};
 use crate::store::certificate::Bundle;
 use crate::store::records::Versioned;
 use crate::tasks::hub::Hub;
@@ -71,7 +72,7 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
     let wanted = &record.specification;
     let order = bundle.order.as_ref().map(|order| &order.value);
     let planned = renewal::planned(record, bundle.renewal_info());
-    let plan = bundle.rollout(now);
+    let (plan, window) = (bundle.rollout(now), bundle.window(now));
     let is_private = names.is_private(record);
     let kind = if is_private { wire::CertificateKind::Private } else { wire::CertificateKind::Acme };
     // What costs nothing at a CA is not locked.
@@ -116,6 +117,9 @@ pub(super) fn certificate(hub: &Hub, names: &Names, bundle: &Bundle) -> wire::Ce
         reuse_key: wanted.reuse_key,
         limits: None,
         rollback: record.rollback.as_ref().map(|rollback| rollback_view(names, rollback)),
+        windows: record.delivery.windows.iter().map(Window::words).collect(),
+        window_open: matches!(window, Some(WindowIs::Open(_))),
+        window_until: to_wire(window.map(WindowIs::until)),
         rollout: record.delivery.rollout.as_ref().map(|one| one.words(|id| names.agent(id))).unwrap_or_default(),
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Bound;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::Store;
 use super::StoreError;
@@ -18,6 +19,7 @@ use crate::lifecycle::pause::Pause;
 use crate::lifecycle::renewal_info::RenewalInfo;
 use crate::lifecycle::rollout::{self, Plan};
 use crate::lifecycle::target::{TARGETS_MAX, Target, TargetState};
+use crate::lifecycle::window::{self, WindowIs};
 
 /// Certificates read together, at most.
 const PART: usize = 100;
@@ -134,12 +136,21 @@ impl Bundle {
         self.certificate.value.deployed().map(|deployed| deployed.version_id.as_str())
     }
 
-    /// Which of its targets wait for others.
+    /// Which of its targets wait for others, or for a window.
     #[must_use]
     pub fn rollout(&self, now: Timestamp) -> Plan {
         let targets =
             self.targets.iter().map(|(target, state)| (&target.value, state.as_ref().map(|state| &state.value)));
-        rollout::plan(&self.certificate.value, targets, now)
+        rollout::plan(&self.certificate.value, targets, self.window(now), now)
+    }
+
+    /// How its windows stand; `None` when it has none.
+    #[must_use]
+    pub fn window(&self, now: Timestamp) -> Option<WindowIs> {
+        // The rules of the zones lie on the disk: they change more often than programs do. One that was removed since counts as
+        // UTC, so that there still is a window.
+        let zone = |name: &str| TimeZone::get(name).unwrap_or(TimeZone::UTC);
+        window::look(&self.certificate.value.delivery.windows, zone, now)
     }
 
     /// Targets and observations without their revisions.

@@ -200,7 +200,7 @@ async fn mark(
         let ends = went_back.is_some_and(|rollback| rollback.version.version_id == version.value.id);
         if ends {
             changes = changes.event(&rollback::ended(&context.hub, &certificate.value, "it was revoked"));
-            certificate.value.rollback = None;
+            certificate.value.back_to_current();
         }
         let current = certificate.value.current.as_mut().filter(|current| current.version_id == version.value.id);
         let is_current = current.is_some();

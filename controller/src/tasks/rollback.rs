@@ -31,7 +31,7 @@ pub(super) async fn end_what_is_over(hub: &Hub, bundles: &[Bundle]) -> Result<bo
         }
         any = true;
         let event = ended(hub, &certificate.value, "little of its life is left");
-        certificate.value.rollback = None;
+        certificate.value.back_to_current();
         match hub.store.commit(Changes::new().update(&certificate).event(&event)).await {
             // Someone else changed it: it is read again.
             Ok(_) | Err(CommitError::Conflict { .. }) => {}

@@ -330,3 +330,116 @@ async fn words_that_are_no_rollout_are_refused_with_the_field() {
     set_rollout(&world, "off").await.unwrap();
     assert_eq!(world.operator.certificate("web").await.unwrap().rollout, "");
 }
+
+/// A window of an hour on each day, which opens so many hours after now.
+fn window_in(world: &World, hours: i64) -> String {
+    let opens = jiff::Timestamp::from_millisecond(world.now_ms()).unwrap() + jiff::SignedDuration::from_hours(hours);
+    let (from, to) = (opens.strftime("%H:%M"), (opens + jiff::SignedDuration::from_hours(1)).strftime("%H:%M"));
+    format!("daily {from}-{to} UTC")
+}
+
+async fn set_windows(world: &World, windows: &[&str]) -> Result<(), tonic::Status> {
+    let windows = windows.iter().map(|one| (*one).to_owned()).collect();
+    let request =
+        api::UpdateCertificateRequest { name: "web".into(), set_windows: true, windows, ..Default::default() };
+    world.operator.client().update_certificate(request).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_waits_for_its_window_and_the_stages_begin_within_it() {
+    let (mut world, before) = three(90 * 24, "canary=h1").await;
+    let window = window_in(&world, 6);
+    set_windows(&world, &[&window]).await.unwrap();
+    let asked = world.operator.renew("web", "again").await.unwrap();
+    let issued = async |world: &World| current(world).await.fingerprint_sha256 != before;
+    world.settle("it is issued", SOON, issued).await;
+    world.controller.kill().await;
+    world.controller.start();
+    tokio::time::sleep(Duration::from_secs(4 * 3_600)).await;
+    let seen = world.operator.certificate("web").await.unwrap();
+    assert_eq!((seen.windows.clone(), seen.window_open), (vec![window], false));
+    assert!(seen.window_until > world.now_ms() && seen.issues.is_empty(), "{seen:?}");
+    for target in &seen.targets {
+        assert_eq!((target.waits.as_str(), target.waits_until), ("for its window", seen.window_until));
+    }
+    let job = world.operator.job(&asked.job_id).await;
+    assert_eq!((job.state.as_str(), job.phase.as_str(), job.retry_at), ("waiting", "window", seen.window_until));
+    assert_eq!(shown(&world).await, [false; 3]);
+
+    // The canary has it within the window, and the rest only in the next one.
+    world.agents[0].machine.script(&RELOAD, Script::ReloadInVain);
+    world.settle("the rollout is stopped", Duration::from_secs(3 * 3_600), stopped).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    world.agents[0].machine.script(&RELOAD, Script::Reload);
+    tokio::time::sleep(Duration::from_secs(18 * 3_600)).await;
+    assert_eq!(shown(&world).await, [false; 3], "what was rolled back is not tried again outside");
+    world.settle_live("web", Duration::from_secs(6 * 3_600)).await;
+    assert!(world.operator.certificate("web").await.unwrap().window_open && world.ca.orders().len() == 2);
+    assert_eq!(world.operator.job(&asked.job_id).await.state, "succeeded");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_holds_no_first_version_no_operator_and_no_near_expiry() {
+    let (mut world, before) = three(24, "off").await;
+    // One that is open for an hour of each month or so never is in the life of these.
+    let opens = jiff::Timestamp::from_millisecond(world.now_ms()).unwrap() + jiff::SignedDuration::from_hours(72);
+    let window = format!("{} 00:00-01:00", opens.strftime("%a"));
+    set_windows(&world, &[&window]).await.unwrap();
+    world.operator.renew("web", "again").await.unwrap();
+    let issued = async |world: &World| current(world).await.fingerprint_sha256 != before;
+    world.settle("it is issued", SOON, issued).await;
+    let deploy = |agent: &str| api::DeployCertificateRequest {
+        name: "web".into(),
+        agent: agent.into(),
+        request_id: proto::id::random_id(),
+        ..Default::default()
+    };
+    world.operator.client().deploy_certificate(deploy("h2")).await.unwrap();
+    let one = async |world: &World| shown(world).await == [false, true, false];
+    world.settle("the named one goes alone", SOON, one).await;
+    world.operator.client().deploy_certificate(deploy("")).await.unwrap();
+    world.settle_live("web", SOON).await;
+
+    // A renewal by itself waits, until little is left of the life of what is served.
+    let second = current(&world).await;
+    let renewed = async |world: &World| current(world).await.fingerprint_sha256 != second.fingerprint_sha256;
+    world.settle("it renews by itself", Duration::from_secs(20 * 3_600), renewed).await;
+    tokio::time::sleep(SOON).await;
+    assert_eq!(shown(&world).await, [false; 3]);
+    let all = async |world: &World| shown(world).await == [true; 3];
+    world.settle("it is let go", Duration::from_secs(24 * 3_600), all).await;
+    let left = second.not_after - world.now_ms();
+    assert!((2 * 3_600_000..=3 * 3_600_000).contains(&left), "an eighth of a day is left: {left}");
+
+    // What replaces a revoked version waits for nothing.
+    let third = current(&world).await;
+    let request = api::RevokeCertificateRequest {
+        name: "web".into(),
+        request_id: "revoke".into(),
+        reason: "keyCompromise".into(),
+        ..Default::default()
+    };
+    world.operator.client().revoke_certificate(request).await.unwrap();
+    let replaced = async |world: &World| {
+        current(world).await.fingerprint_sha256 != third.fingerprint_sha256 && shown(world).await == [true; 3]
+    };
+    world.settle("the replacement is everywhere", Duration::from_secs(3_600), replaced).await;
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_are_no_window_are_refused_with_the_field() {
+    let (world, _) = three(24, "off").await;
+    for wrong in ["Sam 02:00-05:00", "Sat 02:00", "Sat 02:00-05:00 Nowhere/Land", "Sat 02:00-05:00 ../etc/passwd"] {
+        let refused = set_windows(&world, &[wrong]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{wrong}: {refused:?}");
+    }
+    let many = vec!["Sat 02:00-05:00"; 21];
+    assert_eq!(set_windows(&world, &many).await.unwrap_err().code(), Code::InvalidArgument);
+    set_windows(&world, &["Sat 02:00-05:00", "Sun 22:00-02:00 UTC"]).await.unwrap();
+    let seen = world.operator.certificate("web").await.unwrap();
+    assert_eq!(seen.windows, ["Sat 02:00-05:00 UTC", "Sun 22:00-02:00 UTC"]);
+    set_windows(&world, &["off"]).await.unwrap();
+    assert!(world.operator.certificate("web").await.unwrap().windows.is_empty());
+}

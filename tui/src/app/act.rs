@@ -435,11 +435,14 @@ fn deploy(model: &mut Model) -> Option<Confirm> {
         return Some(go_on(model, &name));
     }
     let to = if agent.is_empty() { targets_words(record.targets.len()) } else { format!("the target on {agent}") };
-    let lines = vec![
+    let mut lines = vec![
         format!("Writes the current version to {to} again,"),
         "runs the reload commands and proves it by a handshake.".to_owned(),
         "Nothing is ordered at the CA.".to_owned(),
     ];
+    if !record.windows.is_empty() && !record.window_open {
+        lines.push("It begins at once, whatever its window says.".to_owned());
+    }
     let request =
         DeployCertificateRequest { name: name.clone(), agent, request_id: model.wish_id(), ..Default::default() };
     Some(question(format!("deploy {name}"), lines, "deploy", Call::Deploy(request)))

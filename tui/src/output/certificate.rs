@@ -51,6 +51,9 @@ pub(crate) struct CertificateView {
     limits: Option<OrderLimitsView>,
     rollback: Option<RollbackView>,
     rollout: Option<String>,
+    windows: Vec<String>,
+    window_open: bool,
+    window_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,6 +131,9 @@ impl From<&Certificate> for CertificateView {
             limits: certificate.limits.as_ref().map(OrderLimitsView::from),
             rollback: certificate.rollback.as_ref().map(RollbackView::from),
             rollout: some(&certificate.rollout),
+            windows: each(&certificate.windows),
+            window_open: certificate.window_open,
+            window_until: from_wire(certificate.window_until),
         }
     }
 }
@@ -273,6 +279,7 @@ pub(crate) fn describe(certificate: &Certificate, now: Timestamp) -> String {
     block.field("renews", &renewal(certificate, now));
     block.field("paused", &paused(certificate, now));
     block.field("rollout", &certificate.rollout);
+    block.field("window", &window(certificate, now));
     block.field("rolled back", &rolled_back(certificate, now));
     block.field("revision", &certificate.revision.to_string());
     if !certificate.targets.is_empty() {
@@ -296,6 +303,15 @@ fn headline(certificate: &Certificate) -> String {
         "{}: {}, deployment {}{deleting}{paused}{back}",
         certificate.name, certificate.status, certificate.deployment
     )
+}
+
+/// Returns the hours in which new versions may reach the targets, and whether that is now.
+fn window(certificate: &Certificate, now: Timestamp) -> String {
+    if certificate.windows.is_empty() {
+        return String::new();
+    }
+    let is = if certificate.window_open { "open" } else { "closed" };
+    format!("{}: {is} until {}", certificate.windows.join("; "), time::both(now, certificate.window_until))
 }
 
 /// Returns who holds the certificate still and how to lift that; nothing when nobody does.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use proto::clock::from_wire;
 use proto::operator::v1::{Target, TargetSpec};
-use proto::types::v1::{Command, Drift, Endpoint, FileSpec, OnDrift, StepReport};
+use proto::types::v1::{Command, Drift, Endpoint, FileSpec, OnDrift, StepReport, TargetStatus};
 use serde::Serialize;
 
 use super::block::Block;
@@ -222,7 +222,7 @@ pub(crate) fn describe_wait(block: &mut Block, target: &Target, now: Timestamp) 
     }
     let until =
         from_wire(target.waits_until).map(|_| format!(", at most until {}", time::both(now, target.waits_until)));
-    block.below(&format!("it keeps the version before {}{}", target.waits, until.unwrap_or_default()));
+    block.below(&format!("it keeps the version before and waits {}{}", target.waits, until.unwrap_or_default()));
 }
 
 fn settings(block: &mut Block, spec: &TargetSpec) {
@@ -260,6 +260,8 @@ pub(crate) fn place(target: &Target) -> (String, String) {
 
 /// Returns the status of a target, and what its agent does right now.
 pub(crate) fn status(target: &Target) -> String {
-    let word = if target.waits.is_empty() { target_status(target.status) } else { "held" };
+    // What failed says so.
+    let is_held = !target.waits.is_empty() && target.status() == TargetStatus::Pending;
+    let word = if is_held { "held" } else { target_status(target.status) };
     if target.doing.is_empty() { word.to_owned() } else { format!("{word} ({})", target.doing) }
 }

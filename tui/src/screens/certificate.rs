@@ -455,7 +455,8 @@ fn target_lines(target: &Target, now: Timestamp, theme: Theme, width: usize) -> 
         lines.push(Line::styled("the agent is offline: it pulls when it returns", theme.state(State::Warn)));
     }
     if !target.waits.is_empty() {
-        let text = format!("keeps the version before {}", safe(&target.waits));
+        let until = from_wire(target.waits_until).map(|_| format!(", at most until {}", instant(target.waits_until)));
+        let text = format!("keeps the version before and waits {}{}", safe(&target.waits), until.unwrap_or_default());
         lines.extend(wrap(&text, width).into_iter().map(|part| Line::styled(part, theme.state(State::Warn))));
     }
     if let Some(problem) = &target.problem {

@@ -164,7 +164,7 @@ pub(crate) fn target_state(status: i32) -> State {
 /// Returns a target's state in words: what it does just now, or how it ended.
 pub(crate) fn target_word(target: &Target) -> String {
     match target.doing.as_str() {
-        "" if !target.waits.is_empty() => "held".to_owned(),
+        "" if !target.waits.is_empty() && target.status() == TargetStatus::Pending => "held".to_owned(),
         "" => target_status(target.status).replace('_', " "),
         doing => doing.to_owned(),
     }

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use proto::operator::v1::{
     Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate, TargetTest,
 };
-use proto::types::v1::{Problem, TestResult, TestStep};
+use proto::types::v1::{Problem, TargetStatus, TestResult, TestStep};
 
 use crate::controller::{FakeController, World};
 use crate::fixtures::{at, job, private_issuer};
@@ -337,12 +337,39 @@ async fn a_rollout_is_set_in_words_and_let_go_on() {
     assert_eq!(ran.code, 2, "{}", ran.err);
     fake.change(|world| {
         world.certificates[0].rollout = words.into();
+        world.certificates[0].targets[0].status = TargetStatus::Pending.into();
         world.certificates[0].targets[0].waits = "for the targets before it in the rollout".into();
         world.certificates[0].targets[0].waits_until = at(3_600);
     });
     let shown = run(&fake, &["certs", "get", "web"]).await.out;
-    assert!(shown.contains(words) && shown.contains("keeps the version before for the targets before it"), "{shown}");
+    assert!(
+        shown.contains(words) && shown.contains("keeps the version before and waits for the targets before it"),
+        "{shown}"
+    );
     assert!(run(&fake, &["targets", "ls", "web"]).await.out.contains("held"));
+}
+
+#[tokio::test]
+async fn windows_are_set_in_words_and_who_waits_for_one_says_so() {
+    let fake = FakeController::start(world());
+    let words = "Sat,Sun 02:00-05:00 Europe/Berlin";
+    let ran = run(&fake, &["certs", "set", "web", "--window", words, "--window", "daily 12:00-13:00"]).await;
+    let sent = fake.requests().pop().unwrap();
+    assert!(ran.code == 0 && sent.contains("set_windows: true") && sent.contains("daily 12:00-13:00"), "{}", ran.err);
+    fake.change(|world| {
+        let web = &mut world.certificates[0];
+        (web.windows, web.window_until) = (vec![words.into()], at(7_200));
+        web.targets[0].status = TargetStatus::Pending.into();
+        (web.targets[0].waits, web.targets[0].waits_until) = ("for its window".into(), at(3_600));
+    });
+    let shown = run(&fake, &["certs", "get", "web"]).await.out;
+    assert!(shown.contains(&format!("{words}: closed until")), "{shown}");
+    assert!(shown.contains("keeps the version before and waits for its window, at most until"), "{shown}");
+    assert!(run(&fake, &["targets", "ls", "web"]).await.out.contains("held"));
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&fake, &["certs", "get", "web", "-o", "json"]).await.out).unwrap();
+    assert_eq!((json["window_open"].as_bool(), json["windows"][0].as_str()), (Some(false), Some(words)));
+    assert_eq!(json["targets"][0]["waits"], "for its window");
 }
 
 #[tokio::test]

@@ -146,6 +146,9 @@ async fn changed(hub: &Hub, bundle: &Bundle, request: &wire::UpdateCertificateRe
         wanted.responders = create::responders(hub, &request.responders, &wanted.http01, &mut errors).await?;
     }
     after.auto_renew = request.auto_renew.unwrap_or(after.auto_renew);
+    if request.set_windows {
+        after.delivery.windows = targets::rollout::windows(&request.windows, &mut errors);
+    }
     if let Some(text) = &request.rollout {
         after.delivery.rollout = targets::rollout::read(hub, bundle, text, &mut errors).await?;
     }

@@ -205,17 +205,7 @@ pub(crate) async fn deploy(
     if !request.version.is_empty() {
         return Box::pin(rollback::deploy(hub, caller, bundle, &request)).await;
     }
-    let agent_id = match request.agent.as_str() {
-        "" => None,
-        name => Some(
-            hub.store
-                .agent_by_name(name)
-                .await?
-                .ok_or_else(|| Refusal::fields(vec![no_agent("agent", name)]))?
-                .value
-                .id,
-        ),
-    };
+    let agent_id = agent_id(hub, &request.agent).await?;
     let version = record.deployed().map(|deployed| deployed.version_id.clone());
     let mut wished = Vec::new();
     for (target, state) in
@@ -232,8 +222,13 @@ pub(crate) async fn deploy(
         wished.push(target.clone());
     }
     let wanted = wished.len();
+    let delivery = &mut bundle.certificate.value.delivery;
+    let hurries = agent_id.is_none() && !delivery.windows.is_empty();
+    if hurries {
+        delivery.hurried.clone_from(&version);
+    }
     if request.continue_rollout {
-        bundle.certificate.value.delivery.released = version;
+        delivery.released = version;
     } else if wanted == 0 {
         return Err(Refusal::field(
             "agent",
@@ -249,7 +244,7 @@ pub(crate) async fn deploy(
         }
         changes = changes.update(target);
     }
-    if request.continue_rollout {
+    if request.continue_rollout || hurries {
         changes = changes.update(&bundle.certificate);
     }
     let what = if request.continue_rollout { "the rollout goes on everywhere" } else { "deploy now" };
@@ -259,6 +254,15 @@ pub(crate) async fn deploy(
         .by(&caller.name);
     let wish = Wish { kind: Kind::Deploy, agent_id, request_id: &request.request_id };
     wishes::commit(hub, caller, &bundle, wish, changes.event(&event), Vec::new()).await
+}
+
+/// The id of the agent of this name; none is named by an empty one.
+async fn agent_id(hub: &Hub, name: &str) -> Result<Option<String>, Refusal> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let agent = hub.store.agent_by_name(name).await?;
+    Ok(Some(agent.ok_or_else(|| Refusal::fields(vec![no_agent("agent", name)]))?.value.id))
 }
 
 /// Parses what is asked of a target; every refusal becomes a field error.

@@ -87,14 +87,16 @@ fn limits_are_set_where_they_are_read() {
 fn the_settings_of_a_certificate_say_what_a_change_costs_before_it_is_saved() {
     let mut desk = Desk::connected(80, 24);
     desk.keys("2jj\ne").shows("Nothing is changed so far");
-    desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
-    desk.shows("Nothing is ordered now").shows("It EXPIRES unless someone renews it by hand");
+    for _ in 0..5 {
+        desk.key(Key::BackTab);
+    }
+    desk.keys(" ").shows("Nothing is ordered now").shows("It EXPIRES unless someone renews it by hand");
     desk.keys(" ").shows("Nothing is changed so far");
     desk.key(Key::BackTab).text("le").shows("--fallback le");
     desk.key(Key::BackTab).key(Key::BackTab).key(Key::BackTab).keys(" ");
     desk.shows("A new version with a new key is ordered at lab at once: one order.");
     desk.shows("--key p384");
-    desk.keys(&"\n".repeat(7));
+    desk.keys(&"\n".repeat(8));
     let Some(Call::Update(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.key_type == Some(2) && request.custody.is_none() && request.issuer.is_none(), "{request:?}");
     assert!(request.set_fallbacks && request.fallbacks == ["le"] && request.expected_revision == 7, "{request:?}");
@@ -328,8 +330,9 @@ fn a_stopped_rollout_goes_on_when_asked_and_is_set_in_the_settings() {
         .key(Key::BackTab)
         .key(Key::BackTab)
         .key(Key::BackTab)
-        .text("canary=h1")
-        .shows("--rollout 'canary=h1'");
+        .text("Sat 02:00-05:00;daily 12:00-13:00 UTC")
+        .shows("--window 'Sat 02:00-05:00'");
+    desk.key(Key::BackTab).text("canary=h1").shows("--rollout 'canary=h1'");
     desk.key(Key::Esc);
     let record = desk.model.certificate.record.as_mut().unwrap();
     record.issues.push(Issue { kind: "rollout_stopped".into(), ..Default::default() });
@@ -337,6 +340,22 @@ fn a_stopped_rollout_goes_on_when_asked_and_is_set_in_the_settings() {
     desk.keys("y");
     let Some(Call::Deploy(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert!(request.continue_rollout && request.agent.is_empty(), "{request:?}");
+}
+
+#[test]
+fn a_target_says_that_it_waits_for_its_window_and_deploy_now_does_not() {
+    let mut desk = Desk::connected(140, 40);
+    let mut held = fixtures::drifted_target();
+    held.status = proto::types::v1::TargetStatus::Pending.into();
+    (held.waits, held.waits_until, held.problem) = ("for its window".to_owned(), fixtures::at(3_600), None);
+    desk.certificates[0] = proto::operator::v1::Certificate {
+        targets: vec![held],
+        windows: vec!["Sat 02:00-05:00 UTC".to_owned()],
+        ..fixtures::certificate("shop.example.test")
+    };
+    desk.keys("2\n").key(Key::Tab);
+    desk.shows("held").shows("waits for its window, at most until");
+    desk.keys("d").shows("whatever its window says");
 }
 
 #[test]

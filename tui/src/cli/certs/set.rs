@@ -50,6 +50,10 @@ pub(crate) struct Set {
     /// at once
     #[arg(long, value_name = "WORDS")]
     rollout: Option<String>,
+    /// Replaces the hours in which new versions may reach the targets: 'Sat,Sun 02:00-05:00 Europe/Berlin' (repeats); `off` is
+    /// at any time
+    #[arg(long = "window", value_name = "HOURS")]
+    windows: Vec<String>,
     /// Whether it renews by itself
     #[arg(long, value_name = "on|off", value_parser = on_off)]
     auto_renew: Option<bool>,
@@ -81,6 +85,7 @@ impl Set {
             || self.http01.is_some()
             || self.auto_renew.is_some()
             || self.rollout.is_some()
+            || !self.windows.is_empty()
     }
 
     fn request(self) -> UpdateCertificateRequest {
@@ -100,6 +105,8 @@ impl Set {
             profile: self.profile,
             reuse_key: self.reuse_key,
             rollout: self.rollout,
+            set_windows: !self.windows.is_empty(),
+            windows: self.windows,
         }
     }
 }

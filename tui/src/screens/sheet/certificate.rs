@@ -17,6 +17,8 @@ pub(crate) const SAME_KEY: &str = "keep the key";
 pub(crate) const KEY_TYPES: [&str; 5] = ["p256", "p384", "rsa2048", "rsa3072", "rsa4096"];
 const ROLLOUT: &str =
     "Empty: all targets at once. canary=AGENT,… wave=N or N% failures=N rest=5m: what fails holds the rest.";
+const WINDOWS: &str =
+    "Empty: at any time. When new versions may go out: Sat,Sun 02:00-05:00 Europe/Berlin; several with ;";
 const BY_ITSELF: &str = "by itself";
 const WHEN_ASKED: &str = "only when asked";
 
@@ -111,6 +113,7 @@ pub(super) fn form(record: &Certificate) -> Form {
         fallbacks_field(&record.fallbacks),
         renews,
         Field::text("rollout", "Rollout", &record.rollout, ROLLOUT),
+        Field::text("windows", "Windows", &record.windows.join("; "), WINDOWS),
     ];
     fields.push(Field::button("save", "Save"));
     let mut form = Form::new(fields);
@@ -128,6 +131,7 @@ pub(super) fn place_of(field: &str) -> &'static str {
         "key_type" | "key" => "key_type",
         "custody" => "custody",
         "rollout" => "rollout",
+        "windows" | "window" => "windows",
         _ => "",
     }
 }
@@ -190,6 +194,12 @@ pub(super) fn wish(record: &Certificate, form: &Form) -> Wish {
         options.push(format!("--rollout {}", super::quoted(words)));
         request.rollout = Some(words.to_owned());
     }
+    let windows = windows(form.value("windows"));
+    if windows != record.windows {
+        options.extend(windows.iter().map(|window| format!("--window {}", super::quoted(window))));
+        options.extend(windows.is_empty().then(|| "--window off".to_owned()));
+        (request.windows, request.set_windows) = (windows, true);
+    }
     if options.is_empty() {
         return wish;
     }
@@ -197,6 +207,10 @@ pub(super) fn wish(record: &Certificate, form: &Form) -> Wish {
     wish.command = format!("certwright certs set {} {}", record.name, options.join(" "));
     wish.call = Some(Call::Update(Box::new(request)));
     wish
+}
+
+fn windows(text: &str) -> Vec<String> {
+    text.split(';').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
 }
 
 fn effects(record: &Certificate, request: &UpdateCertificateRequest, new_version: bool, reuse: bool) -> Vec<String> {

@@ -62,7 +62,7 @@ async fn find(hub: &Hub, certificate_id: &str, wanted: &str) -> Result<Option<Ve
 
 fn undo(hub: &Hub, bundle: &mut Bundle) -> Result<(Event, Vec<String>), Refusal> {
     let record = &mut bundle.certificate.value;
-    let Some(ended) = record.rollback.take() else {
+    let Some(ended) = record.back_to_current() else {
         let hint = format!("certwright targets deploy {} puts it in place once more", record.name);
         return Err(Refusal::field("version", "the targets are to hold the current version already", hint));
     };

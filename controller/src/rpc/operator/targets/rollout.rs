@@ -1,17 +1,20 @@
-//! How new versions reach the targets of a certificate, as an operator writes it.
+//! How and when new versions reach the targets of a certificate, as an operator writes it.
 
+use jiff::tz::TimeZone;
 use proto::text::one_line;
 use proto::types::v1 as types;
 
 use super::no_agent;
 use crate::lifecycle::rollout::Rollout;
+use crate::lifecycle::window::{UTC, WINDOWS_MAX, Window};
 use crate::rpc::status::{Refusal, field_error};
 use crate::store::certificate::Bundle;
 use crate::tasks::hub::Hub;
 
-/// What ends a rollout in stages.
+/// What ends a rollout in stages, or windows.
 const OFF: &str = "off";
 const FIELD: &str = "rollout";
+const WINDOWS: &str = "windows";
 /// Longest text.
 const CHARS_MAX: usize = 4_096;
 
@@ -51,4 +54,27 @@ pub(in crate::rpc::operator) async fn read(
         }
     }
     Ok(Some(rollout))
+}
+
+/// Reads windows; what is wrong with them becomes a field error.
+pub(in crate::rpc::operator) fn windows(texts: &[String], errors: &mut Vec<types::FieldError>) -> Vec<Window> {
+    let texts: Vec<String> = texts.iter().map(|text| one_line(text, CHARS_MAX).trim().to_owned()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).filter(|text| !text.is_empty() && *text != OFF).collect();
+    if texts.len() > WINDOWS_MAX {
+        errors.push(field_error(WINDOWS, format!("there are {}; at most {WINDOWS_MAX}", texts.len()), "use fewer"));
+    }
+    let hint = "write for example \"Sat,Sun 02:00-05:00 Europe/Berlin\", or off";
+    let mut windows = Vec::new();
+    for text in texts.into_iter().take(WINDOWS_MAX) {
+        match Window::parse(text) {
+            Ok(window) if window.zone == UTC || TimeZone::get(&window.zone).is_ok() => windows.push(window),
+            Ok(window) => {
+                let message = format!("this controller knows no time zone \"{}\"", window.zone);
+                let hint = "write UTC, or a name such as Europe/Berlin: they come with the package tzdata on the controller's host";
+                errors.push(field_error(WINDOWS, message, hint));
+            }
+            Err(message) => errors.push(field_error(WINDOWS, message, hint)),
+        }
+    }
+    windows
 }

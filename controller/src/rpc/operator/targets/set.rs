@@ -4,7 +4,7 @@ use proto::operator::v1 as wire;
 
 use super::{Context, parse};
 use crate::lifecycle::job::Kind;
-use crate::lifecycle::target::Target;
+use crate::lifecycle::target::{Status, Target};
 use crate::rpc::operator::wishes::{self, Wish};
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::status::{Refusal, field_error};
@@ -46,7 +46,7 @@ pub(crate) async fn set(
         let certificate = Some(views::certificate(hub, &names, &bundle));
         return Ok(wire::CertificateAccepted { certificate, ..Default::default() });
     }
-    let is_kept = changed == [DRIFT];
+    let (new, is_kept) = (released(&bundle, &old.value, new), changed == [DRIFT]);
     let new = if is_kept { Target { deploy_wish: old.value.deploy_wish, ..new } } else { new };
     let warnings: Vec<String> = (old.value.dir != new.dir)
         .then(|| format!("the files in {} on {agent} stay", old.value.dir))
@@ -121,6 +121,16 @@ pub(super) async fn wanted(
         errors.push(field_error("dir", message, "choose another directory"));
     }
     new.filter(|_| errors.is_empty()).ok_or_else(|| Refusal::fields(errors))
+}
+
+/// A change waits for no window and no other target where the version is already; a version that waits goes on waiting.
+fn released(bundle: &Bundle, old: &Target, new: Target) -> Target {
+    let version = bundle.deployed_id();
+    let state =
+        bundle.targets.iter().find(|(target, _)| target.value.id == old.id).and_then(|(_, state)| state.as_ref());
+    let has_it = old.status(state.map(|state| &state.value), version) != Status::Pending;
+    let released = if has_it { version.map(str::to_owned) } else { old.released.clone() };
+    Target { released, ..new }
 }
 
 /// The parts in which two targets differ, by the names of their options.
