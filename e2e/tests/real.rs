@@ -61,6 +61,8 @@ mod symlink_race;
 #[cfg(target_arch = "x86_64")]
 #[path = "real/syscalls.rs"]
 mod syscalls;
+#[path = "real/trial.rs"]
+mod trial;
 
 /// Longest wait for something that takes seconds.
 const SOON: Duration = Duration::from_secs(60);

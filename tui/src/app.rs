@@ -303,7 +303,7 @@ impl Model {
     /// Returns the context that keys are read in.
     pub(crate) fn context(&self) -> Context {
         match self.layers.last() {
-            Some(Layer::Help(_) | Layer::Messages(_)) => Context::Reading,
+            Some(Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_)) => Context::Reading,
             Some(Layer::Palette(_) | Layer::Filter(_)) => Context::Prompt,
             Some(Layer::Confirm(_)) => Context::Dialog,
             None => self.place_context(),

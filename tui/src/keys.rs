@@ -490,6 +490,10 @@ pub(crate) const TABLE: &[Binding] = &[
         "back",
         "close, clear the filter, or go back",
     ),
+    changing(
+        1,
+        row(A::Test, "target.test", &[Char('t')], &[C::Certificate], "test", "try a deployment, and change nothing"),
+    ),
     row(A::Back, "cancel", &[Esc], &[C::Form, C::Prompt, C::Dialog], "cancel", "close without doing anything"),
     offered(row(A::Palette, "palette", &[Char(':')], PLACES, "command", "command line: places and actions")),
     row(A::MoveDown, "move.down", &[Char('j'), Down], LISTS, "", "one row down"),

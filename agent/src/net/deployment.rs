@@ -108,7 +108,7 @@ type Runs = HashMap<Vec<String>, OnceCell<Result<CommandOutcome, Problem>>>;
 
 /// The stages that run commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+enum Stage {
     Validate,
     Reload,
 }
@@ -582,21 +582,27 @@ impl Attempt {
     }
 }
 
-pub(super) fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem {
+fn command_failed(stage: Stage, subject: &str, run: &CommandOutcome) -> Problem {
+    let (message, said) = how_it_failed(subject, run);
+    let (reason, end) = match stage {
+        Stage::Validate => ("VALIDATE_FAILED", ", so nothing was reloaded"),
+        Stage::Reload => ("RELOAD_FAILED", ""),
+    };
+    Problem::new(reason, format!("{message}{end}"), said, AGAIN)
+}
+
+/// Returns how a command ended that did not end well, and what it said.
+pub(super) fn how_it_failed(subject: &str, run: &CommandOutcome) -> (String, String) {
     let how = match &run.exit {
         CommandExit::Status(status) => format!("ended with status {status}"),
         CommandExit::Signal(signal) => format!("was killed by signal {signal}"),
         CommandExit::TimedOut => format!("did not end within {} s and was killed", run.took.as_secs()),
         CommandExit::NotStarted(error) => format!("could not be started: {error}"),
     };
-    let (reason, end) = match stage {
-        Stage::Validate => ("VALIDATE_FAILED", ", so nothing was reloaded"),
-        Stage::Reload => ("RELOAD_FAILED", ""),
-    };
     let said = one_line(run.output.trim(), 600);
     // `postfix check` tells a terminal or its log, and nobody else.
     let said = if said.is_empty() { SILENT.to_owned() } else { said };
-    Problem::new(reason, format!("`{subject}` {how}{end}"), said, AGAIN)
+    (format!("`{subject}` {how}"), said)
 }
 
 /// `reloads_stopped` when the agent will not run the reload commands again by itself.

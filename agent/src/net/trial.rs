@@ -12,7 +12,7 @@ use proto::clock::{Clock, from_wire};
 use proto::text::one_line;
 use tokio::time::{Instant, timeout_at};
 
-use super::deployment::{Stage, command_failed};
+use super::deployment::how_it_failed;
 use super::http01::port_problem;
 use super::verify::served;
 use crate::apply::request::{Handle, LookOver, LookedOver};
@@ -24,6 +24,9 @@ use crate::target::{Place, Target, place, target};
 
 /// The port that a CA asks first (RFC 8555 §8.3).
 const HTTP_PORT: u16 = 80;
+
+/// What to do about a service that refuses its own configuration.
+const CORRECT: &str = "correct the configuration of the service on this server: a deployment would be taken back";
 
 /// What a test needs; clones share it.
 #[derive(Clone, Debug)]
@@ -91,7 +94,10 @@ impl Tester {
             let started = Instant::now();
             let failed = match timeout_at(until, self.apply.run(argv.clone())).await {
                 Ok(Ok(run)) if run.exit == CommandExit::Status(0) => None,
-                Ok(Ok(run)) => Some(command_failed(Stage::Validate, &subject, &run)),
+                Ok(Ok(run)) => {
+                    let (message, said) = how_it_failed(&subject, &run);
+                    Some(Problem::new("VALIDATE_FAILED", message, said, CORRECT))
+                }
                 Ok(Err(problem)) => Some(problem),
                 Err(_elapsed) => Some(too_long(&subject, started.elapsed())),
             };

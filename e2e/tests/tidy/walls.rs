@@ -86,6 +86,8 @@ const FACE: &[&str] = &[
     "client::key_type",
     "client::reason",
     "client::target_status",
+    "client::test_result",
+    "client::test_verdict",
     "client::restore_audit",
     "client::restore_effects",
     "client::restore_finding",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::clock::from_wire;
 use proto::operator::v1::{
     Certificate, DeleteCertificateRequest, DeployCertificateRequest, RenewCertificateRequest, RevokeCertificateRequest,
-    SetOperatorRoleRequest, SetPauseRequest, Version,
+    SetOperatorRoleRequest, SetPauseRequest, TestTargetsRequest, Version,
 };
 use tui_input::Input;
 
@@ -190,7 +190,7 @@ fn prefix(model: &mut Model, prefix: Prefix) -> Vec<Cmd> {
 }
 
 fn step(model: &mut Model, rows: isize) -> Vec<Cmd> {
-    if let Some(Layer::Help(scroll) | Layer::Messages(scroll)) = model.layers.last_mut() {
+    if let Some(scroll) = model.layers.last_mut().and_then(Layer::scroll) {
         *scroll = scroll.saturating_add_signed(rows);
         return Vec::new();
     }
@@ -594,8 +594,24 @@ fn consent(model: &Model) -> Option<Confirm> {
 
 /// A test changes nothing that was decided: it is not asked about.
 fn test(model: &mut Model) -> Vec<Cmd> {
+    if model.place_context() == Context::Certificate {
+        return test_targets(model);
+    }
     let Some(issuer) = screens::issuer_here(model) else { return Vec::new() };
     vec![model.call(Call::TestIssuer(issuer.name))]
+}
+
+/// The target under the cursor while the targets show, else all of the certificate: nothing is changed, so nothing is asked.
+fn test_targets(model: &mut Model) -> Vec<Cmd> {
+    let Some(record) = screens::certificate_here(model) else { return Vec::new() };
+    let target = screens::target_here(model).map(|(_, target)| target);
+    let on = target.as_ref().and_then(|target| target.spec.as_ref()).map(|spec| format!(" on {}", spec.agent));
+    let text =
+        format!("testing {}{} … nothing is changed", targets_words(record.targets.len()), on.unwrap_or_default());
+    model.notices.say(model.now, State::Busy, text);
+    let target_id = target.map(|target| target.id).unwrap_or_default();
+    let request = TestTargetsRequest { certificate: record.name.clone(), target_id, target: None };
+    vec![model.call(Call::TestTargets(Box::new(request)))]
 }
 
 fn roll_over(model: &Model) -> Option<Confirm> {
@@ -671,11 +687,18 @@ fn remove_operator(model: &Model) -> Option<Confirm> {
 pub(crate) fn clamp_layers(model: &mut Model, lines_max: usize) {
     let entries = match model.layers.last() {
         Some(Layer::Palette(palette)) => layer::entries(model, palette.input.value()).len(),
-        Some(Layer::Help(_) | Layer::Messages(_) | Layer::Filter(Filter { .. }) | Layer::Confirm(_)) | None => 0,
+        Some(
+            Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_) | Layer::Filter(Filter { .. }) | Layer::Confirm(_),
+        )
+        | None => 0,
     };
     match model.layers.last_mut() {
         Some(Layer::Palette(palette)) => palette.at = palette.at.min(entries.saturating_sub(1)),
-        Some(Layer::Help(scroll) | Layer::Messages(scroll)) => *scroll = (*scroll).min(lines_max),
-        Some(Layer::Filter(_) | Layer::Confirm(_)) | None => {}
+        Some(layer) => {
+            if let Some(scroll) = layer.scroll() {
+                *scroll = (*scroll).min(lines_max);
+            }
+        }
+        None => {}
     }
 }

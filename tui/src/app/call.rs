@@ -6,7 +6,8 @@ use proto::operator::v1::{
     DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, GetRestoreResponse,
     IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse,
     Operator, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
-    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, UpdateCertificateRequest, Version,
+    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TargetTest, TestTargetsRequest,
+    UpdateCertificateRequest, Version,
 };
 
 use crate::client::{AuditAct, AuditFilter};
@@ -76,6 +77,8 @@ pub(crate) enum Call {
     SetLimits(SetLimitsRequest),
     /// Change a certificate.
     Update(Box<UpdateCertificateRequest>),
+    /// Have agents test targets.
+    TestTargets(Box<TestTargetsRequest>),
     /// Change a target.
     SetTarget(Box<SetTargetRequest>),
     /// Check or create a certificate.
@@ -191,6 +194,7 @@ impl Call {
             | Self::SetLimits(_)
             | Self::Update(_)
             | Self::SetTarget(_)
+            | Self::TestTargets(_)
             | Self::Renew(_)
             | Self::CancelJob(_)
             | Self::Act(_)
@@ -297,6 +301,8 @@ pub(crate) enum Reply {
     IssuerRemoved,
     /// To `Create`, `Update`, `SetTarget`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
+    /// To `TestTargets`.
+    Tested(Vec<TargetTest>),
     /// To `Delete`: true while a purge waits for its targets.
     Deleted(bool),
     /// To `Pause`.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proto::operator::v1::TargetTest;
 use tui_input::{Input, InputRequest};
 
 use crate::app::call::{Call, Trust};
@@ -44,12 +45,36 @@ pub(crate) enum Layer {
     Help(usize),
     /// The messages, scrolled by so many lines.
     Messages(usize),
+    /// What tests of targets found.
+    Tests(Box<Tests>),
     /// The command line.
     Palette(Palette),
     /// The filter of the list below.
     Filter(Filter),
     /// A question.
     Confirm(Box<Confirm>),
+}
+
+impl Layer {
+    /// Returns by how many lines it is scrolled, when it is read and not answered.
+    pub(crate) fn scroll(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Help(scroll) | Self::Messages(scroll) => Some(scroll),
+            Self::Tests(tests) => Some(&mut tests.scroll),
+            Self::Palette(_) | Self::Filter(_) | Self::Confirm(_) => None,
+        }
+    }
+}
+
+/// What tests of targets found.
+#[derive(Clone, Debug)]
+pub(crate) struct Tests {
+    /// Whose targets.
+    pub(crate) certificate: String,
+    /// What each agent found.
+    pub(crate) items: Vec<TargetTest>,
+    /// Scrolled by so many lines.
+    pub(crate) scroll: usize,
 }
 
 /// The command line.
@@ -302,7 +327,7 @@ pub(crate) fn filter_rested(model: &mut Model, typed: u64) -> Vec<Cmd> {
 /// Handles a key in the top layer; `None` when the key is not text and the key table shall say what it means.
 pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
     match model.layers.last_mut()? {
-        Layer::Help(_) | Layer::Messages(_) => None,
+        Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_) => None,
         Layer::Palette(palette) => {
             let at = palette.at;
             match key {
@@ -342,7 +367,7 @@ pub(crate) fn insert(model: &mut Model, text: &str, bracketed: bool) -> Option<V
         return Some(Vec::new());
     }
     let input = match model.layers.last_mut()? {
-        Layer::Help(_) | Layer::Messages(_) => return None,
+        Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_) => return None,
         Layer::Palette(palette) => &mut palette.input,
         Layer::Filter(filter) => &mut filter.input,
         Layer::Confirm(confirm) if confirm.takes_text() => &mut confirm.input,
@@ -408,7 +433,7 @@ pub(crate) fn enter(model: &mut Model) -> Vec<Cmd> {
             model.notices.say(model.now, State::Warn, format!("type {what} first; Esc cancels"));
             Vec::new()
         }
-        Some(Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
+        Some(Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_)) | None => Vec::new(),
     }
 }
 
@@ -458,6 +483,6 @@ pub(crate) fn close(model: &mut Model) -> Vec<Cmd> {
             model.notices.say(model.now, State::Idle, format!("{}: cancelled, nothing was done", confirm.title));
             Vec::new()
         }
-        Some(Layer::Palette(_) | Layer::Help(_) | Layer::Messages(_)) | None => Vec::new(),
+        Some(Layer::Palette(_) | Layer::Help(_) | Layer::Messages(_) | Layer::Tests(_)) | None => Vec::new(),
     }
 }

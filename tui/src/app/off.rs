@@ -65,6 +65,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
         "consent" => "ConsentAgent",
         "issuer.new" => "AddIssuer",
         "test" => "TestIssuer",
+        "target.test" => "TestTargets",
         "rollover" => "RolloverAccount",
         "remove" => "RemoveIssuer",
         "invite" => "InviteOperator",
@@ -133,14 +134,16 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
     // Without a record under the cursor the question itself says so.
     let record = screens::certificate_here(model)?;
     match action {
-        Action::Run | Action::Rekey | Action::Deploy | Action::Pause | Action::Edit if record.deleting => {
+        Action::Run | Action::Rekey | Action::Deploy | Action::Pause | Action::Edit | Action::Test
+            if record.deleting =>
+        {
             said("it is being deleted")
         }
         Action::Deploy if screens::version_to_deploy(model).is_some_and(|version| !version.deployable) => {
             said("its key is gone, it is revoked, or too little of its life is left")
         }
         Action::Deploy if record.current.is_none() => said("there is no version yet"),
-        Action::Deploy if record.targets.is_empty() => said("it has no target"),
+        Action::Deploy | Action::Test if record.targets.is_empty() => said("it has no target"),
         Action::RevokeVersion => match screens::version_here(model) {
             None => said("there is no version yet"),
             Some(version) if version.revoked_at != 0 => said("it is revoked already"),

@@ -6,12 +6,13 @@ mod team;
 
 use std::time::Duration;
 
-use proto::operator::v1::{CertificateAccepted, Issuer, Job, ListLimitsResponse, SetPauseResponse};
+use proto::operator::v1::{CertificateAccepted, Issuer, Job, ListLimitsResponse, SetPauseResponse, TargetTest};
 
 use crate::app::call::{Call, Page, Reply, Token, Trust};
+use crate::app::layer::{Layer, Tests};
 use crate::app::link::Link;
 use crate::app::{Cmd, Model, many, trust};
-use crate::client::{ClientError, ErrorKind};
+use crate::client::{ClientError, ErrorKind, test_verdict};
 use crate::screens::overview::AttentionRow;
 use crate::screens::{self, Place};
 use crate::theme::State;
@@ -82,6 +83,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::Limits(limits) => return limits_answered(model, &call, *limits),
         Reply::IssuerRemoved => return issuer_removed(model, call),
         Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
+        Reply::Tested(items) => tested(model, &call, items),
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
         Reply::Paused(answer) => return paused(model, *answer),
         Reply::Enrolled(token) => enrolled(model, *token),
@@ -104,6 +106,25 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::IdentityCa(found) => return trust::rotated(model, &call, *found),
     }
     Vec::new()
+}
+
+/// Shows what agents found, in place of what an earlier test did.
+fn tested(model: &mut Model, call: &Call, items: Vec<TargetTest>) {
+    let Call::TestTargets(request) = call else { return };
+    let certificate = request.certificate.clone();
+    let bad = items.iter().filter(|test| matches!(test_verdict(test), "failed" | "untested")).count();
+    let (state, word) = match bad {
+        0 => (State::Ok, "would take a deployment".to_owned()),
+        _ => (State::Bad, format!("{bad} of {} would not take a deployment", items.len())),
+    };
+    model.notices.say(model.now, state, format!("test of {certificate}: {word}"));
+    // Who went on, or answers a question, is not interrupted.
+    if model.place == Place::Certificate(certificate.clone()) {
+        model.layers.retain(|layer| !matches!(layer, Layer::Tests(_)));
+        if model.layers.is_empty() {
+            model.layers.push(Layer::Tests(Box::new(Tests { certificate, items, scroll: 0 })));
+        }
+    }
 }
 
 fn backed_up(model: &mut Model, call: &Call, bytes: u64) -> Vec<Cmd> {
@@ -428,6 +449,7 @@ fn doing(call: &Call) -> String {
         Call::SetIssuer(wish) => format!("change {}", wish.request.name),
         Call::SetLimits(request) => format!("limits of {}", request.issuer),
         Call::Update(request) => format!("change {}", request.name),
+        Call::TestTargets(request) => format!("test {}", request.certificate),
         Call::SetTarget(request) => format!("change a target of {}", request.certificate),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),

@@ -215,6 +215,7 @@ impl Desk {
             Call::SetLimits(request) => Reply::Limits(Box::new(fixtures::limits(&request.issuer))),
             Call::Update(request) => accepted(&request.name),
             Call::SetTarget(request) => accepted(&request.certificate),
+            Call::TestTargets(_) => Reply::Tested(fixtures::tests()),
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
             Call::RevokeVersion(request) => accepted(&request.name),

@@ -75,6 +75,7 @@ pub(crate) async fn perform(
         Call::AddIssuer(wish) => add_issuer(client, *wish).await?,
         Call::SetIssuer(wish) => set_issuer(client, *wish).await?,
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
+        Call::TestTargets(request) => Reply::Tested(client.test_targets(*request).await?.items),
         Call::SetTarget(request) => Reply::Accepted(Box::new(client.set_target(*request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),

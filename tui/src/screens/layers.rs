@@ -7,11 +7,13 @@ use ratatui::text::{Line, Span};
 use tui_input::Input;
 
 use crate::app::call::Call;
-use crate::app::layer::{Choice, Confirm, Layer, Palette, entries};
+use crate::app::layer::{Choice, Confirm, Layer, Palette, Tests, entries};
 use crate::app::{Model, Prefix, off};
+use crate::client::{test_result, test_verdict};
 use crate::keys::{GO, TABLE};
 use crate::screens::Place;
 use crate::screens::certificates::SORTS;
+use crate::screens::words::problem_lines;
 use crate::theme::{State, Theme};
 use crate::widgets::panel::{centered, layer as floating, put, put_all, rows as part};
 use crate::widgets::text::{clock, cut, safe, wrap};
@@ -27,6 +29,10 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
             Layer::Help(scroll) => text(buf, area, model.theme, &help_title(model), help_lines(model), *scroll),
             Layer::Messages(scroll) => {
                 text(buf, area, model.theme, "Messages of this session", message_lines(model, area), *scroll)
+            }
+            Layer::Tests(tests) => {
+                let title = format!("Test of {}: nothing was changed", safe(&tests.certificate));
+                text(buf, area, model.theme, &title, test_lines(model, tests, area), tests.scroll)
             }
             Layer::Palette(palette) => paint_palette(model, palette, area, buf),
             Layer::Filter(filter) => {
@@ -56,6 +62,7 @@ pub(crate) fn lines(model: &Model) -> usize {
     match model.layers.last() {
         Some(Layer::Help(_)) => help_lines(model).len(),
         Some(Layer::Messages(_)) => message_lines(model, area).len(),
+        Some(Layer::Tests(tests)) => test_lines(model, tests, area).len(),
         Some(Layer::Palette(_) | Layer::Filter(_) | Layer::Confirm(_)) | None => 0,
     }
 }
@@ -136,6 +143,49 @@ fn message_lines(model: &Model, area: Rect) -> Vec<Line<'static>> {
         lines.push(Line::styled(" Nothing was said so far.", theme.dim()));
     }
     lines
+}
+
+/// Each target with its steps; of what is not well also why, and what to do.
+fn test_lines(model: &Model, tests: &Tests, area: Rect) -> Vec<Line<'static>> {
+    let theme = model.theme;
+    let width = usize::from(area.width).saturating_sub(4).max(1);
+    let mut lines = Vec::new();
+    for test in &tests.items {
+        let verdict = test_verdict(test);
+        let state = test_state(verdict);
+        lines.push(Line::from(vec![
+            Span::styled(theme.glyph(state), theme.state(state)),
+            Span::styled(format!(" {}  {}  {verdict}", safe(&test.agent), safe(&test.dir)), theme.strong()),
+        ]));
+        if let Some(problem) = &test.problem {
+            lines.extend(wrap(&problem.message, width).into_iter().map(|part| Line::from(format!("  {part}"))));
+            lines.extend(problem_lines(problem, theme, width, 2));
+        }
+        for step in &test.steps {
+            let state = test_state(test_result(step.result));
+            let said = step.problem.as_ref().map_or(&step.found, |problem| &problem.message);
+            let text = format!("{:<9} {}  {said}", safe(&step.name), safe(&step.subject));
+            for (index, part) in wrap(&text, width.saturating_sub(4)).into_iter().enumerate() {
+                let glyph = if index == 0 { theme.glyph(state) } else { " " };
+                let glyph = Span::styled(format!("  {glyph} "), theme.state(state));
+                lines.push(Line::from(vec![glyph, Span::raw(part)]));
+            }
+            if let Some(problem) = &step.problem {
+                lines.extend(problem_lines(problem, theme, width, 4));
+            }
+        }
+        lines.push(Line::default());
+    }
+    lines
+}
+
+fn test_state(word: &str) -> State {
+    match word {
+        "ok" => State::Ok,
+        "warning" => State::Warn,
+        "skipped" => State::Idle,
+        _ => State::Bad,
+    }
 }
 
 fn input(buf: &mut Buffer, area: Rect, row: u16, lead: &str, input: &Input) -> Option<Position> {

@@ -120,7 +120,7 @@ async fn a_test_shows_each_step_and_fails_when_a_target_would() {
     assert_eq!(json["items"][1]["steps"][1]["error"]["reason"], "VALIDATE_FAILED");
     fake.change(|world| world.tests = vec![failed]);
     assert_eq!(run(&fake, &["targets", "test", "web", "--agent", "h1"]).await.code, 1);
-    assert!(fake.requests().pop().unwrap().contains("target_id: \"t1\""), "{:?}", fake.requests().pop());
+    assert!(fake.requests().pop().unwrap().contains("target_id: \"01jtarget"), "{:?}", fake.requests().pop());
     fake.change(|world| world.tests = vec![tested("h1", TestResult::Warning, None)]);
     let ran = run(&fake, &["targets", "set", "web", "--agent", "h1", "--owner", "root:adm", "--test"]).await;
     assert_eq!(ran.code, 0, "{}", ran.err);

@@ -593,3 +593,36 @@ pub(crate) fn restore() -> GetRestoreResponse {
         ..GetRestoreResponse::default()
     }
 }
+
+/// What a test of two targets finds: one fails at its service's own test, the other one's agent is away.
+pub(crate) fn tests() -> Vec<TargetTest> {
+    let step = |name: &str, subject: &str, result: TestResult, found: &str| TestStep {
+        name: name.into(),
+        subject: subject.into(),
+        result: result.into(),
+        found: found.into(),
+        ..TestStep::default()
+    };
+    let problem = |reason: &str, message: &str, cause: &str, hint: &str| Problem {
+        reason: reason.into(),
+        message: message.into(),
+        cause: cause.into(),
+        hint: hint.into(),
+    };
+    let refused = problem(
+        "VALIDATE_FAILED",
+        "`/usr/sbin/nginx -t` ended with status 1, so nothing was reloaded",
+        "nginx: [emerg] unknown directive \"sslx\" in /etc/nginx/nginx.conf:4",
+        "correct the service on this server",
+    );
+    let validate = step("validate", "/usr/sbin/nginx -t", TestResult::Failed, "");
+    let steps = vec![
+        step("policy", "/etc/certwright/policy.toml", TestResult::Ok, "it allows all of it, by [[dir]] /etc/nginx/ssl"),
+        step("file", "/etc/nginx/ssl/key.pem", TestResult::Warning, "it is a stranger's"),
+        TestStep { problem: Some(refused), took_ms: 31, ..validate },
+        step("reload", "/usr/sbin/nginx -s reload", TestResult::Skipped, "the policy does not allow it"),
+    ];
+    let away = problem("AGENT_AWAY", "agent h2 is away since 2027-01-15 07:00:00 UTC", "", "start it on its server");
+    let test = |agent: &str| TargetTest { agent: agent.into(), dir: "/etc/nginx/ssl".into(), ..TargetTest::default() };
+    vec![TargetTest { steps, ..test("h1") }, TargetTest { problem: Some(away), ..test("h2") }]
+}

@@ -371,3 +371,17 @@ fn a_drift_stands_with_its_cause_at_its_target() {
     }
     desk.keys("j").shows("drifted 1h ago and right again: key.pem is missing");
 }
+
+#[test]
+fn a_test_of_a_target_is_read_where_it_was_asked_and_changes_nothing() {
+    let mut desk = Desk::connected(100, 30);
+    desk.keys("2\n").key(Key::Tab).shows("[Targets");
+    desk.keys("t");
+    let Some(Call::TestTargets(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert!(!request.target_id.is_empty() && request.target.is_none(), "{request:?}");
+    desk.shows("nothing was changed").shows("unknown directive").shows("agent h2 is away");
+    insta::assert_snapshot!("tests_of_targets", desk.picture());
+    desk.key(Key::Esc).key(Key::BackTab).keys("t");
+    let Some(Call::TestTargets(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert_eq!(request.target_id, "", "elsewhere all of them");
+}
