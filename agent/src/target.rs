@@ -26,6 +26,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "purge",
     "hold",
     "file-combined",
+    "file-pfx",
     "rollback",
     "drift",
     "test-target",
@@ -119,12 +120,16 @@ pub(crate) enum Content {
     Fullchain,
     /// Leaf, chain and key.
     Combined,
+    /// The same as PKCS #12.
+    Pfx,
+    /// Its password.
+    PfxPassword,
 }
 
 impl Content {
-    /// Whether the private key is in it: every rule for keys counts.
+    /// Whether the private key is in it, or what opens it: every rule for keys counts.
     pub(crate) fn holds_key(self) -> bool {
-        matches!(self, Self::Key | Self::Combined)
+        matches!(self, Self::Key | Self::Combined | Self::Pfx | Self::PfxPassword)
     }
 
     /// Whether it begins with the leaf.
@@ -389,6 +394,8 @@ fn file(spec: &types::FileSpec) -> Result<TargetFile, Problem> {
         types::FileContent::Chain => Content::Chain,
         types::FileContent::Fullchain => Content::Fullchain,
         types::FileContent::Combined => Content::Combined,
+        types::FileContent::Pfx => Content::Pfx,
+        types::FileContent::PfxPassword => Content::PfxPassword,
         types::FileContent::Unspecified => return Err(upgrade("a file of an unknown form")),
     };
     let owner = match spec.owner.split_once(':') {

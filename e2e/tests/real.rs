@@ -38,6 +38,8 @@ mod metrics;
 mod operators;
 #[path = "real/partition.rs"]
 mod partition;
+#[path = "real/pfx.rs"]
+mod pfx;
 #[path = "real/presets.rs"]
 mod presets;
 #[path = "real/private_ca.rs"]

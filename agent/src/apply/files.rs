@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use nix::unistd::{Group, User};
 use proto::x509::{Chain, LeafFacts, spki_of_key, to_pem};
 use rustix::fs::Stat;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::request::HeldPem;
@@ -16,6 +17,7 @@ use crate::target::{Content, Owner, Target};
 
 pub(super) mod drift;
 pub(super) mod pair;
+mod pfx;
 mod steps;
 pub(crate) mod tree;
 pub(super) mod trial;
@@ -73,9 +75,11 @@ pub(super) fn prepare(
     dropped: &[String],
     pinned: &BTreeSet<u64>,
 ) -> Result<Prepared, Problem> {
-    let files = new_files(target, pair)?;
+    // Said before a directory is made for nothing.
+    target.files.iter().filter_map(|file| file.owner.as_ref()).try_for_each(|owner| ids(owner).map(drop))?;
     let tree = open(target, root, true)?;
     refuse_older(target, &tree, pair)?;
+    let files = new_files(target, pair, &tree)?;
     if is_written(&tree, &files).map_err(|error| error.problem())? {
         // An attempt that was cut after the switch had no time for these.
         let changed = unlink(&tree, dropped)?;
@@ -168,7 +172,7 @@ pub(super) fn held(target: &Target, root: &Dir) -> Result<Option<HeldPem>, Probl
             Content::Chain if held.chain_pem.is_empty() => {
                 held.chain_pem = String::from_utf8(bytes).unwrap_or_default()
             }
-            Content::Chain | Content::Key => {}
+            Content::Chain | Content::Key | Content::Pfx | Content::PfxPassword => {}
         }
     }
     Ok(Some(held).filter(|held| !held.leaf_pem.is_empty()))
@@ -215,13 +219,26 @@ fn unsafe_dir(target: &Target, root: &Dir) -> Problem {
     )
 }
 
-fn new_files(target: &Target, pair: &Pair) -> Result<Vec<NewFile>, Problem> {
+fn new_files(target: &Target, pair: &Pair, tree: &Tree) -> Result<Vec<NewFile>, Problem> {
+    let password = pfx_password(target, tree)?;
     let mut files = Vec::new();
     for file in &target.files {
         let owner = file.owner.as_ref().map(ids).transpose()?;
-        files.push(NewFile { name: file.name.clone(), mode: file.mode, owner, bytes: pair.bytes(file.content) });
+        let bytes = pair.bytes(target, file.content, &password)?;
+        files.push(NewFile { name: file.name.clone(), mode: file.mode, owner, bytes });
     }
     Ok(files)
+}
+
+/// The password of the target's PKCS #12 files: the one that is there or was kept, so that a service that was told it once stays
+/// right; empty when nothing needs one.
+fn pfx_password(target: &Target, tree: &Tree) -> Result<SecretString, Problem> {
+    let Some(file) = target.files.iter().find(|file| file.content == Content::PfxPassword) else {
+        return Ok(SecretString::default());
+    };
+    let there = tree.read(&file.name).map_err(|error| error.problem())?.map(|(bytes, _)| bytes);
+    let kept = tree.read_kept(&file.name).map_err(|error| error.problem())?;
+    pfx::password(there.into_iter().chain(kept))
 }
 
 fn ids(owner: &Owner) -> Result<(u32, u32), Problem> {

@@ -3,7 +3,7 @@
 
 use proto::text::one_line;
 
-use super::{KeySlot, Target, TargetFile, malformed, normalise};
+use super::{Content, KeySlot, Target, TargetFile, malformed, normalise};
 use crate::problem::Problem;
 
 /// Nobody but the owner may write a file, or they could swap what the service reads at its next reload.
@@ -23,7 +23,14 @@ impl Target {
         limit("reload commands", self.reload.len(), COMMANDS_MAX)?;
         limit("verify endpoints", self.verify.len(), ENDPOINTS_MAX)?;
         check_dir(&self.dir)?;
-        self.files.iter().try_for_each(TargetFile::check)
+        self.files.iter().try_for_each(TargetFile::check)?;
+        let count = |content| self.files.iter().filter(|file| file.content == content).count();
+        let has_leaf = self.files.iter().any(|file| file.content.holds_leaf());
+        match (count(Content::Pfx), count(Content::PfxPassword)) {
+            (0, 0) => Ok(()),
+            (1.., 1) if has_leaf => Ok(()),
+            _ => Err(malformed("files (a PKCS #12 file needs one for its password and one with the leaf)", &self.dir)),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub const TARGET_ITEMS_MAX: usize = 16;
 /// Most commands of one kind of one target; an agent refuses more.
 pub const COMMANDS_MAX: usize = 8;
 
-/// What a file holds. PEM.
+/// What a file holds. PEM, where it does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
@@ -26,13 +26,23 @@ pub enum Content {
     Fullchain,
     /// Leaf, issuers and private key.
     Combined,
+    /// The same as PKCS #12.
+    Pfx,
+    /// The password of the PKCS #12 files; only the agent knows it.
+    PfxPassword,
 }
 
 impl Content {
-    /// Whether the private key is in it: every rule for keys counts.
+    /// Whether the private key is in it, or what opens it: every rule for keys counts.
     #[must_use]
     pub fn holds_key(self) -> bool {
-        matches!(self, Self::Key | Self::Combined)
+        matches!(self, Self::Key | Self::Combined | Self::Pfx | Self::PfxPassword)
+    }
+
+    /// Whether an agent can read from it which version lies there.
+    #[must_use]
+    pub fn holds_leaf(self) -> bool {
+        matches!(self, Self::Cert | Self::Fullchain | Self::Combined)
     }
 }
 

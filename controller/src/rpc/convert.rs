@@ -97,6 +97,8 @@ fn content(content: Content) -> wire::FileContent {
         Content::Chain => wire::FileContent::Chain,
         Content::Fullchain => wire::FileContent::Fullchain,
         Content::Combined => wire::FileContent::Combined,
+        Content::Pfx => wire::FileContent::Pfx,
+        Content::PfxPassword => wire::FileContent::PfxPassword,
     }
 }
 
@@ -109,6 +111,8 @@ pub(crate) fn content_in(content: wire::FileContent) -> Option<Content> {
         wire::FileContent::Chain => Some(Content::Chain),
         wire::FileContent::Fullchain => Some(Content::Fullchain),
         wire::FileContent::Combined => Some(Content::Combined),
+        wire::FileContent::Pfx => Some(Content::Pfx),
+        wire::FileContent::PfxPassword => Some(Content::PfxPassword),
     }
 }
 
@@ -371,6 +375,9 @@ pub(crate) fn desired_target(target: crate::lifecycle::desired::DesiredTarget) -
     }
     if target.files.iter().any(|file| file.content == Content::Combined) {
         requires.push("file-combined".to_owned());
+    }
+    if target.files.iter().any(|file| matches!(file.content, Content::Pfx | Content::PfxPassword)) {
+        requires.push("file-pfx".to_owned());
     }
     agent_wire::DesiredTarget {
         target_id: target.target_id,

@@ -143,6 +143,6 @@ impl Road {
     }
 }
 
-fn fingerprint(pem: &str) -> anyhow::Result<String> {
+pub(crate) fn fingerprint(pem: &str) -> anyhow::Result<String> {
     Ok(proto::x509::hex(&proto::x509::Chain::parse_pem(pem.as_bytes())?.leaf.fingerprint_sha256))
 }

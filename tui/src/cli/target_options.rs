@@ -23,7 +23,7 @@ pub(crate) struct TargetOptions {
     /// Service that uses the certificate: fills in what no other option says; `targets presets` shows with what
     #[arg(long, value_name = "SERVICE", value_parser = preset(), requires = "agent", hide_possible_values = true)]
     preset: Option<&'static Preset>,
-    /// File to write instead of the default list: cert, key, chain, fullchain or combined (leaf, chain and key in one), and
+    /// File to write instead of the default list: cert, key, chain, fullchain, combined (leaf, chain and key in one), pfx or pfx-password, and
     /// its name (repeats)
     #[arg(long = "file", value_name = "CONTENT=NAME", value_parser = file, requires = "agent")]
     files: Vec<(FileContent, String)>,
@@ -174,7 +174,11 @@ pub(crate) fn dir(text: &str) -> Result<String, String> {
 }
 
 fn content(text: &str) -> Result<FileContent, String> {
-    content_of(text).ok_or_else(|| format!("'{text}' is no file: expected cert, key, chain, fullchain or combined"))
+    if text == "jks" {
+        return Err("Java reads PKCS #12 as a key store: use pfx= and pfx-password=".to_owned());
+    }
+    let expected = "cert, key, chain, fullchain, combined, pfx or pfx-password";
+    content_of(text).ok_or_else(|| format!("'{text}' is no file: expected {expected}"))
 }
 
 fn file(text: &str) -> Result<(FileContent, String), String> {

@@ -17,13 +17,15 @@ pub fn default_name(content: FileContent) -> &'static str {
         FileContent::Chain => "chain.pem",
         FileContent::Fullchain => "fullchain.pem",
         FileContent::Combined => "combined.pem",
+        FileContent::Pfx => "keystore.pfx",
+        FileContent::PfxPassword => "keystore.password",
     }
 }
 
-/// Whether the private key is in such a file.
+/// Whether the private key is in such a file, or what opens it.
 #[must_use]
 pub fn holds_key(content: FileContent) -> bool {
-    matches!(content, FileContent::Key | FileContent::Combined)
+    matches!(content, FileContent::Key | FileContent::Combined | FileContent::Pfx | FileContent::PfxPassword)
 }
 
 /// Returns the permission bits a file has by default: 0600 with the key in it, 0644 without.

@@ -110,6 +110,8 @@ pub fn file_content(value: i32) -> &'static str {
         Ok(FileContent::Chain) => "chain",
         Ok(FileContent::Fullchain) => "fullchain",
         Ok(FileContent::Combined) => "combined",
+        Ok(FileContent::Pfx) => "pfx",
+        Ok(FileContent::PfxPassword) => "pfx-password",
         Err(_) => UNKNOWN,
     }
 }
@@ -117,7 +119,15 @@ pub fn file_content(value: i32) -> &'static str {
 /// Returns the `FileContent` that a word means.
 #[must_use]
 pub fn content_of(word: &str) -> Option<FileContent> {
-    let all = [FileContent::Cert, FileContent::Key, FileContent::Chain, FileContent::Fullchain, FileContent::Combined];
+    let all = [
+        FileContent::Cert,
+        FileContent::Key,
+        FileContent::Chain,
+        FileContent::Fullchain,
+        FileContent::Combined,
+        FileContent::Pfx,
+        FileContent::PfxPassword,
+    ];
     all.into_iter().find(|content| file_content((*content).into()) == word)
 }
 

@@ -13,7 +13,7 @@ use super::tree::{NewFile, Tree};
 use super::{Dir, current_leaf, holds_key_of, ids, pair};
 use crate::plan::drift::Difference;
 use crate::problem::Problem;
-use crate::target::{Target, TargetFile};
+use crate::target::{Content, Target, TargetFile};
 
 /// Longest line about one file, characters.
 const LINE_CHARS_MAX: usize = 300;
@@ -134,6 +134,10 @@ fn fits(target: &Target, tree: &Tree, file: &TargetFile, bytes: Vec<u8>) -> Resu
     let Some(leaf) = current_leaf(target, tree)?.filter(|leaf| Some(leaf.fingerprint_sha256) == wanted) else {
         return Ok(false);
     };
+    // Nothing can be told of these.
+    if matches!(file.content, Content::Pfx | Content::PfxPassword) {
+        return Ok(true);
+    }
     let shows_leaf = || pair::leaf_of(&bytes).map(|leaf| leaf.fingerprint_sha256) == wanted;
     Ok((!file.content.holds_leaf() || shows_leaf()) && (!file.content.holds_key() || holds_key_of(bytes, &leaf)))
 }

@@ -6,6 +6,7 @@ use rcgen::KeyPair;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
+use super::pfx;
 use crate::problem::Problem;
 use crate::target::{Content, Target};
 
@@ -16,19 +17,34 @@ pub(crate) struct Pair {
     leaf_pem: String,
     chain_pem: String,
     key_pem: Option<SecretString>,
+    /// DER, the leaf first.
+    certificates: Vec<Vec<u8>>,
+    /// PKCS #8, DER.
+    key_der: Zeroizing<Vec<u8>>,
 }
 
 impl Pair {
-    /// Returns what a file holds.
-    pub(crate) fn bytes(&self, content: Content) -> Zeroizing<Vec<u8>> {
+    /// Returns what a file holds; `password` is that of PKCS #12 files.
+    pub(super) fn bytes(
+        &self,
+        target: &Target,
+        content: Content,
+        password: &SecretString,
+    ) -> Result<Zeroizing<Vec<u8>>, Problem> {
         let text = match content {
             Content::Leaf => self.leaf_pem.clone(),
             Content::Chain => self.chain_pem.clone(),
             Content::Fullchain => format!("{}{}", self.leaf_pem, self.chain_pem),
             Content::Key => self.key().to_owned(),
             Content::Combined => [&self.leaf_pem, &self.chain_pem, self.key()].concat(),
+            Content::Pfx => {
+                return pfx::encode(&target.certificate_name, &self.certificates, &self.key_der, password)
+                    .map(Zeroizing::new);
+            }
+            // Without a line's end: some read the first line of it, some the whole file.
+            Content::PfxPassword => password.expose_secret().to_owned(),
         };
-        Zeroizing::new(text.into_bytes())
+        Ok(Zeroizing::new(text.into_bytes()))
     }
 
     fn key(&self) -> &str {
@@ -53,8 +69,8 @@ pub(crate) fn check(target: &Target, leaf: &str, chain: &str, key: Option<Secret
     if key.is_none() && target.has_key_file() {
         return Err(unfit("the controller sent no private key", String::new()));
     }
-    let key_pem = match key {
-        None => None,
+    let (key_pem, key_der) = match key {
+        None => (None, Vec::new()),
         Some(key) => {
             let spki = spki_of_key(&key).map_err(|error| unfit("the private key does not parse", error.to_string()))?;
             if spki != parsed.leaf.spki_der {
@@ -62,7 +78,7 @@ pub(crate) fn check(target: &Target, leaf: &str, chain: &str, key: Option<Secret
             }
             let key = KeyPair::from_pem(key.expose_secret());
             let key = key.map_err(|error| unfit("the private key does not parse", error.to_string()))?;
-            Some(key.serialize_pem().into())
+            (Some(key.serialize_pem().into()), key.serialize_der())
         }
     };
     let (leaf_der, issuers) =
@@ -71,6 +87,8 @@ pub(crate) fn check(target: &Target, leaf: &str, chain: &str, key: Option<Secret
         leaf_pem: to_pem(leaf_der),
         chain_pem: issuers.iter().map(|der| to_pem(der)).collect(),
         key_pem,
+        key_der: Zeroizing::new(key_der),
+        certificates: parsed.certificates.iter().map(|der| der.to_vec()).collect(),
         leaf: parsed.leaf,
     })
 }

@@ -137,8 +137,8 @@ fn kill_at_every_step(prepare: impl Fn(&Site) -> Option<[u8; 32]>) {
         let site = Site::new();
         let before = prepare(&site);
         let target = site.target(&issued);
-        let files = new_files(&target, &pair_of(&target, &issued)).unwrap();
         let tree = open(&target, &site.root(), true).unwrap();
+        let files = new_files(&target, &pair_of(&target, &issued), &tree).unwrap();
         let steps = plan(&target, &tree, &[]).unwrap();
         let mut seen = vec![visible(&site.path())];
         for step in steps.iter().take(killed_after) {
@@ -293,6 +293,57 @@ fn a_combined_file_holds_leaf_chain_and_key_and_only_its_certificates_are_shown(
     assert!(install(&wanted, &site.root(), &pair_of(&wanted, &older), &[]).unwrap(), "an operator wants it");
 }
 
+#[test]
+fn a_pkcs12_file_comes_with_its_password_which_stays_the_same() {
+    let site = Site::new();
+    let (issued, newer) = (issue(1), issue(2));
+    let file = |content, name: &str, mode| TargetFile { content, name: name.into(), owner: None, mode };
+    let with = |issued: &Issued| Target {
+        files: vec![
+            file(Content::Fullchain, "fullchain.pem", 0o644),
+            file(Content::Pfx, "site.pfx", 0o640),
+            file(Content::PfxPassword, "site.password", 0o600),
+        ],
+        ..site.target(issued)
+    };
+    let write = |issued: &Issued| install(&with(issued), &site.root(), &pair_of(&with(issued), issued), &[]).unwrap();
+    let read = |name: &str| fs::read(site.path().join(name)).unwrap();
+    assert!(write(&issued) && !write(&issued), "the same bytes are not written again");
+    let (password, first) = (read("site.password"), read("site.pfx"));
+    assert!(password.len() == 40 && !first.is_empty());
+    assert_eq!(fs::metadata(site.path().join("site.password")).unwrap().mode() & 0o777, 0o600);
+    assert!(is_in_place(&with(&issued), &site.root(), None));
+
+    assert!(write(&newer));
+    assert_eq!(read("site.password"), password, "a service is told it once");
+    assert_ne!(read("site.pfx"), first);
+    // What makes no password, or is gone, is no reason for another one.
+    fs::write(site.path().join("site.password"), "no").unwrap();
+    assert!(write(&newer));
+    assert_eq!(read("site.password"), password);
+    fs::remove_file(site.path().join("site.password")).unwrap();
+    assert!(write(&newer));
+    assert_eq!(read("site.password"), password);
+    let held = held(&with(&newer), &site.root()).unwrap().unwrap();
+    assert!(held.leaf_pem.starts_with(CERTIFICATE) && !held.chain_pem.contains("PRIVATE"));
+}
+
+#[test]
+fn a_password_that_an_operator_put_there_first_is_used() {
+    let (site, issued) = (Site::new(), issue(1));
+    fs::create_dir_all(site.path()).unwrap();
+    fs::write(site.path().join("site.password"), "changeit-please\n").unwrap();
+    let file = |content, name: &str| TargetFile { content, name: name.into(), owner: None, mode: 0o600 };
+    let files = vec![
+        file(Content::Leaf, "cert.pem"),
+        file(Content::Pfx, "site.pfx"),
+        file(Content::PfxPassword, "site.password"),
+    ];
+    let target = Target { files, ..site.target(&issued) };
+    install(&target, &site.root(), &pair_of(&target, &issued), &[]).unwrap();
+    assert_eq!(fs::read_to_string(site.path().join("site.password")).unwrap(), "changeit-please");
+}
+
 /// Lets a CA sign the leaf anew; returns the CA's certificate.
 fn sign_by_a_ca(issued: &mut Issued) -> String {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -370,8 +421,8 @@ fn any_instant_of_dropping_a_name_may_be_the_last() {
         target.files.retain(|file| file.content != Content::Chain);
         let dropped = ["chain.pem".to_owned()];
         let pair = pair_of(&target, &new);
-        let files = new_files(&target, &pair).unwrap();
         let tree = open(&target, &site.root(), true).unwrap();
+        let files = new_files(&target, &pair, &tree).unwrap();
         let steps = plan(&target, &tree, &dropped).unwrap();
         for step in steps.iter().take(killed_after) {
             tree.perform(step, &files).unwrap();
@@ -515,8 +566,8 @@ fn a_failing_disk_leaves_the_old_pair_and_no_temporary_file() {
     let blocked = blocked.with_file_name(".current.certwright-new");
     let issued = issue(1);
     let target = site.target(&issued);
-    let files = new_files(&target, &pair_of(&target, &issued)).unwrap();
     let tree = open(&target, &site.root(), true).unwrap();
+    let files = new_files(&target, &pair_of(&target, &issued), &tree).unwrap();
     let steps = plan(&target, &tree, &[]).unwrap();
     fs::create_dir(&blocked).unwrap();
     let failed = steps.iter().position(|step| tree.perform(step, &files).is_err()).unwrap();

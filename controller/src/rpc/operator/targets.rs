@@ -17,7 +17,9 @@ use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
 use crate::lifecycle::policy::{self, refuse_target};
-use crate::lifecycle::target::{COMMANDS_MAX, Endpoint, File, OnDrift, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target};
+use crate::lifecycle::target::{
+    COMMANDS_MAX, Content, Endpoint, File, OnDrift, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target,
+};
 use crate::rpc::convert;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::report::deletion_refusal;
@@ -412,6 +414,26 @@ pub(super) fn absolute(dir: &str) -> Result<String, String> {
     Ok(dir.to_owned())
 }
 
+/// What a PKCS #12 file needs beside it.
+fn pfx_error(files: &[File]) -> Option<types::FieldError> {
+    let count = |content| files.iter().filter(|file| file.content == content).count();
+    let (stores, passwords) = (count(Content::Pfx), count(Content::PfxPassword));
+    let (message, hint) = match (stores, passwords) {
+        (0, 0) => return None,
+        (0, _) => ("there is a file for a password, and no PKCS #12 file", "add one: --file pfx=site.pfx"),
+        (_, 0) => {
+            ("a PKCS #12 file needs a password", "say where the agent writes it: --file pfx-password=site.password")
+        }
+        (_, 2..) => ("there are several files for the password", "one is enough for all PKCS #12 files of a target"),
+        (_, _) if !files.iter().any(|file| file.content.holds_leaf()) => (
+            "a PKCS #12 file alone does not show the agent which version lies there",
+            "write the certificate beside it, which is no secret: --file fullchain=fullchain.pem",
+        ),
+        (_, _) => return None,
+    };
+    Some(field_error("file", message, hint))
+}
+
 fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<File> {
     if specs.is_empty() {
         let default = default_files().into_iter();
@@ -441,7 +463,7 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
             errors.push(field_error(
                 "file",
                 format!("it is not said what \"{shown}\" holds"),
-                "use cert=, key=, chain=, fullchain= or combined=",
+                "use cert=, key=, chain=, fullchain=, combined=, pfx= or pfx-password=",
             ));
             continue;
         };
@@ -463,6 +485,7 @@ fn files(specs: &[types::FileSpec], errors: &mut Vec<types::FieldError>) -> Vec<
         }
         files.push(File { content, name: spec.name.clone(), owner: spec.owner.clone(), mode: spec.mode });
     }
+    errors.extend(pfx_error(&files));
     files
 }
 

@@ -112,7 +112,11 @@ fn target_complaints(wizard: &Wizard) -> Vec<FieldError> {
     }
     if let Err(word) = named_files(wizard) {
         let message = format!("`{word}` is not CONTENT=NAME");
-        found.push(complaint("files", &message, "cert, key, chain, fullchain or combined, then = and a file name"));
+        found.push(complaint(
+            "files",
+            &message,
+            "cert, key, chain, fullchain, combined, pfx or pfx-password, then = and a file name",
+        ));
     }
     for id in ["mode", "key_mode"] {
         if mode(wizard.value(3, id)).is_none() {
@@ -310,6 +314,8 @@ fn holds(content: i32) -> &'static str {
         Ok(FileContent::Chain) => "chain",
         Ok(FileContent::Fullchain) => "leaf and chain",
         Ok(FileContent::Combined) => "leaf, chain and private key",
+        Ok(FileContent::Pfx) => "leaf, chain and private key as PKCS #12",
+        Ok(FileContent::PfxPassword) => "its password, which the agent makes once",
         Ok(FileContent::Unspecified) | Err(_) => "",
     }
 }

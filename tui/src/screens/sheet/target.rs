@@ -25,7 +25,7 @@ pub(super) fn form(target: &Target) -> Form {
             "files",
             "File names",
             &file_words(&spec),
-            "CONTENT=NAME: cert, key, chain, fullchain, combined. A name that is no longer listed is removed there.",
+            "CONTENT=NAME: cert, key, chain, fullchain, combined, pfx. A name that is no longer listed is removed there.",
         ),
         Field::text("owner", "Owner", &common(&spec, |_| true, |file| file.owner.clone()), "USER:GROUP of every file."),
         Field::text("mode", "Mode", &mode_text(&spec, false), "Octal, of the files without the key."),
@@ -144,7 +144,7 @@ fn files(before: &TargetSpec, form: &Form, wish: &mut Wish) -> Vec<FileSpec> {
             wish.complain(
                 "files",
                 "not CONTENT=NAME",
-                "cert, key, chain, fullchain or combined, then = and a file name",
+                "cert, key, chain, fullchain, combined, pfx or pfx-password, then = and a file name",
             );
             return before.files.clone();
         };
