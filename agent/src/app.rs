@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::net::client;
 use crate::net::identity::{self, Identity};
-use crate::net::questions::{self, Questioned};
+use crate::net::questions::{self, Answerer, Questioned};
 use crate::net::reconcile::Reconciler;
 use crate::net::session::{Link, Session};
 use crate::net::trial::Tester;
@@ -194,6 +194,7 @@ async fn work(
     let (asked, inbox) = mpsc::channel(questions::QUEUE_MAX);
     let tester = Tester { apply: apply.clone(), host: Arc::clone(&host), clock: Arc::clone(&clock) };
     let session = Session { host, clock, state, apply, link, questions: asked };
+    let answerer = Answerer { tester, rehearsals: reconciler.rehearsals() };
     let mut work = JoinSet::new();
     let session_halt = halt.clone();
     work.spawn(async move {
@@ -201,7 +202,7 @@ async fn work(
         Ok(())
     });
     work.spawn(reconciler.run(halt.clone()));
-    work.spawn(Questioned::new(tester, inbox).run(halt.clone()));
+    work.spawn(Questioned::new(answerer, inbox).run(halt.clone()));
     let mut outcome = Ok(());
     while let Some(ended) = work.join_next().await {
         let ended = ended.unwrap_or_else(|error| Err(Problem::internal(&format!("a part of the agent: {error}"))));

@@ -30,6 +30,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "rollback",
     "drift",
     "test-target",
+    "rehearse-challenges",
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";
@@ -434,7 +435,8 @@ fn protocol(number: i32) -> Result<Protocol, Problem> {
     })
 }
 
-fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
+/// Parses a challenge.
+pub(crate) fn challenge(item: &wire::DesiredChallenge) -> Result<Challenge, Problem> {
     requires(&item.requires)?;
     check_answer(&item.token, &item.key_authorization)?;
     let place = place(item.http01.as_ref())?;

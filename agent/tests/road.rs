@@ -8,6 +8,8 @@ mod controller;
 mod drift;
 #[path = "road/evil.rs"]
 mod evil;
+#[path = "road/rehearsal.rs"]
+mod rehearsal;
 #[path = "road/site.rs"]
 mod site;
 #[path = "road/trial.rs"]

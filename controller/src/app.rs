@@ -23,6 +23,7 @@ use crate::rpc::{self, Door, Installation, PeerUser, ServeError, Server};
 use crate::store::removals::Removals;
 use crate::store::{Store, StoreError};
 use crate::tasks::hub::Hub;
+use crate::tasks::rehearsal::Eyes;
 use crate::tasks::{self, Context};
 
 /// The edges of one controller.
@@ -117,6 +118,7 @@ where
     hub.lock_share = parts.lock_share;
     hub.rotation.send_replace(ca.rotation());
     hub.removals = parts.removals;
+    let eyes = Eyes { lookup: Arc::clone(&parts.lookup), probe: Arc::clone(&parts.probe) };
     let context = Context {
         hub: hub.clone(),
         acme: Arc::new(Acme::new(parts.transport, parts.clock)),
@@ -129,6 +131,7 @@ where
         hub,
         ca,
         installation: Installation { name: parts.name, advertise: parts.advertise, mail: parts.mail },
+        eyes,
         stop: stop.clone(),
     };
     let monitors = rpc::serve_monitors(server.hub.clone(), parts.monitors, stop.clone());

@@ -7,6 +7,7 @@ pub mod hub;
 pub mod limits;
 pub mod presence;
 pub mod questions;
+pub(crate) mod rehearsal;
 pub mod wake;
 
 pub(crate) mod accounts;

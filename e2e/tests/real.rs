@@ -16,6 +16,8 @@ use serde_json::Value;
 mod ca_faults;
 #[path = "real/ca_features.rs"]
 mod ca_features;
+#[path = "real/challenges.rs"]
+mod challenges;
 #[path = "real/command_faults.rs"]
 mod command_faults;
 #[path = "real/command_line.rs"]

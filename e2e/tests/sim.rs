@@ -16,6 +16,8 @@ mod audit;
 mod bad_input;
 #[path = "sim/bulk.rs"]
 mod bulk;
+#[path = "sim/challenges.rs"]
+mod challenges;
 #[path = "sim/clock.rs"]
 mod clock;
 #[path = "sim/crash.rs"]

@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod backup;
 mod certs;
+mod challenges;
 mod confirm;
 mod console;
 mod context;
@@ -88,6 +89,9 @@ enum Verb {
     /// Where certificates are deployed
     #[command(subcommand, visible_alias = "target")]
     Targets(targets::Verb),
+    /// What proves to a CA that names are yours
+    #[command(subcommand, visible_alias = "challenge")]
+    Challenges(challenges::Verb),
     /// Agents on the servers
     #[command(subcommand, visible_alias = "agent")]
     Agents(agents::Verb),
@@ -181,6 +185,7 @@ async fn dispatch(verb: Verb, contexts: Option<&Contexts>, session: &mut Session
         Verb::Resume(all) => pause::resume_all(all, session).await,
         Verb::Certs(verb) => Box::pin(certs::run(verb, session)).await,
         Verb::Targets(verb) => Box::pin(targets::run(verb, session)).await,
+        Verb::Challenges(verb) => Box::pin(challenges::run(verb, session)).await,
         Verb::Agents(verb) => Box::pin(agents::run(verb, session)).await,
         Verb::Issuers(verb) => Box::pin(issuers::run(verb, session)).await,
         Verb::Jobs(verb) => Box::pin(jobs::run(verb, session)).await,

@@ -27,20 +27,20 @@ use proto::operator::v1::operator_service_client::OperatorServiceClient;
 use proto::operator::v1::{
     AcceptRestoreRequest, ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest,
     AddOperatorResponse, AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted,
-    ConsentAgentRequest, CreateCertificateRequest, DeleteCertificateRequest, DeleteCertificateResponse,
-    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse,
-    GetAgentRequest, GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
-    GetOverviewResponse, GetRestoreRequest, GetRestoreResponse, GetRevocationListRequest, IdentityCa,
-    InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
-    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
-    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
-    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
-    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
-    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevocationList,
-    RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest,
-    SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest,
-    TestTargetsRequest, TestTargetsResponse, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest,
-    WhoamiResponse,
+    CheckChallengesRequest, CheckChallengesResponse, ConsentAgentRequest, CreateCertificateRequest,
+    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, EnrollAgentRequest,
+    EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
+    GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, GetRestoreRequest,
+    GetRestoreResponse, GetRevocationListRequest, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer,
+    Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest,
+    ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse,
+    ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest, LoginResponse, Operator,
+    RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest,
+    RenewCertificateRequest, RenewLoginRequest, RevocationList, RevokeAgentRequest, RevokeCertificateRequest,
+    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
+    SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest, TestTargetsRequest, TestTargetsResponse,
+    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -63,7 +63,7 @@ pub use trust::{
     retire_name, slot_does,
 };
 pub use words::{
-    agent_status, batch_words, content_of, custody, file_content, key_type, on_drift, on_drift_of, reason,
+    agent_status, batch_words, content_of, custody, file_content, key_type, on_drift, on_drift_of, reason, seen_word,
     target_status, test_result, test_verdict,
 };
 
@@ -274,6 +274,18 @@ impl Client {
         let Line { mut rpc, place } = self.line();
         let stream = answer(place.address(), async move { rpc.watch(WatchRequest {}).await }).await?;
         Ok(Watch { stream, place })
+    }
+
+    /// Has agents serve a token for each name of a certificate, and the controller look at them as a CA would.
+    ///
+    /// # Errors
+    /// When the controller refuses, fails or cannot be reached.
+    pub async fn check_challenges(
+        &self,
+        request: CheckChallengesRequest,
+    ) -> Result<CheckChallengesResponse, ClientError> {
+        let Line { mut rpc, place } = self.line();
+        answer_within(ASK_MAX, place.address(), async move { rpc.check_challenges(request).await }).await
     }
 
     /// Has agents do everything that a deployment would do, without changing anything.

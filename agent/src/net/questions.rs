@@ -2,22 +2,25 @@
 //! once, and one too many is refused as busy. An answer goes to the connection that the question came on, and is lost with it.
 //! `net::session` passes the questions on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use prost::Message as _;
 use proto::agent::v1 as wire;
 use proto::agent::v1::answer_request::Kind as Answer;
 use proto::agent::v1::question::Kind;
-use tokio::sync::mpsc;
+use proto::text::one_line;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::client::{Client, call};
+use super::reconcile::rehearsal::Rehearsal;
 use super::trial::Tester;
 use crate::problem::Problem;
+use crate::target::challenge;
 
 /// Questions that wait to be looked at; the controller has fewer open.
 pub(crate) const QUEUE_MAX: usize = 16;
@@ -28,6 +31,11 @@ const ANSWERS_MAX: usize = 32;
 /// Longest work on one question, whatever is asked.
 const WITHIN_MAX: Duration = Duration::from_secs(60);
 
+/// Challenges of one rehearsal: names of one certificate.
+const CHALLENGES_MAX: usize = 128;
+/// As much of a token that is none as is told.
+const TOKEN_CHARS_MAX: usize = 128;
+
 /// A question, and the connection it came on.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -35,10 +43,18 @@ pub(crate) struct Asked {
     pub(crate) client: Client,
 }
 
+/// What works on a question.
+#[derive(Clone, Debug)]
+pub(crate) struct Answerer {
+    pub(crate) tester: Tester,
+    /// Who serves challenges.
+    pub(crate) rehearsals: mpsc::Sender<Rehearsal>,
+}
+
 /// Answers questions.
 #[derive(Debug)]
 pub(crate) struct Questioned {
-    tester: Tester,
+    answerer: Answerer,
     inbox: mpsc::Receiver<Asked>,
     work: JoinSet<(Vec<u8>, Answer)>,
     /// Who waits for what is worked on, by the question without its id.
@@ -47,8 +63,8 @@ pub(crate) struct Questioned {
 }
 
 impl Questioned {
-    pub(crate) fn new(tester: Tester, inbox: mpsc::Receiver<Asked>) -> Self {
-        Self { tester, inbox, work: JoinSet::new(), waiting: HashMap::new(), answers: JoinSet::new() }
+    pub(crate) fn new(answerer: Answerer, inbox: mpsc::Receiver<Asked>) -> Self {
+        Self { answerer, inbox, work: JoinSet::new(), waiting: HashMap::new(), answers: JoinSet::new() }
     }
 
     /// Runs until it is stopped.
@@ -95,8 +111,8 @@ impl Questioned {
         }
         self.waiting.insert(key.clone(), vec![(id, client)]);
         let until = Instant::now() + Duration::from_secs(within_seconds.into()).min(WITHIN_MAX);
-        let tester = self.tester.clone();
-        self.work.spawn(async move { (key, answer(&tester, kind, until).await) });
+        let answerer = self.answerer.clone();
+        self.work.spawn(async move { (key, answerer.answer(kind, until).await) });
     }
 
     fn send(&mut self, id: String, mut client: Client, answer: Answer) {
@@ -113,15 +129,50 @@ impl Questioned {
     }
 }
 
-async fn answer(tester: &Tester, kind: Kind, until: Instant) -> Answer {
-    match kind {
-        Kind::TestTarget(asked) => match tester.test(&asked, until).await {
-            Ok(checks) => {
+impl Answerer {
+    async fn answer(&self, kind: Kind, until: Instant) -> Answer {
+        let answered = match kind {
+            Kind::TestTarget(asked) => self.tester.test(&asked, until).await.map(|checks| {
                 Answer::TestTarget(wire::TargetTested { steps: checks.into_iter().map(Into::into).collect() })
-            }
-            Err(problem) => refused(problem),
-        },
+            }),
+            Kind::RehearseChallenges(asked) => self.rehearse(&asked, until).await,
+        };
+        answered.unwrap_or_else(refused)
     }
+
+    /// Has challenges served until then. Those that make no sense are reported and not served.
+    async fn rehearse(&self, asked: &wire::RehearseChallenges, until: Instant) -> Result<Answer, Problem> {
+        if asked.challenges.len() > CHALLENGES_MAX {
+            let message = format!("more than {CHALLENGES_MAX} challenges at once");
+            return Err(Problem::new("QUESTION_TOO_LARGE", message, "", "ask for fewer names"));
+        }
+        let (served, told) = oneshot::channel();
+        let mut outcomes = BTreeMap::new();
+        let mut challenges = Vec::new();
+        for item in &asked.challenges {
+            match challenge(item) {
+                Ok(challenge) => challenges.push(challenge),
+                Err(problem) => {
+                    outcomes.insert(one_line(&item.token, TOKEN_CHARS_MAX), Err(problem));
+                }
+            }
+        }
+        self.rehearsals.try_send(Rehearsal { challenges, until, served }).map_err(|_full| busy())?;
+        let came = timeout_at(until, told).await.map_err(|_elapsed| late())?;
+        outcomes.extend(came.map_err(|_dropped| busy())?);
+        let report = |(token, served): (String, Result<(), Problem>)| wire::ChallengeReport {
+            token,
+            serving: served.is_ok(),
+            problem: served.err().map(Into::into),
+        };
+        let challenges = outcomes.into_iter().map(report).collect();
+        Ok(Answer::RehearseChallenges(wire::ChallengesRehearsed { challenges }))
+    }
+}
+
+fn late() -> Problem {
+    let message = "the challenges were not served in time";
+    Problem::new("AGENT_BUSY", message, "", "ask again; the agent's log says what it does")
 }
 
 fn refused(problem: Problem) -> Answer {

@@ -36,10 +36,12 @@ use crate::target::{Desired, KeySlot, StateName, Target, is_item_id};
 mod challenges;
 mod drift;
 mod duty;
+pub(crate) mod rehearsal;
 
 use challenges::serve_challenges;
 use drift::{Found, Looks};
 use duty::{CALL_RETRY, Duty};
+use rehearsal::{Rehearsal, Rehearsals};
 
 /// The desired state is pulled this often without a hint; jitter takes up to a fifth away.
 const PULL: Duration = Duration::from_secs(900);
@@ -133,6 +135,7 @@ pub(crate) struct Reconciler {
     /// Showing a restored controller what is held.
     show: Duty,
     challenges: Duty,
+    rehearsals: Rehearsals,
     looks: Looks,
 }
 
@@ -198,8 +201,14 @@ impl Reconciler {
             report: Duty::default(),
             show: Duty::default(),
             challenges: Duty::default(),
+            rehearsals: Rehearsals::new(),
             looks: Looks::new(),
         })
+    }
+
+    /// Where to ask for challenges to be served for a while.
+    pub(crate) fn rehearsals(&self) -> mpsc::Sender<Rehearsal> {
+        self.rehearsals.sender()
     }
 
     /// Runs until it is stopped.
@@ -221,6 +230,11 @@ impl Reconciler {
                     self.see_link();
                 }
                 Some(progress) = self.progress.recv() => self.see_progress(progress),
+                Some(asked) = self.rehearsals.asked() => {
+                    if self.rehearsals.begin(asked) {
+                        self.want_challenges();
+                    }
+                }
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => {
                     let done = done.map_err(|error| Problem::internal(&format!("a task: {error}")))?;
                     self.see_done(done).await;
@@ -246,9 +260,14 @@ impl Reconciler {
         self.start_passes();
         self.start_keys();
         self.start_looks();
+        if self.rehearsals.end(now) {
+            self.want_challenges();
+        }
         if self.challenges.is_due(now) {
             self.challenges.begin();
-            let wanted = self.desired.as_ref().map(|desired| desired.challenges.clone()).unwrap_or_default();
+            let desired = self.desired.as_ref().filter(|_| self.confirmed);
+            let mut wanted = desired.map(|desired| desired.challenges.clone()).unwrap_or_default();
+            wanted.extend(self.rehearsals.challenges());
             self.work.spawn(serve_challenges(self.apply.clone(), Arc::clone(&self.listeners), wanted));
         }
         self.save_outcomes().await;
@@ -471,6 +490,7 @@ impl Reconciler {
                 if (&serving, &problems) != (&self.serving, &self.challenge_problems) {
                     self.want_report();
                 }
+                self.rehearsals.tell(&serving, &problems);
                 self.serving = serving;
                 self.challenge_problems = problems;
             }
@@ -565,8 +585,7 @@ impl Reconciler {
         self.desired = Some(desired);
         self.looks.is_stale = true;
         self.keys_to_sift = true;
-        self.challenges.wanted = true;
-        self.challenges.not_before = None;
+        self.want_challenges();
         self.want_report();
     }
 
@@ -645,6 +664,11 @@ impl Reconciler {
         picture
     }
 
+    fn want_challenges(&mut self) {
+        self.challenges.wanted = true;
+        self.challenges.not_before = None;
+    }
+
     fn want_pull(&mut self) {
         self.pull.wanted = true;
         self.pull.not_before = None;
@@ -666,6 +690,7 @@ impl Reconciler {
         let duties = calls.chain([&self.challenges, &self.save]).filter_map(Duty::wakes_at);
         let rests = self.later.values().chain(self.keys_rest.values()).copied();
         let pull_at = if self.pull.wanted || self.pull.busy { Instant::now() + PULL } else { self.pull_at };
+        let rests = rests.chain(self.rehearsals.wakes_at());
         duties.chain(rests).chain(retry_at).fold(pull_at.min(self.looks.wakes_at()), Instant::min)
     }
 }

@@ -141,8 +141,12 @@ impl Controller {
 
     /// Asks a question under an id that is used once.
     pub(crate) async fn ask(&self, id: &str, kind: Option<wire::question::Kind>) {
+        self.ask_within(id, kind, 20).await;
+    }
+
+    pub(crate) async fn ask_within(&self, id: &str, kind: Option<wire::question::Kind>, within_seconds: u32) {
         let line = self.0.line.lock().unwrap().clone().unwrap();
-        let question = wire::Question { id: id.to_owned(), within_seconds: 20, kind };
+        let question = wire::Question { id: id.to_owned(), within_seconds, kind };
         line.send(Ok(wire::AttachResponse { question: Some(question), ..Default::default() })).await.unwrap();
     }
 

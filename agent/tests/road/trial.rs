@@ -46,7 +46,7 @@ async fn ask(controller: &Controller, asked: wire::TestTarget) -> Answer {
 async fn steps(controller: &Controller, asked: wire::TestTarget) -> Vec<TestStep> {
     match ask(controller, asked).await {
         Answer::TestTarget(tested) => tested.steps,
-        Answer::Refused(problem) => panic!("{problem:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

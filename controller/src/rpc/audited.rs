@@ -241,6 +241,7 @@ told! {
         flag("dry-run", asked.dry_run),
     ]);
     TestTargetsRequest(asked) => asked.certificate, words([part("id", &asked.target_id), target(asked.target.as_ref())]);
+    CheckChallengesRequest(asked) => asked.certificate, String::new();
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);
     RotateIdentityCaRequest(asked) => "identity-ca", words([

@@ -324,6 +324,22 @@ pub(crate) fn state_name(name: &Name) -> agent_wire::StateName {
     }
 }
 
+/// A challenge for the agent that is to serve it.
+pub(crate) fn desired_challenge(
+    identifier: String,
+    token: String,
+    key_authorization: String,
+    how: &Http01,
+) -> agent_wire::DesiredChallenge {
+    agent_wire::DesiredChallenge {
+        requires: vec![http01_feature(how).to_owned()],
+        token,
+        key_authorization,
+        identifier,
+        http01: Some(http01(how)),
+    }
+}
+
 /// A desired state for its agent.
 pub(crate) fn desired(name: &Name, desired: Desired) -> agent_wire::GetDesiredResponse {
     let slot = |slot: crate::lifecycle::desired::DesiredSlot| agent_wire::KeySlot {
@@ -332,12 +348,8 @@ pub(crate) fn desired(name: &Name, desired: Desired) -> agent_wire::GetDesiredRe
         key_type: key_type(slot.key_type).into(),
         csr_wanted: slot.csr_wanted,
     };
-    let challenge = |one: crate::lifecycle::desired::DesiredChallenge| agent_wire::DesiredChallenge {
-        requires: vec![http01_feature(&one.http01).to_owned()],
-        token: one.token,
-        key_authorization: one.key_authorization,
-        identifier: one.identifier,
-        http01: Some(http01(&one.http01)),
+    let challenge = |one: crate::lifecycle::desired::DesiredChallenge| {
+        desired_challenge(one.identifier, one.token, one.key_authorization, &one.http01)
     };
     agent_wire::GetDesiredResponse {
         name: Some(state_name(name)),

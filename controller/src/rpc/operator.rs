@@ -5,6 +5,7 @@ pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod bulk;
 pub(super) mod certificates;
+pub(super) mod challenges;
 pub(super) mod create;
 pub(super) mod identity_ca;
 pub(super) mod issuers;

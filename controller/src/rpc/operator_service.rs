@@ -17,8 +17,8 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, backup, bulk, certificates, create, identity_ca, issuers, limits, lists, operators, overview, pause,
-    private_ca, restore, revoke, targets, wishes,
+    agents, audit, backup, bulk, certificates, challenges, create, identity_ca, issuers, limits, lists, operators,
+    overview, pause, private_ca, restore, revoke, targets, wishes,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -217,6 +217,13 @@ impl OperatorService for OperatorApi {
         request: Request<wire::TestTargetsRequest>,
     ) -> Result<Response<wire::TestTargetsResponse>, Status> {
         act!(self, request, OperatorTestTargets, |_caller, asked| targets::trial::test(&self.server.hub, asked))
+    }
+
+    async fn check_challenges(
+        &self,
+        request: Request<wire::CheckChallengesRequest>,
+    ) -> Result<Response<wire::CheckChallengesResponse>, Status> {
+        act!(self, request, OperatorCheckChallenges, |_caller, asked| challenges::check(&self.server, asked))
     }
 
     async fn list_versions(

@@ -62,6 +62,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorRemoveTarget
         | M::OperatorSetTarget
         | M::OperatorTestTargets
+        | M::OperatorCheckChallenges
         | M::OperatorEnrollAgent
         | M::OperatorConsentAgent
         | M::OperatorRevokeAgent

@@ -28,6 +28,7 @@ use crate::lifecycle::backoff::after;
 use crate::lifecycle::clock_skew::Verdict;
 use crate::lifecycle::problem::chain;
 use crate::tasks::hub::Hub;
+use crate::tasks::rehearsal::Eyes;
 
 /// Largest message of a peer. Reports with all targets of a busy agent stay far below.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -58,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) hub: Hub,
     pub(crate) ca: Arc<IdentityCa>,
     pub(crate) installation: Installation,
+    /// For looks at challenges.
+    pub(crate) eyes: Eyes,
     /// Ends long-lived streams.
     pub(crate) stop: CancellationToken,
 }

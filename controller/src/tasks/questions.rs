@@ -149,6 +149,12 @@ fn lost(name: &str) -> Problem {
     Problem::new("AGENT_LOST", message, "nothing is kept of a question whose connection is gone", "ask again")
 }
 
+/// The agent answered, and not what it was asked.
+pub(crate) fn another(name: &str) -> Problem {
+    let message = format!("agent {name} answered another question than the one it was asked");
+    Problem::new("AGENT_ANSWER_INVALID", message, "", "ask again; upgrade the agent if it stays so")
+}
+
 fn silent(name: &str) -> Problem {
     let message = format!("agent {name} did not answer in time");
     let hint = format!("ask again; its log says what it does (journalctl -u certwright-agent on {name})");

@@ -1,6 +1,6 @@
 //! The words for the wire's enums, as JSON, tables and forms show them (snake case). Used by `output` and the screens.
 
-use proto::operator::v1::{Agent, Batch, TargetTest};
+use proto::operator::v1::{Agent, Batch, Seen, TargetTest};
 use proto::types::v1::{Custody, FileContent, KeyType, OnDrift, TargetStatus, TestResult};
 
 /// Shown for a value this program does not know: a newer controller.
@@ -67,6 +67,17 @@ pub fn test_result(value: i32) -> &'static str {
         Ok(TestResult::Failed) => "failed",
         Ok(TestResult::Skipped) => "skipped",
         Ok(TestResult::Unspecified) | Err(_) => UNKNOWN,
+    }
+}
+
+/// Returns the word for a `Seen`.
+#[must_use]
+pub fn seen_word(value: i32) -> &'static str {
+    match Seen::try_from(value) {
+        Ok(Seen::Ok) => "ok",
+        Ok(Seen::Blocked) => "blocked",
+        Ok(Seen::Unknown) => "unseen",
+        Ok(Seen::Unspecified) | Err(_) => UNKNOWN,
     }
 }
 

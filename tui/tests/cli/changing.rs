@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 use proto::operator::v1::{
-    Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate, TargetTest,
+    Batch, Certificate, ChallengeHop, ChallengeResponder, ChallengeTrail, CheckChallengesResponse, EnrollAgentResponse,
+    Job, NameSeen, Pause, Rollback, Seen, SkippedCertificate, TargetTest,
 };
 use proto::types::v1::{Problem, TargetStatus, TestResult, TestStep};
 
@@ -133,6 +134,62 @@ async fn a_test_shows_each_step_and_fails_when_a_target_would() {
         asked.starts_with("TestTargetsRequest") && asked.contains("/srv/tls") && asked.contains("target_id: \"\""),
         "{asked}"
     );
+}
+
+#[tokio::test]
+async fn a_check_of_challenges_shows_the_whole_way_and_fails_when_a_ca_would() {
+    let fake = FakeController::start(world());
+    let hop = |url: &str, outcome: &str| ChallengeHop {
+        url: url.into(),
+        address: "192.0.2.1".into(),
+        outcome: outcome.into(),
+    };
+    let hops = vec![
+        hop("http://h1.example.test/.well-known/acme-challenge/abc", "301, to https://h1.example.test/"),
+        hop("https://h1.example.test/", "200"),
+    ];
+    let problem = Problem {
+        reason: "PREFLIGHT_REDIRECT_LOSES_PATH".into(),
+        message: "A redirect keeps the CA from the challenge at https://h1.example.test/ at 192.0.2.1".into(),
+        cause: "the answer is \"<h1>\u{1b}[2J\"".into(),
+        hint: "exempt /.well-known/acme-challenge/ from the redirect".into(),
+    };
+    let way = |seen: Seen, problem: Option<Problem>| ChallengeTrail {
+        address: "192.0.2.1".into(),
+        seen: seen.into(),
+        problem,
+        hops: hops.clone(),
+    };
+    let name = |identifier: &str, seen: Seen, problem: Option<Problem>| NameSeen {
+        identifier: identifier.into(),
+        seen: seen.into(),
+        problem: problem.clone(),
+        trails: vec![way(seen, problem)],
+    };
+    let h1 = ChallengeResponder { agent: "h1".into(), problem: None };
+    let mut checked = CheckChallengesResponse {
+        responders: vec![h1],
+        names: vec![name("h1.example.test", Seen::Blocked, Some(problem)), name("h2.example.test", Seen::Ok, None)],
+    };
+    fake.change(|world| world.checked = checked.clone());
+    let check = ["challenges", "check", "web"];
+    let ran = run(&fake, &check).await;
+    assert_eq!(ran.code, 6, "{}", ran.err);
+    let named = run(&fake, &[&check[..], &["-o", "name"]].concat()).await;
+    assert_snapshot!(format!("{}{}{}", ran.out, ran.err, named.out));
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&fake, &[&check[..], &["-o", "json"]].concat()).await.out).unwrap();
+    assert_eq!((&json["kind"], &json["names"][0]["seen"]), (&"ChallengeCheck".into(), &"blocked".into()));
+    assert_eq!(json["names"][0]["trails"][0]["hops"][1]["outcome"], "200");
+    checked.names.remove(1);
+    fake.change(|world| world.checked = checked.clone());
+    assert_eq!(run(&fake, &check).await.code, 1);
+    checked.names = vec![name("h2.example.test", Seen::Ok, None)];
+    fake.change(|world| world.checked = checked.clone());
+    assert_eq!(run(&fake, &check).await.code, 0);
+    checked.responders[0].problem = Some(Problem { message: "agent h1 is away".into(), ..Problem::default() });
+    fake.change(|world| world.checked = checked.clone());
+    assert_eq!(run(&fake, &check).await.code, 6, "one of its agents would not answer a CA");
 }
 
 #[tokio::test]

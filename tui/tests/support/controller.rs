@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) overview: GetOverviewResponse,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) versions: Vec<Version>,
+    /// What every look at challenges finds.
+    pub(crate) checked: CheckChallengesResponse,
     /// What every test of targets finds.
     pub(crate) tests: Vec<TargetTest>,
     pub(crate) agents: Vec<Agent>,
@@ -200,7 +202,10 @@ impl World {
         self.issuers.iter().find(|issuer| issuer.name == name).cloned().ok_or_else(|| not_found("issuer", name))
     }
 
-    fn accepted(&self, name: &str) -> Result<CertificateAccepted, Status> {
+    fn accepted(
+        &self,
+        name: &str,
+    ) -> Result<CertificateAccepted, Status> {
         let certificate = Some(self.certificate(name)?);
         Ok(CertificateAccepted { certificate, job_id: self.job_id.clone(), warnings: self.warnings.clone() })
     }
@@ -318,6 +323,13 @@ impl OperatorService for Service {
 
     async fn set_target(&self, request: Request<SetTargetRequest>) -> Answer<CertificateAccepted> {
         self.change(Method::OperatorSetTarget, request, |world, request| world.accepted(&request.certificate))
+    }
+
+    async fn check_challenges(&self, request: Request<CheckChallengesRequest>) -> Answer<CheckChallengesResponse> {
+        self.change(Method::OperatorCheckChallenges, request, |world, request| {
+            world.certificate(&request.certificate)?;
+            Ok(world.checked.clone())
+        })
     }
 
     async fn test_targets(&self, request: Request<TestTargetsRequest>) -> Answer<TestTargetsResponse> {

@@ -24,7 +24,7 @@ use crate::rpc::operator::wishes;
 use crate::rpc::status::Refusal;
 use crate::store::certificate::Bundle;
 use crate::tasks::hub::Hub;
-use crate::tasks::questions::{WAIT_MAX, ask};
+use crate::tasks::questions::{WAIT_MAX, another, ask};
 
 /// What an agent must have for it.
 const FEATURE: &str = "test-target";
@@ -121,6 +121,7 @@ async fn one(
     match ask(hub, agent, FEATURE, Kind::TestTarget(question), until).await? {
         Ok(Answer::TestTarget(tested)) => test.steps = convert::test_steps_in(tested.steps),
         Ok(Answer::Refused(problem)) => test.problem = Some(convert::problem(&convert::problem_in(problem))),
+        Ok(_) => test.problem = Some(convert::problem(&another(&agent.name))),
         Err(problem) => test.problem = Some(convert::problem(&problem)),
     }
     Ok(test)
