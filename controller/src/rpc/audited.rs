@@ -240,7 +240,10 @@ told! {
         target(asked.target.as_ref()),
         flag("dry-run", asked.dry_run),
     ]);
-    TestTargetsRequest(asked) => asked.certificate, words([part("id", &asked.target_id), target(asked.target.as_ref())]);
+    TestTargetsRequest(asked) => asked.create.as_ref().map_or(&asked.certificate, |create| &create.name), words([
+        part("id", &asked.target_id),
+        target(asked.target.as_ref().or_else(|| asked.create.as_ref()?.target.as_ref())),
+    ]);
     CheckChallengesRequest(asked) => asked.certificate, String::new();
     RemoveTargetRequest(asked) => asked.certificate, words([part("target", &asked.target_id)]);
     EnrollAgentRequest(asked) => asked.name, words([flag("replace", asked.replace)]);

@@ -106,6 +106,20 @@ async fn targets_are_tested_on_all_agents_that_are_there_and_nothing_changes() {
     assert_eq!(crate::reason(&test(&world, Some(outside)).await.unwrap_err()), "INVALID_REQUEST");
 
     let mut auditor = world.operator.client();
+    // So is a certificate that does not exist yet, and it does not come to exist.
+    let mut draft = wish(&world, "draft", Custody::Agent, 1).request();
+    let create = api::TestTargetsRequest { create: Some(draft.clone()), ..Default::default() };
+    let tests = world.operator.client().test_targets(create).await.unwrap().into_inner().items;
+    let step = |name: &str| tests[0].steps.iter().find(|step| step.name == name).unwrap().result();
+    assert_eq!(
+        (step("policy"), step("version"), step("http01")),
+        (TestResult::Ok, TestResult::Skipped, TestResult::Ok)
+    );
+    assert!(world.operator.certificate("draft").await.is_none());
+    draft.target = None;
+    draft.custody = Custody::Controller.into();
+    let create = api::TestTargetsRequest { create: Some(draft), ..Default::default() };
+    assert_eq!(crate::reason(&world.operator.client().test_targets(create).await.unwrap_err()), "INVALID_REQUEST");
     let lines = auditor.list_audit(api::ListAuditRequest { page_size: 500, ..Default::default() });
     let audit = format!("{:?}", lines.await.unwrap().into_inner().lines);
     assert!(audit.contains("TestTargets"), "{audit}");

@@ -610,7 +610,7 @@ fn test_targets(model: &mut Model) -> Vec<Cmd> {
         format!("testing {}{} … nothing is changed", targets_words(record.targets.len()), on.unwrap_or_default());
     model.notices.say(model.now, State::Busy, text);
     let target_id = target.map(|target| target.id).unwrap_or_default();
-    let request = TestTargetsRequest { certificate: record.name.clone(), target_id, target: None };
+    let request = TestTargetsRequest { certificate: record.name.clone(), target_id, ..Default::default() };
     vec![model.call(Call::TestTargets(Box::new(request)))]
 }
 

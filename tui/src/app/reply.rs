@@ -111,7 +111,8 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
 /// Shows what agents found, in place of what an earlier test did.
 fn tested(model: &mut Model, call: &Call, items: Vec<TargetTest>) {
     let Call::TestTargets(request) = call else { return };
-    let certificate = request.certificate.clone();
+    let draft = request.create.as_ref();
+    let certificate = draft.map_or(&request.certificate, |create| &create.name).clone();
     let bad = items.iter().filter(|test| matches!(test_verdict(test), "failed" | "untested")).count();
     let (state, word) = match bad {
         0 => (State::Ok, "would take a deployment".to_owned()),
@@ -119,7 +120,8 @@ fn tested(model: &mut Model, call: &Call, items: Vec<TargetTest>) {
     };
     model.notices.say(model.now, state, format!("test of {certificate}: {word}"));
     // Who went on, or answers a question, is not interrupted.
-    if model.place == Place::Certificate(certificate.clone()) {
+    let from = if draft.is_some() { Place::AddCertificate } else { Place::Certificate(certificate.clone()) };
+    if model.place == from {
         model.layers.retain(|layer| !matches!(layer, Layer::Tests(_)));
         if model.layers.is_empty() {
             model.layers.push(Layer::Tests(Box::new(Tests { certificate, items, scroll: 0 })));
@@ -449,7 +451,10 @@ fn doing(call: &Call) -> String {
         Call::SetIssuer(wish) => format!("change {}", wish.request.name),
         Call::SetLimits(request) => format!("limits of {}", request.issuer),
         Call::Update(request) => format!("change {}", request.name),
-        Call::TestTargets(request) => format!("test {}", request.certificate),
+        Call::TestTargets(request) => {
+            let draft = request.create.as_ref();
+            format!("test {}", draft.map_or(&request.certificate, |create| &create.name))
+        }
         Call::SetTarget(request) => format!("change a target of {}", request.certificate),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),

@@ -444,7 +444,11 @@ fn the_wizard_creates_what_it_shows() {
     desk.shows("certwright certs create www.example.test");
     desk.shows("the controller finds nothing wrong");
     assert!(matches!(desk.sent.as_slice(), [Call::Create(request)] if request.dry_run));
-    desk.keys("\n");
+    desk.shows("t tests it first");
+    desk.keys("t").shows("agent h2 is away");
+    let Some(Call::TestTargets(tested)) = desk.sent.last().cloned() else { panic!("nothing was tested") };
+    assert!(tested.create.is_some_and(|create| create.target.is_some() && create.dry_run));
+    desk.key(Key::Esc).keys("\n");
     let Some(Call::Create(request)) = desk.sent.last().cloned() else { panic!("nothing was created") };
     assert!(!request.dry_run);
     assert_eq!(request.identifiers, ["www.example.test", "example.test"]);

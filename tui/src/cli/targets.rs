@@ -200,7 +200,7 @@ async fn set(set: Set, session: &mut Session<'_>) -> Result<(), ClientError> {
     spec.verify.retain(|_| !set.no_verify);
     if set.test {
         let (certificate, target_id) = (set.certificate, present.id);
-        let request = TestTargetsRequest { certificate, target_id, target: Some(spec) };
+        let request = TestTargetsRequest { certificate, target_id, target: Some(spec), create: None };
         return Box::pin(show_test(request, session)).await;
     }
     let request = SetTargetRequest {
@@ -236,12 +236,12 @@ async fn test(test: Test, session: &mut Session<'_>) -> Result<(), ClientError> 
         Some(agent) => the_one(&test.certificate, agent, test.dir.as_deref(), session).await?.id,
         None => String::new(),
     };
-    show_test(TestTargetsRequest { certificate: test.certificate, target_id, target: None }, session).await
+    show_test(TestTargetsRequest { certificate: test.certificate, target_id, ..Default::default() }, session).await
 }
 
 /// Prints what agents found; fails when a target would not take a deployment, or was not tested.
-async fn show_test(request: TestTargetsRequest, session: &mut Session<'_>) -> Result<(), ClientError> {
-    let certificate = request.certificate.clone();
+pub(super) async fn show_test(request: TestTargetsRequest, session: &mut Session<'_>) -> Result<(), ClientError> {
+    let certificate = request.create.as_ref().map_or(&request.certificate, |create| &create.name).clone();
     let tests = session.client.test_targets(request).await?.items;
     let text = match session.format {
         Format::Json => trial::json_list(&tests),

@@ -10,7 +10,7 @@
 
 mod request;
 
-use proto::operator::v1::{Agent, CertificateAccepted, Issuer};
+use proto::operator::v1::{Agent, CertificateAccepted, Issuer, TestTargetsRequest};
 use proto::presets::{PRESETS, Preset};
 use proto::types::v1::{FieldError, Problem};
 use ratatui::buffer::Buffer;
@@ -465,6 +465,9 @@ pub(crate) fn key(model: &mut Model, key: Key) -> Option<Vec<Cmd>> {
     if step == REVIEW && wizard.scroll_review(key, height) {
         return Some(Vec::new());
     }
+    if step == REVIEW && key == Key::Char('t') {
+        return Some(test(model));
+    }
     match wizard.form_of(step).key(key) {
         Outcome::Ignored => None,
         Outcome::Moved => Some(Vec::new()),
@@ -508,6 +511,12 @@ impl Wizard {
         request::command_line(self).len() / 10 + 40
     }
 
+    /// Whether the controller accepted the draft, and it has a target.
+    fn can_be_tested(&self) -> bool {
+        let agent = self.form(3).map_or("", |form| form.chosen("agent"));
+        matches!(self.check, Check::Passed(_)) && !agent.is_empty() && agent != NO_AGENT
+    }
+
     fn changed(&mut self) {
         self.touched = true;
         self.check = Check::None;
@@ -545,6 +554,20 @@ fn ask(model: &mut Model, wizard: &mut Wizard, dry_run: bool) -> Vec<Cmd> {
     let id = model.wish_id();
     let request = request::request(wizard, id, dry_run);
     vec![model.call(Call::Create(Box::new(request)))]
+}
+
+/// Has the target's agent test what would be created; nothing is created by it.
+fn test(model: &mut Model) -> Vec<Cmd> {
+    let Some(wizard) = model.wizard.take() else { return Vec::new() };
+    let id = model.wish_id();
+    let request = request::request(&wizard, id, true);
+    let can = wizard.can_be_tested();
+    model.wizard = Some(wizard);
+    let Some(agent) = request.target.as_ref().map(|target| target.agent.clone()).filter(|_| can) else {
+        return Vec::new();
+    };
+    model.notices.say(model.now, State::Busy, format!("testing it on {agent} … nothing is changed"));
+    vec![model.call(Call::TestTargets(Box::new(TestTargetsRequest { create: Some(request), ..Default::default() })))]
 }
 
 /// Paints the wizard.
@@ -666,9 +689,10 @@ fn verdict_lines(wizard: &Wizard, theme: Theme, width: usize) -> Vec<Line<'stati
             } else {
                 "Enter creates it all the same"
             };
+            let test = if wizard.can_be_tested() { "; t tests it first" } else { "" };
             (
                 State::Ok,
-                std::iter::once(first.to_owned())
+                std::iter::once(format!("{first}{test}"))
                     .chain(warnings.iter().map(|warning| format!("! {warning}")))
                     .collect(),
             )

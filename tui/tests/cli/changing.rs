@@ -193,6 +193,17 @@ async fn a_check_of_challenges_shows_the_whole_way_and_fails_when_a_ca_would() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_created_is_tested_and_not_created() {
+    let fake = FakeController::start(world());
+    fake.change(|world| world.tests = vec![tested("h1", TestResult::Ok, None)]);
+    let ran = run(&fake, &[&CREATE[..], &["--test"]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let asked = fake.requests();
+    assert!(asked.len() == 1 && asked[0].starts_with("TestTargetsRequest"), "{asked:?}");
+    assert!(asked[0].contains("\"www.h1.example.test\"") && asked[0].contains("root:www-data"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn pause_and_resume_say_what_stands_still_and_how_to_lift_it() {
     let fake = FakeController::start(world());
     let pause = ["pause", "--all", "--reason", "the CA is replaced"];

@@ -79,7 +79,8 @@ pub(crate) async fn create(
     wishes::commit(hub, caller, &bundle, wish, changes, warnings).await
 }
 
-async fn parse(
+/// Parses what is asked for, or refuses it with every field at fault.
+pub(super) async fn parse(
     hub: &Hub,
     request: &wire::CreateCertificateRequest,
 ) -> Result<(Certificate, Option<crate::lifecycle::target::Target>), Refusal> {

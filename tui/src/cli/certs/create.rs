@@ -1,11 +1,12 @@
 //! `certs create`: one certificate, its challenge and its first target, in one line.
 
 use clap::{ArgGroup, Args};
-use proto::operator::v1::CreateCertificateRequest;
+use proto::operator::v1::{CreateCertificateRequest, TestTargetsRequest};
 use proto::types::v1::{Custody, Http01, KeyType};
 
 use crate::cli::session::{Session, WaitOptions, invalid};
 use crate::cli::target_options::{self, TargetOptions};
+use crate::cli::targets::show_test;
 use crate::cli::wait;
 use crate::client::ClientError;
 
@@ -53,9 +54,16 @@ pub(crate) struct Create {
     /// Check everything and change nothing
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Have the agent test the target, as `targets test` does, and create nothing
+    #[arg(long, conflicts_with_all = ["wait", "dry_run"], requires = "agent")]
+    test: bool,
 }
 
 pub(super) async fn run(create: Create, session: &mut Session<'_>) -> Result<(), ClientError> {
+    if create.test {
+        let request = TestTargetsRequest { create: Some(create.request()?), ..Default::default() };
+        return Box::pin(show_test(request, session)).await;
+    }
     let dry_run = create.dry_run;
     let wait = create.wait.clone();
     let accepted = session.client.create_certificate(create.request()?).await?;

@@ -20,7 +20,7 @@ use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::target::Target;
 use crate::rpc::convert;
-use crate::rpc::operator::wishes;
+use crate::rpc::operator::{create, wishes};
 use crate::rpc::status::Refusal;
 use crate::store::certificate::Bundle;
 use crate::tasks::hub::Hub;
@@ -34,9 +34,8 @@ const OF_ONE_AGENT: usize = 4;
 /// Has the agents of the targets test them.
 pub(crate) async fn test(hub: &Hub, request: wire::TestTargetsRequest) -> Result<wire::TestTargetsResponse, Refusal> {
     let until = Instant::now() + WAIT_MAX;
-    let bundle = wishes::changeable(hub, &request.certificate).await?;
-    let certificate = &bundle.certificate.value;
-    let targets = wanted(hub, &bundle, &request).await?;
+    let (certificate, targets) = what(hub, &request).await?;
+    let certificate = &certificate;
     if targets.is_empty() {
         let hint = format!("add one: certwright targets add {} --agent AGENT --dir DIR", certificate.name);
         return Err(Refusal::field("name", format!("{} has no target to test", certificate.name), hint));
@@ -61,12 +60,23 @@ pub(crate) async fn test(hub: &Hub, request: wire::TestTargetsRequest) -> Result
         items.extend(tested?);
     }
     items.sort_by_key(|(place, _)| *place);
-    let is_saved = request.target.is_none() || !request.target_id.is_empty();
+    let is_saved = request.create.is_none() && (request.target.is_none() || !request.target_id.is_empty());
     let item = |(_, item): (usize, wire::TargetTest)| match is_saved {
         true => item,
         false => wire::TargetTest { target_id: String::new(), ..item },
     };
     Ok(wire::TestTargetsResponse { items: items.into_iter().map(item).collect() })
+}
+
+/// The certificate that is meant, as it is or would be created, and the targets to test.
+async fn what(hub: &Hub, request: &wire::TestTargetsRequest) -> Result<(Certificate, Vec<Target>), Refusal> {
+    if let Some(create) = &request.create {
+        let (certificate, target) = create::parse(hub, create).await?;
+        return Ok((certificate, target.into_iter().collect()));
+    }
+    let bundle = wishes::changeable(hub, &request.certificate).await?;
+    let targets = wanted(hub, &bundle, request).await?;
+    Ok((bundle.certificate.value, targets))
 }
 
 /// The targets that are meant, with the settings that are to be tested.
