@@ -19,6 +19,7 @@ pub mod holder;
 pub mod identifier;
 pub mod issuer;
 pub mod job;
+pub mod label;
 pub mod lock;
 pub mod operator;
 pub mod order;

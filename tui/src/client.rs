@@ -38,9 +38,9 @@ use proto::operator::v1::{
     ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest, LoginResponse, Operator,
     RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest,
     RenewCertificateRequest, RenewLoginRequest, RevocationList, RevokeAgentRequest, RevokeCertificateRequest,
-    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
-    SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest, TestTargetsRequest, TestTargetsResponse,
-    UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    RolloverAccountRequest, RotateIdentityCaRequest, SetAgentRequest, SetIssuerRequest, SetLimitsRequest,
+    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest, TestTargetsRequest,
+    TestTargetsResponse, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -150,6 +150,7 @@ unary! {
     rotate_identity_ca(RotateIdentityCaRequest) -> IdentityCa;
     /// Lets an agent back that was away for too long.
     consent_agent(ConsentAgentRequest) -> Agent;
+    set_agent(SetAgentRequest) -> Agent;
     /// Cuts an agent off at once.
     revoke_agent(RevokeAgentRequest) -> Agent;
     /// Removes the record of an agent that is revoked or never came.

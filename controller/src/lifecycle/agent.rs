@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::holder::Holder;
+use super::label::Labels;
 use super::problem::Problem;
 use super::rotation::{PeerCa, Rotation};
 use super::target::Content;
@@ -59,6 +60,9 @@ pub struct Agent {
     /// Which identity CAs it knows.
     #[serde(default)]
     pub ca: PeerCa,
+    /// What operators say of it.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// An operator's consent to the return of an agent that was away for too long. It ends with the return.
@@ -297,6 +301,7 @@ pub(crate) mod tests {
             consent: None,
             holder: Holder::default(),
             ca: PeerCa::default(),
+            labels: Labels::new(),
         }
     }
 

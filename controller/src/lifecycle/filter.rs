@@ -5,6 +5,7 @@
 //!  api                    part of the name or of an identifier; case does not matter
 //!  !api                   not
 //!  issuer:le,lab          any of; also key, status, deployment, custody, agent, name; != is none of
+//!  label:role=web         a target's agent has the label
 //!  expires<7d renews>12h  how long from now: d, h, m
 //!  (a or b) !c            a space means and
 //! ```
@@ -40,6 +41,8 @@ pub struct Subject<'a> {
     pub deployment: Deployment,
     /// Names of its targets' agents.
     pub agents: &'a [String],
+    /// Their labels.
+    pub labels: &'a [String],
     /// End of the current version.
     pub expires_at: Option<Timestamp>,
     /// When it renews by itself.
@@ -81,6 +84,7 @@ enum Field {
     Deployment,
     Custody,
     Agent,
+    Label,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +150,7 @@ impl Moment {
 }
 
 impl Field {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("name", Self::Name),
         ("issuer", Self::Issuer),
         ("key", Self::Key),
@@ -154,6 +158,7 @@ impl Field {
         ("deployment", Self::Deployment),
         ("custody", Self::Custody),
         ("agent", Self::Agent),
+        ("label", Self::Label),
     ];
 
     fn is(self, subject: &Subject<'_>, value: &str) -> bool {
@@ -165,13 +170,14 @@ impl Field {
             Self::Deployment => subject.deployment.word() == value,
             Self::Custody => subject.custody.word() == value,
             Self::Agent => subject.agents.iter().any(|agent| agent.to_lowercase() == value),
+            Self::Label => subject.labels.iter().any(|label| label == value),
         }
     }
 
     /// The words a value may be; empty where it may be any.
     fn words(self) -> Vec<&'static str> {
         match self {
-            Self::Name | Self::Issuer | Self::Agent => Vec::new(),
+            Self::Name | Self::Issuer | Self::Agent | Self::Label => Vec::new(),
             Self::Key => KeyType::ALL.map(KeyType::word).to_vec(),
             Self::Status => Status::ALL.map(Status::word).to_vec(),
             Self::Deployment => Deployment::ALL.map(Deployment::word).to_vec(),
@@ -353,6 +359,7 @@ mod tests {
             status: Status::Active,
             deployment: Deployment::Partial,
             agents: &["web-01".to_owned()],
+            labels: &["role=web".to_owned(), "tier=1".to_owned()],
             expires_at: Some(NOW + SignedDuration::from_hours(6 * 24)),
             renews_at: None,
         };

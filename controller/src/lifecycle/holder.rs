@@ -286,6 +286,7 @@ mod tests {
                 consent: None,
                 holder: Holder::default(),
                 ca: PeerCa::default(),
+                labels: crate::lifecycle::label::Labels::new(),
             };
             Self { agent, now: at(0), stream: None }
         }

@@ -234,7 +234,9 @@ told! {
         Some(if asked.paused { "pause" } else { "resume" }.to_owned()),
         part("reason", &asked.reason),
     ]);
-    AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run)]);
+    AddTargetRequest(asked) => asked.certificate, words([target(asked.target.as_ref()), flag("dry-run", asked.dry_run),
+        part("agents", &asked.agents_label),
+    ]);
     SetTargetRequest(asked) => asked.certificate, words([
         part("id", &asked.target_id),
         target(asked.target.as_ref()),
@@ -252,6 +254,10 @@ told! {
         (asked.anyway > 0).then(|| format!("anyway={}", asked.anyway)),
     ]);
     ConsentAgentRequest(asked) => asked.name, String::new();
+    SetAgentRequest(asked) => asked.name, words([
+        part("labels", asked.labels.join(",")),
+        part("remove-labels", asked.remove_labels.join(",")),
+    ]);
     RevokeAgentRequest(asked) => asked.name, String::new();
     ForgetAgentRequest(asked) => asked.name, String::new();
     AddIssuerRequest(asked) => asked.name, words([

@@ -73,6 +73,8 @@ pub(crate) async fn enroll(server: &Server, request: EnrollRequest) -> Result<En
         consent: None,
         holder: Holder::default(),
         ca: PeerCa { issued: Some(issued.made.clone()), held: None },
+        // They say what the place is for, as its name does.
+        labels: record.map(|agent| agent.labels.clone()).unwrap_or_default(),
     };
     let agent = match (redemption, record) {
         (Redemption::Again, Some(agent)) => {

@@ -276,6 +276,10 @@ impl OperatorService for OperatorApi {
         })
     }
 
+    async fn set_agent(&self, request: Request<wire::SetAgentRequest>) -> Result<Response<wire::Agent>, Status> {
+        act!(self, request, OperatorSetAgent, |caller, asked| { agents::set(&self.server.hub, caller, asked) })
+    }
+
     async fn revoke_agent(&self, request: Request<wire::RevokeAgentRequest>) -> Result<Response<wire::Agent>, Status> {
         act!(self, request, OperatorRevokeAgent, |caller, asked| {
             agents::revoke(&self.server.hub, caller, &asked.name)

@@ -65,6 +65,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorCheckChallenges
         | M::OperatorEnrollAgent
         | M::OperatorConsentAgent
+        | M::OperatorSetAgent
         | M::OperatorRevokeAgent
         | M::OperatorForgetAgent
         | M::OperatorTestIssuer

@@ -14,6 +14,7 @@ use crate::lifecycle::deployment::Deployment;
 use crate::lifecycle::filter::{Filter, Subject};
 use crate::lifecycle::issuer::Issuer;
 use crate::lifecycle::job::{Job, Progress, State};
+use crate::lifecycle::label;
 use crate::lifecycle::lock;
 use crate::lifecycle::order::{AuthorizationState, Order, Phase};
 use crate::lifecycle::pause::{self, Held, Pause};
@@ -129,6 +130,9 @@ pub(super) fn found(names: &Names, bundle: &Bundle, filter: &Filter, now: Timest
     let record = &bundle.certificate.value;
     let (wanted, current) = (&record.specification, record.current.as_ref());
     let agents: Vec<String> = bundle.target_agent_ids().iter().map(|id| names.agent(id)).collect();
+    let ids = bundle.target_agent_ids();
+    let labels: Vec<String> =
+        ids.iter().filter_map(|id| names.agents.get(id)).flat_map(|agent| label::words(&agent.labels)).collect();
     let subject = Subject {
         name: &record.name,
         identifiers: &wanted.identifiers,
@@ -138,6 +142,7 @@ pub(super) fn found(names: &Names, bundle: &Bundle, filter: &Filter, now: Timest
         status: status(bundle, now),
         deployment: deployment(bundle),
         agents: &agents,
+        labels: &labels,
         expires_at: current.map(|current| current.not_after),
         renews_at: renewal::planned(record, bundle.renewal_info()).map(|planned| planned.at),
     };
@@ -502,6 +507,7 @@ pub(super) fn agent(hub: &Hub, agent: &Versioned<Agent>, bundles: &[Bundle], gen
         generation_reported: connected.map_or(0, |connected| connected.generation_reported),
         problems: record.problems(hub.now(), &hub.rotation.borrow()).iter().map(convert::problem).collect(),
         address: record.holder.address.clone(),
+        labels: label::words(&record.labels),
         identity_ca: identity_ca(hub, record).to_owned(),
         consent_until: to_wire(record.consent.as_ref().map(|consent| consent.until).filter(|until| *until > hub.now())),
     }

@@ -164,6 +164,7 @@ async fn share(world: &mut World) -> operator::Certificate {
         target: Some(target),
         request_id: "share".to_owned(),
         dry_run: false,
+        agents_label: String::new(),
     };
     world.operator.client().add_target(request).await.unwrap();
     let mut certificate = world.operator.certificate("shared").await.unwrap();

@@ -86,6 +86,7 @@ async fn of_two_servers_with_different_newer_versions_the_newest_is_taken_over()
             target: Some(world.agents[1].target("web", "web.example.test")),
             request_id: "second".to_owned(),
             dry_run: false,
+            agents_label: String::new(),
         };
         world.operator.client().add_target(request).await.unwrap();
         let both = async |world: &World| {

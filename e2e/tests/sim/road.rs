@@ -153,6 +153,7 @@ async fn two_agents_share_one_certificate_in_controller_custody() {
         target: Some(target),
         request_id: "second".to_owned(),
         dry_run: false,
+        agents_label: String::new(),
     };
     world.operator.client().add_target(request).await.unwrap();
     let both = async |world: &World| {
@@ -177,6 +178,7 @@ async fn a_key_that_stays_on_one_agent_is_not_promised_to_a_second() {
         target: Some(world.agents[1].target("web", "web.example.test")),
         request_id: "second".to_owned(),
         dry_run: false,
+        agents_label: String::new(),
     };
     let refusal = world.operator.client().add_target(request).await.unwrap_err();
     let text = String::from_utf8_lossy(refusal.details()).into_owned();

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use proto::clock::from_wire;
 use proto::operator::v1::{
     Agent, ConsentAgentRequest, EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, GetAgentRequest,
-    ListAgentsRequest, ListEventsRequest, PendingEnrollment, RevokeAgentRequest,
+    ListAgentsRequest, ListEventsRequest, PendingEnrollment, RevokeAgentRequest, SetAgentRequest,
 };
 
 use super::certs::activity;
@@ -17,7 +17,7 @@ use crate::output::{Format, agent, safe, time};
 pub(crate) enum Verb {
     /// Lists agents, and the join tokens not yet used
     Ls {
-        /// Only those whose name contains this
+        /// Only those whose name contains this, or label:KEY=VALUE
         #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         filter: String,
     },
@@ -32,6 +32,13 @@ pub(crate) enum Verb {
     },
     /// Lets an agent come back whose identity ended too long ago
     Consent { name: String },
+    /// Changes the labels of an agent
+    Set {
+        name: String,
+        /// Gives it a label, for example role=web; `role-` takes it away (repeats)
+        #[arg(long = "label", value_name = "KEY=VALUE|KEY-", required = true)]
+        labels: Vec<String>,
+    },
     /// Cuts an agent off at once; it must be enrolled again
     Revoke(Consent),
     /// Removes the record of an agent
@@ -63,6 +70,13 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
         Verb::Enroll { name, replace } => enroll(name, replace, session).await,
         Verb::Consent { name } => {
             let found = session.client.consent_agent(ConsentAgentRequest { name }).await?;
+            show(&found, session)
+        }
+        Verb::Set { name, labels } => {
+            let gone = |text: &String| text.strip_suffix('-').filter(|key| !key.contains('=')).map(str::to_owned);
+            let remove_labels = labels.iter().filter_map(gone).collect();
+            let labels = labels.into_iter().filter(|text| gone(text).is_none()).collect();
+            let found = session.client.set_agent(SetAgentRequest { name, labels, remove_labels }).await?;
             show(&found, session)
         }
         Verb::Revoke(Consent { name, confirm: given }) => {

@@ -50,8 +50,11 @@ pub(crate) enum Verb {
 pub(crate) struct Add {
     certificate: String,
     /// Agent that gets the certificate
-    #[arg(long, value_name = "AGENT")]
-    agent: String,
+    #[arg(id = "one_agent", long = "agent", value_name = "AGENT", group = "agent", required_unless_present = "agents")]
+    agent: Option<String>,
+    /// Every agent that has this label now gets it, or none
+    #[arg(long, value_name = "KEY=VALUE", group = "agent")]
+    agents: Option<String>,
     /// Directory on the agent, absolute; default: the preset's
     #[arg(long, value_name = "DIR", value_parser = target_options::dir, required_unless_present = "preset")]
     dir: Option<String>,
@@ -63,7 +66,7 @@ pub(crate) struct Add {
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
     /// Have the agent test it, as `targets test` does, and change nothing
-    #[arg(long, conflicts_with_all = ["wait", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["wait", "dry_run", "agents"])]
     test: bool,
 }
 
@@ -171,7 +174,8 @@ fn presets(session: &mut Session<'_>) -> Result<(), ClientError> {
 }
 
 async fn add(add: Add, session: &mut Session<'_>) -> Result<(), ClientError> {
-    let spec = add.target.spec(&add.certificate, add.agent, add.dir).map_err(|message| no_such_file(&message))?;
+    let agent = add.agent.unwrap_or_default();
+    let spec = add.target.spec(&add.certificate, agent, add.dir).map_err(|message| no_such_file(&message))?;
     if add.test {
         let request = TestTargetsRequest { certificate: add.certificate, target: Some(spec), ..Default::default() };
         return Box::pin(show_test(request, session)).await;
@@ -181,6 +185,7 @@ async fn add(add: Add, session: &mut Session<'_>) -> Result<(), ClientError> {
         target: Some(spec),
         request_id: proto::id::random_id(),
         dry_run: add.dry_run,
+        agents_label: add.agents.unwrap_or_default(),
     };
     let accepted = session.client.add_target(request).await?;
     if add.dry_run {

@@ -36,6 +36,7 @@ pub(crate) struct AgentView {
     consent_until: Option<Timestamp>,
     address: Option<String>,
     identity_ca: Option<String>,
+    labels: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +115,7 @@ impl From<&Agent> for AgentView {
             consent_until: from_wire(agent.consent_until),
             address: some(&agent.address),
             identity_ca: some(&agent.identity_ca),
+            labels: each(&agent.labels),
         }
     }
 }
@@ -163,7 +165,7 @@ pub(crate) fn json_list(agents: &[Agent], pending: &[PendingEnrollment]) -> Stri
 
 /// Returns agents as a table; an enrollment that waits is a row with the status `enrolling`.
 pub(crate) fn table(agents: &[Agent], pending: &[PendingEnrollment], now: Timestamp, wide: bool) -> Table {
-    let mut head = vec!["NAME", "STATUS", "VERSION", "HOSTNAME", "LAST SEEN", "IDENTITY EXPIRES", "TARGETS"];
+    let mut head = vec!["NAME", "STATUS", "VERSION", "HOSTNAME", "LAST SEEN", "IDENTITY EXPIRES", "TARGETS", "LABELS"];
     if wide {
         head.extend(["OS", "GENERATION", "CLOCK SKEW", "ID"]);
     }
@@ -177,6 +179,7 @@ pub(crate) fn table(agents: &[Agent], pending: &[PendingEnrollment], now: Timest
             time::short(now, agent.last_seen_at),
             time::short(now, agent.identity_not_after),
             agent.targets.len().to_string(),
+            agent.labels.join(" "),
         ];
         if wide {
             let generation = format!("{}/{}", agent.generation_reported, agent.generation);
@@ -200,6 +203,7 @@ pub(crate) fn describe(agent: &Agent, now: Timestamp) -> String {
     block.field("address", &agent.address);
     block.field("os", &agent.os);
     block.field("version", &agent.version);
+    block.field("labels", &agent.labels.join(" "));
     block.field("last seen", &time::both(now, agent.last_seen_at));
     block.field("enrolled", &time::both(now, agent.enrolled_at));
     block.field("identity", &format!("expires {}", time::both(now, agent.identity_not_after)));

@@ -154,8 +154,8 @@ fn identity(model: &Model, record: &Agent, area: Rect, buf: &mut Buffer) {
     let inner = panel(buf, left, theme, "Identity", "");
     let lines = [
         pair("host", &format!("{} {}", record.hostname, record.address), theme),
-        pair("agent", &record.version, theme),
-        pair("os", &record.os, theme),
+        pair("agent", &format!("{}  {}", record.version, record.os), theme),
+        pair("labels", &record.labels.join(" "), theme),
         pair("enrolled", &instant(record.enrolled_at), theme),
         pair("serial", &record.identity_serial, theme),
         pair(

@@ -441,6 +441,24 @@ async fn windows_are_set_in_words_and_who_waits_for_one_says_so() {
 }
 
 #[tokio::test]
+async fn agents_are_labelled_and_a_label_stands_for_them() {
+    let fake = FakeController::start(world());
+    let ran = run(&fake, &["agents", "set", "h1", "--label", "role=web", "--label", "tier-"]).await;
+    assert!(ran.code == 0 && ran.out.contains("role=web"), "{}{}", ran.out, ran.err);
+    let sent = fake.requests().pop().unwrap();
+    let words: String = sent.split_whitespace().collect();
+    assert!(words.contains(r#"labels:["role=web",],remove_labels:["tier",]"#), "{sent}");
+    let add =
+        ["targets", "add", "web", "--agents", "role=web", "--dir", "/srv/tls", "--owner", "root:root", "--dry-run"];
+    let ran = run(&fake, &add).await;
+    assert!(ran.code == 0 && request(&fake).contains("agents_label: \"role=web\""), "{}", ran.err);
+    assert_eq!(run(&fake, &["targets", "add", "web", "--dir", "/srv/tls"]).await.code, 2, "on which?");
+    assert_eq!(run(&fake, &[&add[..], &["--agent", "h1"]].concat()).await.code, 2);
+    let ran = run(&fake, &["targets", "add", "web", "--agent", "h1", "--dir", "/d", "--file", "jks=a.jks"]).await;
+    assert!(ran.code == 2 && ran.err.contains("use pfx="), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn targets_are_added_deployed_and_removed_by_agent_and_directory() {
     let fake = FakeController::start(world());
     let mut text = String::new();

@@ -377,6 +377,12 @@ impl OperatorService for Service {
         })
     }
 
+    async fn set_agent(&self, request: Request<SetAgentRequest>) -> Answer<Agent> {
+        self.change(Method::OperatorSetAgent, request, |world, request| {
+            Ok(Agent { labels: request.labels.clone(), ..world.agent(&request.name)? })
+        })
+    }
+
     async fn revoke_agent(&self, request: Request<RevokeAgentRequest>) -> Answer<Agent> {
         self.change(Method::OperatorRevokeAgent, request, |world, request| {
             Ok(Agent { status: "revoked".into(), ..world.agent(&request.name)? })

@@ -291,6 +291,7 @@ pub(crate) fn limit(kind: &str, name: &str, count: u32, period_seconds: u32) -> 
 
 pub(crate) fn agent(name: &str) -> Agent {
     Agent {
+        labels: vec!["role=web".into()],
         id: "01jagent000000000000000001".into(),
         revision: 3,
         name: name.into(),

@@ -13,11 +13,12 @@ use tonic::Code;
 use crate::lifecycle::agent::{Agent, JOIN_TOKEN_LIFE, JoinToken, Standing};
 use crate::lifecycle::certificate::is_name;
 use crate::lifecycle::desired::Name;
+use crate::lifecycle::label;
 use crate::lifecycle::problem::Problem;
 use crate::lifecycle::restore::Removed;
 use crate::rpc::peer::OperatorCaller;
 use crate::rpc::serve::Server;
-use crate::rpc::status::Refusal;
+use crate::rpc::status::{Refusal, field_error};
 use crate::rpc::views;
 use crate::store::batch::CommitError;
 use crate::store::certificate::Bundle;
@@ -32,14 +33,17 @@ use super::targets::{BATCH_RECORDS, concerned};
 pub(super) const PLACEHOLDER: &str = "CONTROLLER:7443";
 /// Most tokens voided at once: since a new token voids the earlier ones, there is one.
 const TOKENS_VOIDED_MAX: usize = 20;
+/// Longest label that is repeated in an answer.
+const LABEL_CHARS_MAX: usize = 130;
 /// Most unused join tokens listed.
 const PENDING_MAX: usize = 100;
 
 /// Lists agents, and the join tokens that wait for theirs.
 pub(crate) async fn list(hub: &Hub, request: wire::ListAgentsRequest) -> Result<wire::ListAgentsResponse, Refusal> {
     let mut agents = hub.store.agents().await?;
-    agents.retain(|agent| {
-        agent.value.name.contains(&request.filter) || agent.value.hello.hostname.contains(&request.filter)
+    agents.retain(|agent| match request.filter.strip_prefix("label:") {
+        Some(wanted) => label::has(&agent.value.labels, wanted),
+        None => agent.value.name.contains(&request.filter) || agent.value.hello.hostname.contains(&request.filter),
     });
     let Page { items, total, next } = page(agents, request.page_size, &request.page_token);
     let mut views = Vec::with_capacity(items.len());
@@ -211,6 +215,47 @@ fn no_consent(agent: &Agent) -> Refusal {
         ),
     };
     Refusal::new(Code::FailedPrecondition, problem)
+}
+
+/// Changes what operators say of an agent. No target follows from it: a label names agents when it is used.
+pub(crate) async fn set(
+    hub: &Hub,
+    caller: &OperatorCaller,
+    request: wire::SetAgentRequest,
+) -> Result<wire::Agent, Refusal> {
+    let mut errors = Vec::new();
+    let hint = "write for example role=web; role- takes it away";
+    let mut fresh = label::Labels::new();
+    for text in request.labels.iter().take(label::LABELS_MAX + 1) {
+        match label::parse(&one_line(text, LABEL_CHARS_MAX)) {
+            Ok((key, value)) => drop(fresh.insert(key, value)),
+            Err(message) => errors.push(field_error("labels", message, hint)),
+        }
+    }
+    loop {
+        let mut agent = named(hub, &request.name).await?;
+        let before = agent.value.labels.clone();
+        agent.value.labels.retain(|key, _| !request.remove_labels.contains(key));
+        agent.value.labels.extend(fresh.clone());
+        if agent.value.labels.len() > label::LABELS_MAX {
+            let message = format!("an agent has at most {} labels", label::LABELS_MAX);
+            errors.push(field_error("labels", message, "take one away: KEY-"));
+        }
+        if !errors.is_empty() {
+            return Err(Refusal::fields(errors));
+        }
+        if agent.value.labels == before {
+            return view(hub, &agent).await;
+        }
+        let (name, words) = (agent.value.name.clone(), label::words(&agent.value.labels).join(" "));
+        let message = if words.is_empty() { format!("{name} has no label") } else { format!("{name} has {words}") };
+        let event = hub.event("agent.labelled", message).of_agent(&name).by(&caller.name);
+        match hub.store.commit(Changes::new().update(&agent).event(&event)).await {
+            Ok(_) => return one(hub, &name).await,
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Removes an agent that nothing needs any more.

@@ -16,6 +16,7 @@ use super::wishes::{self, Wish};
 use crate::lifecycle::agent::{Agent, Standing, default_files};
 use crate::lifecycle::certificate::{Custody, Http01};
 use crate::lifecycle::job::Kind;
+use crate::lifecycle::label;
 use crate::lifecycle::policy::{self, refuse_target};
 use crate::lifecycle::target::{
     COMMANDS_MAX, Content, Endpoint, File, OnDrift, Status, TARGET_ITEMS_MAX, TARGETS_MAX, Target,
@@ -42,6 +43,8 @@ const AGENTS_OWN: &str = ".certwright";
 const ARGUMENT_BYTES_MAX: usize = 4_096;
 /// Records written in one batch beside a job and its event (a batch holds at most 64 keys).
 pub(super) const BATCH_RECORDS: usize = 40;
+/// Most targets added at once: with their links they are one batch.
+const AT_ONCE_MAX: usize = 20;
 /// Bits that a mode may have; the agent refuses any other: who may write a file may swap what a service reads.
 const MODE_BITS: u32 = 0o644;
 /// A file that its owner cannot read serves nobody.
@@ -54,7 +57,7 @@ pub(super) struct Context<'a> {
     pub(super) custody: Custody,
 }
 
-/// Adds a target; it gets the current version at once.
+/// Adds a target, or one on every agent with a label; each gets the current version at once.
 pub(crate) async fn add(
     hub: &Hub,
     caller: &OperatorCaller,
@@ -65,8 +68,57 @@ pub(crate) async fn add(
     }
     let mut bundle = wishes::changeable(hub, &request.certificate).await?;
     let record = bundle.certificate.value.clone();
-    let custody = record.specification.custody;
-    if custody == Custody::Agent && !bundle.targets.is_empty() {
+    let spec = request.target.unwrap_or_default();
+    let agents = match request.agents_label.as_str() {
+        "" => vec![spec.agent.clone()],
+        label => labelled(hub, label).await?,
+    };
+    refuse_more(&bundle, agents.len())?;
+    let fresh = new_targets(hub, &bundle, &spec, &agents).await?;
+    let message = format!("{} on {}", spec.dir, agents.join(", "));
+    let event = hub.event("target.added", message).of_certificate(&record.name).by(&caller.name);
+    let event = if let [agent] = agents.as_slice() { event.of_agent(agent) } else { event };
+    let link = |changes: Changes, target: &Target| changes.insert(target).link_agent(&target.agent_id, &record.id);
+    let changes = fresh.iter().fold(Changes::new(), link);
+    let ids: Vec<String> = fresh.iter().map(|target| target.agent_id.clone()).collect();
+    bundle.targets.extend(fresh.into_iter().map(|value| (Versioned { revision: 0, value }, None)));
+    if request.dry_run {
+        let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
+        return Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() });
+    }
+    let (kind, warnings) = begin(hub, &mut bundle, &ids);
+    let agent_id = if let [id] = ids.as_slice() { Some(id.clone()).filter(|_| kind == Kind::Deploy) } else { None };
+    let wish = Wish { kind, agent_id, request_id: &request.request_id };
+    // The certificate is written too: a second target that races with a first one conflicts.
+    let changes = changes.update(&bundle.certificate).event(&event);
+    wishes::commit(hub, caller, &bundle, wish, changes, warnings).await
+}
+
+/// The names of the agents that have a label now, and may still act.
+async fn labelled(hub: &Hub, label: &str) -> Result<Vec<String>, Refusal> {
+    let shown = proto::text::one_line(label, 130);
+    label::parse(&shown).map_err(|message| Refusal::field("agents_label", message, "write for example role=web"))?;
+    let agents = hub.store.agents().await?.into_iter().map(|agent| agent.value);
+    let agents = agents.filter(|agent| label::has(&agent.labels, label) && agent.standing == Standing::Enrolled);
+    let names: Vec<String> = agents.map(|agent| agent.name).collect();
+    match names.len() {
+        0 => {
+            let hint = format!("certwright agents set NAME --label {shown}; certwright agents ls shows what each has");
+            Err(Refusal::field("agents_label", format!("no agent has the label {shown}"), hint))
+        }
+        1..=AT_ONCE_MAX => Ok(names),
+        count => {
+            let message = format!("{count} agents have the label {shown}; at most {AT_ONCE_MAX} get a target at once");
+            Err(Refusal::field("agents_label", message, "add them in parts, by a narrower label"))
+        }
+    }
+}
+
+/// Refuses more targets than the certificate may have.
+fn refuse_more(bundle: &Bundle, more: usize) -> Result<(), Refusal> {
+    let record = &bundle.certificate.value;
+    let count = bundle.targets.len() + more;
+    if record.specification.custody == Custody::Agent && count > 1 {
         return Err(Refusal::field(
             "agent",
             format!("the key of {} never leaves its one agent, so it cannot serve a second target", record.name),
@@ -76,54 +128,56 @@ pub(crate) async fn add(
             ),
         ));
     }
-    if bundle.targets.len() >= TARGETS_MAX {
+    if count > TARGETS_MAX {
         return Err(Refusal::field(
             "agent",
-            format!("{} has {TARGETS_MAX} targets already", record.name),
+            format!("{} may have {TARGETS_MAX} targets, and has {}", record.name, bundle.targets.len()),
             "use a second certificate",
         ));
     }
-    let spec = request.target.unwrap_or_default();
+    Ok(())
+}
+
+/// The same target on each of these agents; one that is refused refuses all.
+async fn new_targets(
+    hub: &Hub,
+    bundle: &Bundle,
+    spec: &wire::TargetSpec,
+    agents: &[String],
+) -> Result<Vec<Target>, Refusal> {
+    let record = &bundle.certificate.value;
     let mut errors = Vec::new();
-    let context = Context { certificate_id: &record.id, identifiers: &record.specification.identifiers, custody };
-    let target = parse(hub, &spec, &context, &mut errors).await?;
-    if let Some(target) = target.as_ref().filter(|_| record.specification.responders.is_empty()) {
-        check_responder(hub, &target.agent_id, &record.specification.http01, &mut errors).await?;
-    }
-    let taken = |target: &Target| {
-        bundle.targets.iter().any(|(other, _)| other.value.agent_id == target.agent_id && other.value.dir == target.dir)
+    let context = Context {
+        certificate_id: &record.id,
+        identifiers: &record.specification.identifiers,
+        custody: record.specification.custody,
     };
-    if target.as_ref().is_some_and(taken) {
-        errors.push(field_error(
-            "dir",
-            format!("{} already has a target at {} on {}", record.name, spec.dir, spec.agent),
-            "remove it first: certwright targets rm",
-        ));
+    let mut fresh: Vec<Target> = Vec::new();
+    for agent in agents {
+        let spec = wire::TargetSpec { agent: agent.clone(), ..spec.clone() };
+        let Some(target) = parse(hub, &spec, &context, &mut errors).await? else { continue };
+        if record.specification.responders.is_empty() {
+            check_responder(hub, &target.agent_id, &record.specification.http01, &mut errors).await?;
+        }
+        let mut others = bundle.targets.iter().map(|(other, _)| &other.value);
+        if others.any(|other| other.agent_id == target.agent_id && other.dir == target.dir) {
+            errors.push(field_error(
+                "dir",
+                format!("{} already has a target at {} on {agent}", record.name, spec.dir),
+                "remove it first: certwright targets rm",
+            ));
+        }
+        fresh.push(target);
     }
-    let Some(target) = target.filter(|_| errors.is_empty()) else { return Err(Refusal::fields(errors)) };
-    let changes = Changes::new().insert(&target).link_agent(&target.agent_id, &record.id);
-    let message = format!("{} on {}", target.dir, spec.agent);
-    let event = hub.event("target.added", message).of_certificate(&record.name).of_agent(&spec.agent).by(&caller.name);
-    let (agent_id, dry_run) = (target.agent_id.clone(), request.dry_run);
-    bundle.targets.push((Versioned { revision: 0, value: target }, None));
-    if dry_run {
-        let certificate = views::certificate(hub, &Names::read(hub).await?, &bundle);
-        return Ok(wire::CertificateAccepted { certificate: Some(certificate), ..Default::default() });
-    }
-    let (kind, warnings) = begin(hub, &mut bundle, &agent_id);
-    let agent_id = Some(agent_id).filter(|_| kind == Kind::Deploy);
-    let wish = Wish { kind, agent_id, request_id: &request.request_id };
-    // The certificate is written too: a second target that races with a first one conflicts.
-    let changes = changes.update(&bundle.certificate).event(&event);
-    wishes::commit(hub, caller, &bundle, wish, changes, warnings).await
+    if errors.is_empty() { Ok(fresh) } else { Err(Refusal::fields(errors)) }
 }
 
 /// What a new target sets going: the first version, the current one, or a new one because the key cannot come here.
-fn begin(hub: &Hub, bundle: &mut Bundle, agent_id: &str) -> (Kind, Vec<String>) {
+fn begin(hub: &Hub, bundle: &mut Bundle, agent_ids: &[String]) -> (Kind, Vec<String>) {
     if wishes::is_stuck(bundle) {
         bundle.certificate.value.renew_asked_at = Some(hub.now());
     }
-    let elsewhere = key_is_elsewhere(bundle, agent_id);
+    let elsewhere = agent_ids.iter().any(|id| key_is_elsewhere(bundle, id));
     match bundle.certificate.value.current.as_mut() {
         None => (Kind::Issue, Vec::new()),
         Some(current) if elsewhere => {

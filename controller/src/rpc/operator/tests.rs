@@ -71,6 +71,7 @@ impl Scene {
             consent: None,
             holder: Holder::default(),
             ca: PeerCa::default(),
+            labels: crate::lifecycle::label::Labels::new(),
         };
         let changes = Changes::new().insert(&agent).claim_name(Table::AgentName, &agent.name, &agent.id);
         self.hub.store.commit(changes).await.unwrap();
@@ -345,4 +346,105 @@ async fn every_preset_is_a_target_that_nothing_but_a_policy_refuses() {
         let wrong = errors.iter().find(|error| !error.message.starts_with("the policy of agent h1"));
         assert_eq!(wrong, None, "{}", preset.name);
     }
+}
+
+async fn label(scene: &Scene, agent: &str, labels: &[&str], gone: &[&str]) -> Result<wire::Agent, Refusal> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let request = wire::SetAgentRequest { name: agent.into(), labels: words(labels), remove_labels: words(gone) };
+    agents::set(&scene.hub, &scene.caller, request).await
+}
+
+#[tokio::test]
+async fn a_label_adds_a_target_on_every_agent_that_has_it_or_on_none() {
+    let scene = Scene::new().await;
+    for name in ["h1", "h2", "h3", "h4"] {
+        scene.agent(name, &[80]).await;
+    }
+    scene.web_on("h1").await;
+    label(&scene, "h2", &["role=web", "tier=1"], &[]).await.unwrap();
+    assert_eq!(label(&scene, "h2", &["tier=2"], &["none"]).await.unwrap().labels, ["role=web", "tier=2"]);
+    label(&scene, "h3", &["role=web"], &[]).await.unwrap();
+    let listed = wire::ListAgentsRequest { filter: "label:role=web".into(), ..Default::default() };
+    assert_eq!(agents::list(&scene.hub, listed).await.unwrap().total, 2);
+
+    let add = async |label: &str, dry_run| {
+        let target = Some(wire::TargetSpec { agent: String::new(), ..spec("") });
+        let agents_label = label.to_owned();
+        let request =
+            wire::AddTargetRequest { certificate: "web".into(), target, dry_run, agents_label, ..Default::default() };
+        targets::add(&scene.hub, &scene.caller, request).await
+    };
+    assert_eq!(fields(add("role=web", false).await), ["agent"], "the key stays with its one agent");
+    scene
+        .set(wire::UpdateCertificateRequest { custody: Some(types::Custody::Controller.into()), ..Default::default() })
+        .await
+        .unwrap();
+    for wrong in ["role=db", "role", "Role=web"] {
+        assert_eq!(fields(add(wrong, false).await), ["agents_label"], "{wrong}");
+    }
+    let count = async || lists::certificate(&scene.hub, "web").await.unwrap().targets.len();
+    assert_eq!(add("role=web", true).await.unwrap().certificate.unwrap().targets.len(), 3);
+    assert_eq!(count().await, 1, "a dry run");
+    label(&scene, "h1", &["role=web"], &[]).await.unwrap();
+    assert_eq!(fields(add("role=web", false).await), ["dir"], "h1 has it already, so nobody gets it");
+    assert_eq!(count().await, 1);
+    label(&scene, "h1", &[], &["role"]).await.unwrap();
+    let added = add("role=web", false).await.unwrap();
+    assert!(!added.job_id.is_empty() && count().await == 3);
+
+    label(&scene, "h4", &["role=web"], &[]).await.unwrap();
+    let canary = |words: &str| wire::UpdateCertificateRequest { rollout: Some(words.into()), ..Default::default() };
+    scene.set(canary("canary=role=web,h1")).await.unwrap();
+    let rollout = lists::certificate(&scene.hub, "web").await.unwrap().rollout;
+    assert!(rollout.starts_with("canary=h1,h2,h3 "), "{rollout}: h4 has no target");
+    assert_eq!(fields(scene.set(canary("canary=role=db")).await), ["rollout"]);
+    let found = wire::ListCertificatesRequest { filter: "label:tier=2".into(), ..Default::default() };
+    assert_eq!(lists::certificates(&scene.hub, found).await.unwrap().total, 1);
+}
+
+#[tokio::test]
+async fn what_is_no_label_is_refused_and_there_are_few() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80]).await;
+    for wrong in ["role", "Role=web", "role=", "a=b c"] {
+        assert_eq!(fields(label(&scene, "h1", &[wrong], &[]).await), ["labels"], "{wrong}");
+    }
+    let many: Vec<String> = (0..20).map(|index| format!("k{index}=v")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(label(&scene, "h1", &many, &[]).await.unwrap().labels.len(), 20);
+    assert_eq!(fields(label(&scene, "h1", &["one=more"], &[]).await), ["labels"]);
+    assert_eq!(label(&scene, "h1", &["one=more"], &["k0"]).await.unwrap().labels.len(), 20);
+}
+
+#[tokio::test]
+async fn a_pkcs12_file_needs_its_password_and_a_leaf_beside_it() {
+    let scene = Scene::new().await;
+    scene.agent("h1", &[80]).await;
+    scene.agent("h2", &[80]).await;
+    scene.web_on("h1").await;
+    scene
+        .set(wire::UpdateCertificateRequest { custody: Some(types::Custody::Controller.into()), ..Default::default() })
+        .await
+        .unwrap();
+    let file = |content: types::FileContent, name: &str, mode| types::FileSpec {
+        content: content.into(),
+        name: name.into(),
+        mode,
+        ..Default::default()
+    };
+    let store = file(types::FileContent::Pfx, "a.pfx", 0o640);
+    let password = file(types::FileContent::PfxPassword, "a.password", 0o600);
+    let leaf = file(types::FileContent::Fullchain, "a.pem", 0o644);
+    let add = async |files: Vec<types::FileSpec>| scene.add(wire::TargetSpec { files, ..spec("h2") }).await;
+    for wrong in [
+        vec![store.clone(), leaf.clone()],
+        vec![password.clone(), leaf.clone()],
+        vec![store.clone(), password.clone()],
+        vec![store.clone(), password.clone(), types::FileSpec { name: "b".into(), ..password.clone() }, leaf.clone()],
+    ] {
+        assert_eq!(fields(add(wrong.clone()).await), ["file"], "{wrong:?}");
+    }
+    let open = types::FileSpec { mode: 0o644, ..password.clone() };
+    assert_eq!(fields(add(vec![store.clone(), open, leaf.clone()]).await), ["mode"], "it opens the key");
+    add(vec![store, password, leaf]).await.unwrap();
 }

@@ -5,6 +5,7 @@ use proto::text::one_line;
 use proto::types::v1 as types;
 
 use super::no_agent;
+use crate::lifecycle::label;
 use crate::lifecycle::rollout::Rollout;
 use crate::lifecycle::window::{UTC, WINDOWS_MAX, Window};
 use crate::rpc::status::{Refusal, field_error};
@@ -38,6 +39,7 @@ pub(in crate::rpc::operator) async fn read(
         }
     };
     let agents = bundle.target_agent_ids();
+    rollout.canaries = named(hub, &agents, rollout.canaries, errors).await?;
     for name in &mut rollout.canaries {
         match hub.store.agent_by_name(name).await? {
             None => errors.push(no_agent(FIELD, name)),
@@ -54,6 +56,33 @@ pub(in crate::rpc::operator) async fn read(
         }
     }
     Ok(Some(rollout))
+}
+
+/// Puts the agents of a label, those that have a target now, in its place: `canary=role=canary`.
+async fn named(
+    hub: &Hub,
+    agents: &[String],
+    words: Vec<String>,
+    errors: &mut Vec<types::FieldError>,
+) -> Result<Vec<String>, Refusal> {
+    let mut names = Vec::new();
+    for word in words {
+        if !word.contains('=') {
+            names.push(word);
+            continue;
+        }
+        let all = hub.store.agents().await?.into_iter().map(|agent| agent.value);
+        let found = all.filter(|agent| agents.contains(&agent.id) && label::has(&agent.labels, &word));
+        let found: Vec<String> = found.map(|agent| agent.name).collect();
+        if found.is_empty() {
+            let message = format!("no agent with a target has the label {word}");
+            errors.push(field_error(FIELD, message, format!("certwright agents set NAME --label {word}")));
+        }
+        names.extend(found);
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
 /// Reads windows; what is wrong with them becomes a field error.
