@@ -215,6 +215,8 @@ pub(crate) enum Action {
     Edit,
     /// Try now.
     Test,
+    /// Look at a certificate's challenges as a CA would.
+    Challenges,
     /// Another account key.
     Rollover,
     /// Renew; of a job: what failed, once more.
@@ -493,6 +495,10 @@ pub(crate) const TABLE: &[Binding] = &[
     changing(
         1,
         row(A::Test, "target.test", &[Char('t')], &[C::Certificate], "test", "try a deployment, and change nothing"),
+    ),
+    changing(
+        1,
+        row(A::Challenges, "challenges", &[Char('C')], &[C::Certificate], "", "look at its challenges as a CA would"),
     ),
     row(A::Back, "cancel", &[Esc], &[C::Form, C::Prompt, C::Dialog], "cancel", "close without doing anything"),
     offered(row(A::Palette, "palette", &[Char(':')], PLACES, "command", "command line: places and actions")),

@@ -127,6 +127,7 @@ pub(crate) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Preview => preview(model),
         Action::New => screens::new_record(model),
         Action::Test => test(model),
+        Action::Challenges => check_challenges(model),
         Action::Edit => edit(model),
         Action::Copy => copy(model),
         Action::Backup => screens::backup::open(model),
@@ -612,6 +613,14 @@ fn test_targets(model: &mut Model) -> Vec<Cmd> {
     let target_id = target.map(|target| target.id).unwrap_or_default();
     let request = TestTargetsRequest { certificate: record.name.clone(), target_id, ..Default::default() };
     vec![model.call(Call::TestTargets(Box::new(request)))]
+}
+
+/// Tokens of ours are served for half a minute: nothing that was decided changes, so nothing is asked.
+fn check_challenges(model: &mut Model) -> Vec<Cmd> {
+    let Some(record) = screens::certificate_here(model) else { return Vec::new() };
+    let (name, text) = (record.name.clone(), format!("looking at the challenges of {} as a CA would …", record.name));
+    model.notices.say(model.now, State::Busy, text);
+    vec![model.call(Call::CheckChallenges(name))]
 }
 
 fn roll_over(model: &Model) -> Option<Confirm> {

@@ -2,12 +2,12 @@
 
 use proto::operator::v1::{
     ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
-    Agent, AuditWitness, Certificate, CertificateAccepted, CreateCertificateRequest, DeleteCertificateRequest,
-    DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event, GetOverviewResponse, GetRestoreResponse,
-    IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse,
-    Operator, PendingEnrollment, RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest,
-    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TargetTest, TestTargetsRequest,
-    UpdateCertificateRequest, Version,
+    Agent, AuditWitness, Certificate, CertificateAccepted, CheckChallengesResponse, CreateCertificateRequest,
+    DeleteCertificateRequest, DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event,
+    GetOverviewResponse, GetRestoreResponse, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job,
+    ListLimitsResponse, ListOperatorsResponse, Operator, PendingEnrollment, RenewCertificateRequest,
+    RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
+    SetPauseResponse, SetTargetRequest, TargetTest, TestTargetsRequest, UpdateCertificateRequest, Version,
 };
 
 use crate::client::{AuditAct, AuditFilter};
@@ -77,6 +77,8 @@ pub(crate) enum Call {
     SetLimits(SetLimitsRequest),
     /// Change a certificate.
     Update(Box<UpdateCertificateRequest>),
+    /// Look at a certificate's challenges as a CA would.
+    CheckChallenges(String),
     /// Have agents test targets.
     TestTargets(Box<TestTargetsRequest>),
     /// Change a target.
@@ -195,6 +197,7 @@ impl Call {
             | Self::Update(_)
             | Self::SetTarget(_)
             | Self::TestTargets(_)
+            | Self::CheckChallenges(_)
             | Self::Renew(_)
             | Self::CancelJob(_)
             | Self::Act(_)
@@ -301,6 +304,8 @@ pub(crate) enum Reply {
     IssuerRemoved,
     /// To `Create`, `Update`, `SetTarget`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
+    /// To `CheckChallenges`.
+    ChallengesChecked(Box<CheckChallengesResponse>),
     /// To `TestTargets`.
     Tested(Vec<TargetTest>),
     /// To `Delete`: true while a purge waits for its targets.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use proto::operator::v1::TargetTest;
+use proto::operator::v1::{CheckChallengesResponse, TargetTest};
 use tui_input::{Input, InputRequest};
 
 use crate::app::call::{Call, Trust};
@@ -45,7 +45,7 @@ pub(crate) enum Layer {
     Help(usize),
     /// The messages, scrolled by so many lines.
     Messages(usize),
-    /// What tests of targets found.
+    /// What agents found when they were asked.
     Tests(Box<Tests>),
     /// The command line.
     Palette(Palette),
@@ -66,13 +66,22 @@ impl Layer {
     }
 }
 
-/// What tests of targets found.
+/// What agents found when they were asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// By tests of targets.
+    Targets(Vec<TargetTest>),
+    /// By a look at challenges.
+    Challenges(Box<CheckChallengesResponse>),
+}
+
+/// What agents found about a certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Tests {
-    /// Whose targets.
+    /// Whose targets or challenges.
     pub(crate) certificate: String,
-    /// What each agent found.
-    pub(crate) items: Vec<TargetTest>,
+    /// What they found.
+    pub(crate) found: Found,
     /// Scrolled by so many lines.
     pub(crate) scroll: usize,
 }

@@ -66,6 +66,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
         "issuer.new" => "AddIssuer",
         "test" => "TestIssuer",
         "target.test" => "TestTargets",
+        "challenges" => "CheckChallenges",
         "rollover" => "RolloverAccount",
         "remove" => "RemoveIssuer",
         "invite" => "InviteOperator",
@@ -134,7 +135,13 @@ fn of_certificate(model: &Model, action: Action) -> Option<String> {
     // Without a record under the cursor the question itself says so.
     let record = screens::certificate_here(model)?;
     match action {
-        Action::Run | Action::Rekey | Action::Deploy | Action::Pause | Action::Edit | Action::Test
+        Action::Run
+        | Action::Rekey
+        | Action::Deploy
+        | Action::Pause
+        | Action::Edit
+        | Action::Test
+        | Action::Challenges
             if record.deleting =>
         {
             said("it is being deleted")

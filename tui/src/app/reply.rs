@@ -6,10 +6,12 @@ mod team;
 
 use std::time::Duration;
 
-use proto::operator::v1::{CertificateAccepted, Issuer, Job, ListLimitsResponse, SetPauseResponse, TargetTest};
+use proto::operator::v1::{
+    CertificateAccepted, CheckChallengesResponse, Issuer, Job, ListLimitsResponse, Seen, SetPauseResponse, TargetTest,
+};
 
 use crate::app::call::{Call, Page, Reply, Token, Trust};
-use crate::app::layer::{Layer, Tests};
+use crate::app::layer::{Found, Layer, Tests};
 use crate::app::link::Link;
 use crate::app::{Cmd, Model, many, trust};
 use crate::client::{ClientError, ErrorKind, test_verdict};
@@ -84,6 +86,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::IssuerRemoved => return issuer_removed(model, call),
         Reply::Accepted(accepted) => return wish_accepted(model, call, *accepted),
         Reply::Tested(items) => tested(model, &call, items),
+        Reply::ChallengesChecked(checked) => challenges_checked(model, &call, *checked),
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
         Reply::Paused(answer) => return paused(model, *answer),
         Reply::Enrolled(token) => enrolled(model, *token),
@@ -119,12 +122,31 @@ fn tested(model: &mut Model, call: &Call, items: Vec<TargetTest>) {
         _ => (State::Bad, format!("{bad} of {} would not take a deployment", items.len())),
     };
     model.notices.say(model.now, state, format!("test of {certificate}: {word}"));
-    // Who went on, or answers a question, is not interrupted.
     let from = if draft.is_some() { Place::AddCertificate } else { Place::Certificate(certificate.clone()) };
-    if model.place == from {
+    show_found(model, &from, certificate, Found::Targets(items));
+}
+
+/// Shows what a CA would see of a certificate's names.
+fn challenges_checked(model: &mut Model, call: &Call, checked: CheckChallengesResponse) {
+    let Call::CheckChallenges(certificate) = call else { return };
+    let bad = checked.names.iter().filter(|name| name.seen() != Seen::Ok).count();
+    let unserved = checked.responders.iter().any(|responder| responder.problem.is_some());
+    let (state, words) = match bad {
+        0 if unserved => (State::Warn, "not every agent serves them".to_owned()),
+        0 => (State::Ok, "a CA would see them".to_owned()),
+        _ => (State::Bad, format!("{bad} of {} names were not seen", checked.names.len())),
+    };
+    model.notices.say(model.now, state, format!("challenges of {certificate}: {words}"));
+    let from = Place::Certificate(certificate.clone());
+    show_found(model, &from, certificate.clone(), Found::Challenges(Box::new(checked)));
+}
+
+/// Shows what was found where it was asked for. Who went on, or answers a question, is not interrupted.
+fn show_found(model: &mut Model, from: &Place, certificate: String, found: Found) {
+    if model.place == *from {
         model.layers.retain(|layer| !matches!(layer, Layer::Tests(_)));
         if model.layers.is_empty() {
-            model.layers.push(Layer::Tests(Box::new(Tests { certificate, items, scroll: 0 })));
+            model.layers.push(Layer::Tests(Box::new(Tests { certificate, found, scroll: 0 })));
         }
     }
 }
@@ -455,6 +477,7 @@ fn doing(call: &Call) -> String {
             let draft = request.create.as_ref();
             format!("test {}", draft.map_or(&request.certificate, |create| &create.name))
         }
+        Call::CheckChallenges(name) => format!("check the challenges of {name}"),
         Call::SetTarget(request) => format!("change a target of {}", request.certificate),
         Call::TestIssuer(name) => format!("test {name}"),
         Call::Rollover(name) => format!("new account key of {name}"),

@@ -216,6 +216,7 @@ impl Desk {
             Call::Update(request) => accepted(&request.name),
             Call::SetTarget(request) => accepted(&request.certificate),
             Call::TestTargets(_) => Reply::Tested(fixtures::tests()),
+            Call::CheckChallenges(_) => Reply::ChallengesChecked(Box::new(fixtures::checked())),
             Call::Create(request) => accepted(&request.name),
             Call::Renew(request) => accepted(&request.name),
             Call::RevokeVersion(request) => accepted(&request.name),

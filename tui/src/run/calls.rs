@@ -7,12 +7,12 @@ use proto::audit::Line;
 use proto::clock::to_wire;
 use proto::operator::v1::create_backup_request::Recovery;
 use proto::operator::v1::{
-    AcceptRestoreRequest, AddIssuerRequest, CancelJobRequest, ConsentAgentRequest, ForgetAgentRequest, GetAgentRequest,
-    GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest,
-    GetRestoreRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest, ListEventsRequest,
-    ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest,
-    PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest,
-    RotateIdentityCaRequest, SetIssuerRequest, TestIssuerRequest,
+    AcceptRestoreRequest, AddIssuerRequest, CancelJobRequest, CheckChallengesRequest, ConsentAgentRequest,
+    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest,
+    GetOverviewRequest, GetRestoreRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest,
+    ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest,
+    ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest,
+    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, TestIssuerRequest,
 };
 
 use crate::app::call::{AuditPage, BackupWish, Call, Invitation, IssuerWish, Page, Reply, Token, Trust};
@@ -75,6 +75,10 @@ pub(crate) async fn perform(
         Call::AddIssuer(wish) => add_issuer(client, *wish).await?,
         Call::SetIssuer(wish) => set_issuer(client, *wish).await?,
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
+        Call::CheckChallenges(certificate) => {
+            let checked = client.check_challenges(CheckChallengesRequest { certificate }).await?;
+            Reply::ChallengesChecked(Box::new(checked))
+        }
         Call::TestTargets(request) => Reply::Tested(client.test_targets(*request).await?.items),
         Call::SetTarget(request) => Reply::Accepted(Box::new(client.set_target(*request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),

@@ -1,15 +1,17 @@
 //! Paints what floats above a place: prompts, questions, help, messages, the strip after `g` and `s`. They stay inside the
 //! body, never over the title or the status line.
 
+use proto::operator::v1::{CheckChallengesResponse, Seen, TargetTest};
+use proto::types::v1::Problem;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use tui_input::Input;
 
 use crate::app::call::Call;
-use crate::app::layer::{Choice, Confirm, Layer, Palette, Tests, entries};
+use crate::app::layer::{Choice, Confirm, Found, Layer, Palette, Tests, entries};
 use crate::app::{Model, Prefix, off};
-use crate::client::{test_result, test_verdict};
+use crate::client::{seen_word, test_result, test_verdict};
 use crate::keys::{GO, TABLE};
 use crate::screens::Place;
 use crate::screens::certificates::SORTS;
@@ -31,8 +33,7 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
                 text(buf, area, model.theme, "Messages of this session", message_lines(model, area), *scroll)
             }
             Layer::Tests(tests) => {
-                let title = format!("Test of {}: nothing was changed", safe(&tests.certificate));
-                text(buf, area, model.theme, &title, test_lines(model, tests, area), tests.scroll)
+                text(buf, area, model.theme, &found_title(tests), found_lines(model, tests, area), tests.scroll)
             }
             Layer::Palette(palette) => paint_palette(model, palette, area, buf),
             Layer::Filter(filter) => {
@@ -62,7 +63,7 @@ pub(crate) fn lines(model: &Model) -> usize {
     match model.layers.last() {
         Some(Layer::Help(_)) => help_lines(model).len(),
         Some(Layer::Messages(_)) => message_lines(model, area).len(),
-        Some(Layer::Tests(tests)) => test_lines(model, tests, area).len(),
+        Some(Layer::Tests(tests)) => found_lines(model, tests, area).len(),
         Some(Layer::Palette(_) | Layer::Filter(_) | Layer::Confirm(_)) | None => 0,
     }
 }
@@ -145,12 +146,78 @@ fn message_lines(model: &Model, area: Rect) -> Vec<Line<'static>> {
     lines
 }
 
-/// Each target with its steps; of what is not well also why, and what to do.
-fn test_lines(model: &Model, tests: &Tests, area: Rect) -> Vec<Line<'static>> {
-    let theme = model.theme;
+fn found_title(tests: &Tests) -> String {
+    let name = safe(&tests.certificate);
+    match &tests.found {
+        Found::Targets(_) => format!("Test of {name}: nothing was changed"),
+        Found::Challenges(_) => format!("Challenges of {name}, as a CA would see them"),
+    }
+}
+
+fn found_lines(model: &Model, tests: &Tests, area: Rect) -> Vec<Line<'static>> {
     let width = usize::from(area.width).saturating_sub(4).max(1);
+    match &tests.found {
+        Found::Targets(items) => test_lines(model.theme, items, width),
+        Found::Challenges(checked) => challenge_lines(model.theme, checked, width),
+    }
+}
+
+/// Each agent that does not serve, then each name with its ways; of what is not well also why, and what to do.
+fn challenge_lines(theme: Theme, checked: &CheckChallengesResponse, width: usize) -> Vec<Line<'static>> {
+    let title = |state: State, text: String| {
+        Line::from(vec![
+            Span::styled(theme.glyph(state), theme.state(state)),
+            Span::styled(format!(" {text}"), theme.strong()),
+        ])
+    };
     let mut lines = Vec::new();
-    for test in &tests.items {
+    for responder in &checked.responders {
+        let (state, word) = match &responder.problem {
+            None => (State::Ok, "serves them"),
+            Some(_) => (State::Bad, "does not serve them"),
+        };
+        lines.push(title(state, format!("agent {} {word}", safe(&responder.agent))));
+        if let Some(problem) = &responder.problem {
+            lines.extend(wrap(&problem.message, width).into_iter().map(|part| Line::from(format!("  {part}"))));
+            lines.extend(problem_lines(problem, theme, width, 2));
+        }
+    }
+    for name in &checked.names {
+        lines.push(Line::default());
+        lines.push(title(seen_state(name.seen()), format!("{}  {}", safe(&name.identifier), seen_word(name.seen))));
+        let whole = name.problem.iter().filter(|_| name.trails.is_empty());
+        let problems = |problem: &Problem| {
+            let message = wrap(&problem.message, width).into_iter().map(|part| Line::from(format!("    {part}")));
+            message.chain(problem_lines(problem, theme, width, 4)).collect::<Vec<_>>()
+        };
+        lines.extend(whole.flat_map(problems));
+        for trail in &name.trails {
+            let state = seen_state(trail.seen());
+            let glyph = Span::styled(format!("  {} ", theme.glyph(state)), theme.state(state));
+            lines.push(Line::from(vec![glyph, Span::raw(safe(&trail.address))]));
+            for hop in &trail.hops {
+                let text = format!("{} at {}: {}", safe(&hop.url), safe(&hop.address), safe(&hop.outcome));
+                let parts = wrap(&text, width.saturating_sub(4)).into_iter();
+                lines.extend(parts.map(|part| Line::from(format!("    {part}"))));
+            }
+            lines.extend(trail.problem.iter().flat_map(problems));
+        }
+    }
+    lines
+}
+
+fn seen_state(seen: Seen) -> State {
+    match seen {
+        Seen::Ok => State::Ok,
+        Seen::Blocked => State::Bad,
+        Seen::Unknown | Seen::Unspecified => State::Warn,
+    }
+}
+
+/// Each target with its steps; of what is not well also why, and what to do.
+fn test_lines(theme: Theme, items: &[TargetTest], width: usize) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for test in items {
         let verdict = test_verdict(test);
         let state = test_state(verdict);
         lines.push(Line::from(vec![

@@ -2,13 +2,12 @@
 
 use insta::assert_snapshot;
 use proto::operator::v1::{
-    Batch, Certificate, ChallengeHop, ChallengeResponder, ChallengeTrail, CheckChallengesResponse, EnrollAgentResponse,
-    Job, NameSeen, Pause, Rollback, Seen, SkippedCertificate, TargetTest,
+    Batch, Certificate, EnrollAgentResponse, Job, Pause, Rollback, SkippedCertificate, TargetTest,
 };
 use proto::types::v1::{Problem, TargetStatus, TestResult, TestStep};
 
 use crate::controller::{FakeController, World};
-use crate::fixtures::{at, job, private_issuer};
+use crate::fixtures::{at, checked, job, private_issuer};
 use crate::{Place, run, session, transcript, world};
 
 const CREATE: [&str; 25] = [
@@ -139,38 +138,7 @@ async fn a_test_shows_each_step_and_fails_when_a_target_would() {
 #[tokio::test]
 async fn a_check_of_challenges_shows_the_whole_way_and_fails_when_a_ca_would() {
     let fake = FakeController::start(world());
-    let hop = |url: &str, outcome: &str| ChallengeHop {
-        url: url.into(),
-        address: "192.0.2.1".into(),
-        outcome: outcome.into(),
-    };
-    let hops = vec![
-        hop("http://h1.example.test/.well-known/acme-challenge/abc", "301, to https://h1.example.test/"),
-        hop("https://h1.example.test/", "200"),
-    ];
-    let problem = Problem {
-        reason: "PREFLIGHT_REDIRECT_LOSES_PATH".into(),
-        message: "A redirect keeps the CA from the challenge at https://h1.example.test/ at 192.0.2.1".into(),
-        cause: "the answer is \"<h1>\u{1b}[2J\"".into(),
-        hint: "exempt /.well-known/acme-challenge/ from the redirect".into(),
-    };
-    let way = |seen: Seen, problem: Option<Problem>| ChallengeTrail {
-        address: "192.0.2.1".into(),
-        seen: seen.into(),
-        problem,
-        hops: hops.clone(),
-    };
-    let name = |identifier: &str, seen: Seen, problem: Option<Problem>| NameSeen {
-        identifier: identifier.into(),
-        seen: seen.into(),
-        problem: problem.clone(),
-        trails: vec![way(seen, problem)],
-    };
-    let h1 = ChallengeResponder { agent: "h1".into(), problem: None };
-    let mut checked = CheckChallengesResponse {
-        responders: vec![h1],
-        names: vec![name("h1.example.test", Seen::Blocked, Some(problem)), name("h2.example.test", Seen::Ok, None)],
-    };
+    let mut checked = checked();
     fake.change(|world| world.checked = checked.clone());
     let check = ["challenges", "check", "web"];
     let ran = run(&fake, &check).await;
@@ -181,10 +149,10 @@ async fn a_check_of_challenges_shows_the_whole_way_and_fails_when_a_ca_would() {
         serde_json::from_str(&run(&fake, &[&check[..], &["-o", "json"]].concat()).await.out).unwrap();
     assert_eq!((&json["kind"], &json["names"][0]["seen"]), (&"ChallengeCheck".into(), &"blocked".into()));
     assert_eq!(json["names"][0]["trails"][0]["hops"][1]["outcome"], "200");
-    checked.names.remove(1);
+    let good = vec![checked.names.remove(1)];
     fake.change(|world| world.checked = checked.clone());
     assert_eq!(run(&fake, &check).await.code, 1);
-    checked.names = vec![name("h2.example.test", Seen::Ok, None)];
+    checked.names = good;
     fake.change(|world| world.checked = checked.clone());
     assert_eq!(run(&fake, &check).await.code, 0);
     checked.responders[0].problem = Some(Problem { message: "agent h1 is away".into(), ..Problem::default() });

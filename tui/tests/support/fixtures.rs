@@ -627,3 +627,39 @@ pub(crate) fn tests() -> Vec<TargetTest> {
     let test = |agent: &str| TargetTest { agent: agent.into(), dir: "/etc/nginx/ssl".into(), ..TargetTest::default() };
     vec![TargetTest { steps, ..test("h1") }, TargetTest { problem: Some(away), ..test("h2") }]
 }
+
+/// What a look at challenges found: a redirect that loses the path, and a name that is well.
+pub(crate) fn checked() -> CheckChallengesResponse {
+    let hop = |url: &str, outcome: &str| ChallengeHop {
+        url: url.into(),
+        address: "192.0.2.1".into(),
+        outcome: outcome.into(),
+    };
+    let hops = vec![
+        hop("http://h1.example.test/.well-known/acme-challenge/abc", "301, to https://h1.example.test/"),
+        hop("https://h1.example.test/", "200"),
+    ];
+    let problem = Problem {
+        reason: "PREFLIGHT_REDIRECT_LOSES_PATH".into(),
+        message: "A redirect keeps the CA from the challenge at https://h1.example.test/ at 192.0.2.1".into(),
+        cause: "the answer is \"<h1>\u{1b}[2J\"".into(),
+        hint: "exempt /.well-known/acme-challenge/ from the redirect".into(),
+    };
+    let way = |seen: Seen, problem: Option<Problem>| ChallengeTrail {
+        address: "192.0.2.1".into(),
+        seen: seen.into(),
+        problem,
+        hops: hops.clone(),
+    };
+    let name = |identifier: &str, seen: Seen, problem: Option<Problem>| NameSeen {
+        identifier: identifier.into(),
+        seen: seen.into(),
+        problem: problem.clone(),
+        trails: vec![way(seen, problem)],
+    };
+    let h1 = ChallengeResponder { agent: "h1".into(), problem: None };
+    CheckChallengesResponse {
+        responders: vec![h1],
+        names: vec![name("h1.example.test", Seen::Blocked, Some(problem)), name("h2.example.test", Seen::Ok, None)],
+    }
+}

@@ -385,3 +385,13 @@ fn a_test_of_a_target_is_read_where_it_was_asked_and_changes_nothing() {
     let Some(Call::TestTargets(request)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
     assert_eq!(request.target_id, "", "elsewhere all of them");
 }
+
+#[test]
+fn a_look_at_challenges_shows_the_whole_way_where_it_was_asked() {
+    let mut desk = Desk::connected(100, 30);
+    desk.keys("2\n").keys("C");
+    let Some(Call::CheckChallenges(name)) = desk.sent.last().cloned() else { panic!("{:?}", desk.sent) };
+    assert_eq!(name, "shop.example.test");
+    desk.shows("as a CA would see them").shows("301, to").shows("keeps the CA from the challenge");
+    insta::assert_snapshot!("look_at_challenges", desk.picture());
+}
