@@ -1,14 +1,16 @@
 //! What a controller costs with very many agents: enrols them, holds a stream of mutual TLS for each, and measures memory, the
-//! processor at rest, how long all take to come back after a kill, and how fast a revoked one is refused. The agents speak the
+//! processor at rest, how long a renewed version takes to all of its servers, how long all take to come back after a kill, and
+//! how fast a revoked one is refused. The agents speak the
 //! bare protocol over real sockets: hello, desired state, report, a heartbeat each 30 s, back-off with full jitter, as the
 //! program does. `fleet [COUNT] [--state DIR]`; prints its part of docs/performance.md. Started by `scripts/bench fleet`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is the document")]
 #![allow(clippy::as_conversions, reason = "figures for people need no exact conversion")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -40,11 +42,14 @@ const AT_ONCE: usize = 64;
 const LISTEN: &str = "127.0.0.1:17443";
 /// As the agent's program has them.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+const PING: Duration = Duration::from_secs(60);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The processor is watched for so long at rest.
 const REST: Duration = Duration::from_secs(60);
+/// Targets of one certificate: as many as it may have.
+const TARGETS: usize = 100;
 /// Longest wait for all of them.
 const ALL_MAX: Duration = Duration::from_secs(600);
 
@@ -70,11 +75,11 @@ async fn main() -> anyhow::Result<()> {
     eprintln!("{count} enrolled in {:.0?}", began.elapsed());
     let enrolled = memory(controller.id())?;
 
-    let attached = Arc::new(AtomicUsize::new(0));
+    let (attached, applied) = (Arc::new(AtomicUsize::new(0)), Arc::new(Applied::default()));
     let began = Instant::now();
     let mut lives = JoinSet::new();
     for one in &fleet {
-        lives.spawn(live(Arc::clone(one), Arc::clone(&attached)));
+        lives.spawn(live(Arc::clone(one), Arc::clone(&attached), Arc::clone(&applied)));
         if lives.len() % AT_ONCE == 0 {
             sleep(Duration::from_millis(50)).await;
         }
@@ -85,6 +90,8 @@ async fn main() -> anyhow::Result<()> {
     let (held, cpu_before) = (memory(controller.id())?, cpu(controller.id())?);
     sleep(REST).await;
     let idle = (cpu(controller.id())? - cpu_before) / REST.as_secs_f64();
+
+    let delivered = site.deliver(&fleet, &applied).await?;
 
     end(controller, "-KILL")?;
     let began = Instant::now();
@@ -112,6 +119,13 @@ async fn main() -> anyhow::Result<()> {
     );
     println!("| most memory after the restart | 1 GiB | {:.0} MB |", mb(peak));
     println!("| processor at rest, share of a core over 60 s | 2 % | {:.2} % |", idle * 100.0);
+    println!(
+        "| {count} targets of {} certificates renewed at the same time, issued → applied (fetched and reported): p50, p99, all | p99 1 s | {} ms, {} ms, {} ms |",
+        count.div_ceil(TARGETS),
+        percentile(&delivered, 50),
+        percentile(&delivered, 99),
+        percentile(&delivered, 100)
+    );
     println!("| kill -9 and start: all attached again after | 60 s | {:.1} s |", back.as_secs_f64());
     println!("| revoked: stream cut, and the next message refused, after | 1 s | {} ms |", refused.as_millis());
     lives.shutdown().await;
@@ -139,11 +153,34 @@ impl Agent {
     }
 }
 
+/// When each version was applied on each agent: (agent, version) → ms since 1970.
+#[derive(Default)]
+struct Applied(Mutex<HashMap<(String, String), i64>>);
+
+impl Applied {
+    fn note(&self, agent: &str, version: &str) {
+        let at = SystemClock.now().as_millisecond();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((agent.to_owned(), version.to_owned()), at);
+    }
+
+    /// Of one version, how long after that instant each was applied, ms.
+    fn after(&self, version: &str, at: i64) -> Vec<i64> {
+        let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.iter().filter(|((_, of), _)| of == version).map(|(_, applied_at)| applied_at - at).collect()
+    }
+}
+
+/// Of sorted figures.
+fn percentile(sorted: &[i64], share: usize) -> i64 {
+    let place = (sorted.len() * share).div_ceil(100).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or_default()
+}
+
 /// Holds one connection until it ends; every wait as the program has it.
-async fn live(one: Arc<Agent>, attached: Arc<AtomicUsize>) {
+async fn live(one: Arc<Agent>, attached: Arc<AtomicUsize>, applied: Arc<Applied>) {
     let mut ceiling = BACKOFF_FIRST;
     loop {
-        if let Ok(began) = session(&one, &attached).await
+        if let Ok(began) = session(&one, &attached, &applied).await
             && began.elapsed() > HEARTBEAT
         {
             ceiling = BACKOFF_FIRST;
@@ -160,17 +197,25 @@ fn getrandom(byte: &mut [u8; 1]) {
     byte[0] = random_id().bytes().last().unwrap_or_default().wrapping_mul(37);
 }
 
-async fn session(one: &Agent, attached: &AtomicUsize) -> anyhow::Result<Instant> {
+async fn session(one: &Agent, attached: &AtomicUsize, applied: &Applied) -> anyhow::Result<Instant> {
     let mut client = one.connect().await?;
     let (line, mut hints) = attach(&mut client).await?;
     let began = Instant::now();
-    let desired = timeout(PATIENCE, client.get_desired(agent::GetDesiredRequest::default())).await??.into_inner();
-    let report = agent::ReportRequest { name: desired.name, ..Default::default() };
-    timeout(PATIENCE, client.report(report)).await??;
+    let mut held = take(one, &mut client, applied).await?;
     attached.fetch_add(1, Ordering::Relaxed);
     loop {
         tokio::select! {
-            hint = hints.message() => if !matches!(hint, Ok(Some(_))) { break },
+            hint = hints.message() => match hint {
+                // As the program does: pulled when it names a state that is not held.
+                Ok(Some(hint)) if hint.desired.is_some() && hint.desired != held => {
+                    match take(one, &mut client, applied).await {
+                        Ok(name) => held = name,
+                        Err(_) => break,
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            },
             () = sleep(HEARTBEAT) => {
                 let beat = agent::Heartbeat { clock_at: to_wire(Some(SystemClock.now())) };
                 let message = Some(agent::attach_request::Message::Heartbeat(beat));
@@ -182,13 +227,51 @@ async fn session(one: &Agent, attached: &AtomicUsize) -> anyhow::Result<Instant>
     Ok(began)
 }
 
+/// Pulls the desired state, fetches every version that it names, and reports each as applied. Files, reload and proof are the
+/// server's own time, and are measured on a real one.
+async fn take(
+    one: &Agent,
+    client: &mut AgentServiceClient<Channel>,
+    applied: &Applied,
+) -> anyhow::Result<Option<agent::StateName>> {
+    let desired = timeout(PATIENCE, client.get_desired(agent::GetDesiredRequest::default())).await??.into_inner();
+    let mut targets = Vec::new();
+    for target in desired.targets.iter().filter(|target| !target.version_id.is_empty()) {
+        let (target_id, version_id) = (target.target_id.clone(), target.version_id.clone());
+        timeout(PATIENCE, client.fetch(agent::FetchRequest { target_id, version_id })).await??;
+        targets.push(agent::TargetReport {
+            target_id: target.target_id.clone(),
+            version_id: target.version_id.clone(),
+            deploy_wish: target.deploy_wish,
+            status: types::TargetStatus::Applied.into(),
+            served_fingerprint_sha256: target.fingerprint_sha256.clone(),
+            attempt: 1,
+            ..Default::default()
+        });
+    }
+    let report = agent::ReportRequest { name: desired.name.clone(), targets, ..Default::default() };
+    timeout(PATIENCE, client.report(report)).await??;
+    desired.targets.iter().for_each(|target| applied.note(&one.name, &target.version_id));
+    Ok(desired.name)
+}
+
 type Line = (mpsc::Sender<agent::AttachRequest>, tonic::Streaming<agent::AttachResponse>);
 
 async fn attach(client: &mut AgentServiceClient<Channel>) -> anyhow::Result<Line> {
     let (line, messages) = mpsc::channel(8);
     let hello = agent::Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        policy: Some(types::Policy::default()),
+        policy: Some(types::Policy {
+            dirs: vec![types::PolicyDir {
+                path: "/srv".to_owned(),
+                names: vec!["*.example.test".to_owned()],
+                files: vec!["*".to_owned()],
+                owners: vec!["root:root".to_owned()],
+                key_mode_max: 0o600,
+            }],
+            custody: vec![types::Custody::Controller.into()],
+            ..Default::default()
+        }),
         hostname: "fleet".to_owned(),
         os: "Debian".to_owned(),
         instance: random_id(),
@@ -209,9 +292,8 @@ async fn client(trust: Trust, credentials: Option<Credentials>) -> anyhow::Resul
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, TcpStream::connect(LISTEN).await?).await?))
         }
     });
-    let endpoint = Endpoint::from_static("http://controller.invalid")
-        .http2_keep_alive_interval(HEARTBEAT)
-        .keep_alive_while_idle(true);
+    let endpoint =
+        Endpoint::from_static("http://controller.invalid").http2_keep_alive_interval(PING).keep_alive_while_idle(true);
     Ok(AgentServiceClient::new(timeout(PATIENCE, endpoint.connect_with_connector(connect)).await??))
 }
 
@@ -279,6 +361,85 @@ impl Site {
             fleet.push(Arc::new(one?));
         }
         Ok(fleet)
+    }
+
+    /// Has certificates of a private CA deployed on all agents, renews them all at once, and returns how long after it was
+    /// issued each agent had applied its own, ms, sorted.
+    async fn deliver(&self, fleet: &[Arc<Agent>], applied: &Applied) -> anyhow::Result<Vec<i64>> {
+        let mut operator = self.client();
+        let private_ca = Some(api::PrivateCaSpec { names: vec!["*.example.test".to_owned()], ..Default::default() });
+        let issuer = api::AddIssuerRequest { name: "corp".to_owned(), private_ca, ..Default::default() };
+        operator.add_issuer(issuer).await?;
+        let mut names = Vec::new();
+        for (number, agents) in fleet.chunks(TARGETS).enumerate() {
+            let (name, identifier) = (format!("c{number}"), format!("c{number}.example.test"));
+            let endpoint = types::Endpoint {
+                address: "127.0.0.1:443".to_owned(),
+                server_name: identifier.clone(),
+                ..Default::default()
+            };
+            let target = |one: &Agent| api::TargetSpec {
+                agent: one.name.clone(),
+                dir: format!("/srv/{name}"),
+                verify: vec![endpoint.clone()],
+                ..Default::default()
+            };
+            let (first, others) = agents.split_first().context("a chunk is not empty")?;
+            let request = api::CreateCertificateRequest {
+                name: name.clone(),
+                identifiers: vec![identifier.clone()],
+                issuer: "corp".to_owned(),
+                custody: types::Custody::Controller.into(),
+                target: Some(target(first)),
+                ..Default::default()
+            };
+            operator.create_certificate(request).await?;
+            for one in others {
+                let target = Some(target(one));
+                let request = api::AddTargetRequest { certificate: name.clone(), target, ..Default::default() };
+                operator.add_target(request).await?;
+            }
+            names.push((name, agents.len()));
+        }
+        self.current(&names, applied, &HashMap::new()).await?;
+        eprintln!("{} certificates are applied on {} agents", names.len(), fleet.len());
+        let mut before = HashMap::new();
+        for (name, _) in &names {
+            let certificate = operator.get_certificate(api::GetCertificateRequest { name: name.clone() }).await?;
+            before.insert(name.clone(), certificate.into_inner().current.context("it is issued")?.id);
+        }
+        for (name, _) in &names {
+            let request = api::RenewCertificateRequest { name: name.clone(), ..Default::default() };
+            operator.renew_certificate(request).await?;
+        }
+        self.current(&names, applied, &before).await
+    }
+
+    /// Waits until another version than before is applied on all agents of each certificate; returns how long each took.
+    async fn current(
+        &self,
+        names: &[(String, usize)],
+        applied: &Applied,
+        before: &HashMap<String, String>,
+    ) -> anyhow::Result<Vec<i64>> {
+        let (mut operator, began) = (self.client(), Instant::now());
+        let mut took = Vec::new();
+        for (name, targets) in names {
+            loop {
+                ensure!(began.elapsed() < ALL_MAX, "{name} is not applied everywhere after {ALL_MAX:?}");
+                let request = api::GetCertificateRequest { name: name.clone() };
+                let current = operator.get_certificate(request).await?.into_inner().current;
+                let fresh = current.filter(|current| before.get(name) != Some(&current.id));
+                let each = fresh.map(|current| applied.after(&current.id, current.issued_at)).unwrap_or_default();
+                if each.len() == *targets {
+                    took.extend(each);
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        took.sort_unstable();
+        Ok(took)
     }
 
     /// Revokes an agent and returns how long it was until its stream was cut and its next message refused.
