@@ -70,17 +70,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         reply @ (Reply::Jobs(_) | Reply::Job(_) | Reply::SubJobs(_) | Reply::Acted(_)) => {
             return of_jobs(model, call, reply);
         }
-        Reply::Issuers(items) => {
-            if let Some(wizard) = &mut model.wizard {
-                wizard.offer_issuers(&items);
-            }
-            if let Some(sheet) = &mut model.sheet {
-                sheet.offer_issuers(&items);
-            }
-            items.iter().for_each(|record| tried(model, record));
-            let total = items.len().try_into().unwrap_or(u64::MAX);
-            model.issuers.take(Page { items, total, more: false }, model.now);
-        }
+        Reply::Issuers(items) => issuers(model, items),
         Reply::Issuer(record) => return issuer_answered(model, &call, *record),
         Reply::Limits(limits) => return limits_answered(model, &call, *limits),
         Reply::IssuerRemoved => return issuer_removed(model, call),
@@ -109,6 +99,18 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::IdentityCa(found) => return trust::rotated(model, &call, *found),
     }
     Vec::new()
+}
+
+fn issuers(model: &mut Model, items: Vec<Issuer>) {
+    if let Some(wizard) = &mut model.wizard {
+        wizard.offer_issuers(&items);
+    }
+    if let Some(sheet) = &mut model.sheet {
+        sheet.offer_issuers(&items);
+    }
+    items.iter().for_each(|record| tried(model, record));
+    let total = items.len().try_into().unwrap_or(u64::MAX);
+    model.issuers.take(Page { items, total, more: false }, model.now);
 }
 
 /// Shows what agents found, in place of what an earlier test did.

@@ -173,7 +173,6 @@ impl Desk {
             return Err(error);
         }
         let find = |name: &str| self.certificates.iter().find(|record| record.name == name).cloned();
-        let missing = || ClientError::local(ErrorKind::NotFound, "NOT_FOUND", "there is no such record", "", "");
         let accepted = |name: &str| {
             let certificate = Some(find(name).unwrap_or_else(|| fresh_certificate(name)));
             Reply::Accepted(Box::new(CertificateAccepted { certificate, job_id: "j1".into(), warnings: Vec::new() }))
@@ -288,6 +287,10 @@ impl Desk {
         assert!(picture.contains(text), "{text:?} is not on the screen:\n{picture}");
         self
     }
+}
+
+fn missing() -> ClientError {
+    ClientError::local(ErrorKind::NotFound, "NOT_FOUND", "there is no such record", "", "")
 }
 
 #[test]

@@ -75,10 +75,7 @@ pub(crate) async fn perform(
         Call::AddIssuer(wish) => add_issuer(client, *wish).await?,
         Call::SetIssuer(wish) => set_issuer(client, *wish).await?,
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
-        Call::CheckChallenges(certificate) => {
-            let checked = client.check_challenges(CheckChallengesRequest { certificate }).await?;
-            Reply::ChallengesChecked(Box::new(checked))
-        }
+        Call::CheckChallenges(certificate) => check_challenges(client, certificate).await?,
         Call::TestTargets(request) => Reply::Tested(client.test_targets(*request).await?.items),
         Call::SetTarget(request) => Reply::Accepted(Box::new(client.set_target(*request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
@@ -174,6 +171,11 @@ async fn audit(client: &Client, filter: AuditFilter, rows: usize) -> Result<Repl
 async fn remove_issuer(client: &Client, name: String) -> Result<Reply, ClientError> {
     client.remove_issuer(RemoveIssuerRequest { name }).await?;
     Ok(Reply::IssuerRemoved)
+}
+
+async fn check_challenges(client: &Client, certificate: String) -> Result<Reply, ClientError> {
+    let checked = client.check_challenges(CheckChallengesRequest { certificate }).await?;
+    Ok(Reply::ChallengesChecked(Box::new(checked)))
 }
 
 async fn add_issuer(client: &Client, wish: IssuerWish<AddIssuerRequest>) -> Result<Reply, ClientError> {
