@@ -18,6 +18,7 @@ use crate::target::Target;
 
 mod command;
 mod deadline;
+mod detect;
 mod files;
 pub(crate) mod keys;
 pub(crate) mod request;
@@ -48,6 +49,8 @@ pub(crate) struct Room {
     writing: Mutex<()>,
     /// One run at a time of the same command.
     running: Mutex<HashMap<Vec<String>, Arc<tokio::sync::Mutex<()>>>>,
+    /// One look at the whole server at a time.
+    detecting: tokio::sync::Mutex<()>,
     deadlines: Deadlines,
     watch: Arc<Watch>,
 }
@@ -115,6 +118,7 @@ impl Room {
             host,
             writing: Mutex::new(()),
             running: Mutex::new(HashMap::new()),
+            detecting: tokio::sync::Mutex::default(),
             deadlines: Deadlines::default(),
             watch,
         }
@@ -130,6 +134,7 @@ impl Room {
             ApplyRequest::LookOver(asked) => {
                 return self.look_over(*asked).await.map(|found| ApplyReply::LookedOver(Box::new(found)));
             }
+            ApplyRequest::Detect => return self.detect().await.map(|found| ApplyReply::Detected(Box::new(found))),
             ApplyRequest::WaitForChange { dirs } => return self.wait_for_change(dirs).await.map(ApplyReply::Changed),
             _ => {}
         }
@@ -204,6 +209,7 @@ impl Room {
             ApplyRequest::Run(_)
             | ApplyRequest::SocketHolder(_)
             | ApplyRequest::LookOver(_)
+            | ApplyRequest::Detect
             | ApplyRequest::WaitForChange { .. } => Err(Problem::internal("a request in the wrong place")),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +51,16 @@ pub trait Host: Send + Sync + Debug {
     /// Returns why a program cannot be started, without starting it; `None` when nothing speaks against it.
     async fn cannot_run(&self, _program: &str) -> Option<String> {
         None
+    }
+
+    /// Runs a program that prints its configuration: as [`Self::run`] does, with a larger cap.
+    async fn dump(&self, argv: &[String], timeout: Duration) -> CommandOutcome {
+        self.run(argv, timeout).await
+    }
+
+    /// Where the files of this server begin: elsewhere than at `/` only where the server is made up.
+    fn root(&self) -> PathBuf {
+        PathBuf::from("/")
     }
 
     /// Returns the sockets that listen on a port, by the kernel's numbers. Needs no privilege.
@@ -114,6 +125,10 @@ impl Host for RealHost {
         let program = program.to_owned();
         let looked = tokio::task::spawn_blocking(move || command::cannot_run(&program)).await;
         looked.unwrap_or_else(|error| Some(error.to_string()))
+    }
+
+    async fn dump(&self, argv: &[String], timeout: Duration) -> CommandOutcome {
+        if self.units { unit::dump(argv, timeout).await } else { command::dump(argv, timeout).await }
     }
 
     async fn listeners(&self, port: u16) -> Vec<u64> {

@@ -1,5 +1,5 @@
 //! The agent: holds certificates on one server, answers HTTP-01, reloads services and proves what is served.
-//! Rooms (ARCHITECTURE.md): `target` and `plan` decide and do nothing else; `net` touches the network and nothing else,
+//! Rooms (ARCHITECTURE.md): `target`, `plan` and `detect` decide and do nothing else; `net` touches the network and nothing else,
 //! `apply` touches keys, files and commands and nothing else; they meet in `apply::request`. `app` wires everything.
 
 pub mod app;
@@ -11,6 +11,7 @@ pub mod status;
 pub mod unit;
 
 mod apply;
+mod detect;
 mod ledger;
 mod net;
 mod plan;
@@ -27,6 +28,11 @@ pub mod fuzzing {
         if let Ok(response) = proto::agent::v1::GetDesiredResponse::decode(bytes) {
             drop(crate::target::Desired::from_wire(&response));
         }
+    }
+
+    /// Configurations of this server's programs, which any of its users may have written.
+    pub fn detected(text: &str) {
+        assert!(crate::detect::read_all(text) <= 300 * 1024);
     }
 
     /// What a server says before TLS.

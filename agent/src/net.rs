@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod deployment;
+mod detected;
 mod held;
 pub(crate) mod http01;
 pub(crate) mod identity;

@@ -38,6 +38,10 @@ pub struct Policy {
     pub custody_agent: bool,
     /// Keys made by the controller may be used.
     pub custody_controller: bool,
+    /// What only prints a service's configuration may be run, to detect what is on this server.
+    pub detect_commands: bool,
+    /// It may look into /root and /home.
+    pub detect_homes: bool,
 }
 
 /// A directory, and everything below, where certificates may be written.
@@ -303,7 +307,7 @@ fn name_matches(pattern: &str, identifier: &str) -> bool {
 }
 
 /// `*` stands for any run of characters, `?` for one.
-fn glob_matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn glob_matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let mut reachable = vec![false; pattern.len() + 1];
     let open = |reachable: &mut Vec<bool>| {
@@ -364,6 +368,17 @@ mod raw {
         http01: RawHttp01,
         #[serde(default)]
         key: RawKey,
+        #[serde(default)]
+        detect: RawDetect,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(deny_unknown_fields)]
+    struct RawDetect {
+        #[serde(default)]
+        commands: bool,
+        #[serde(default)]
+        homes: bool,
     }
 
     #[derive(Deserialize)]
@@ -422,6 +437,8 @@ mod raw {
                 webroots: self.http01.webroots.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
                 custody_agent: custody.contains(&Custody::Agent),
                 custody_controller: custody.contains(&Custody::Controller),
+                detect_commands: self.detect.commands,
+                detect_homes: self.detect.homes,
             })
         }
     }

@@ -31,6 +31,7 @@ pub(crate) const FEATURES: &[&str] = &[
     "drift",
     "test-target",
     "rehearse-challenges",
+    "detect",
 ];
 /// The directory of ours inside a target's directory.
 pub(crate) const BASE: &str = ".certwright";

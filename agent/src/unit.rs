@@ -60,6 +60,8 @@ pub fn text(policy: &Policy, root: &Path) -> String {
     // Elsewhere in the unit the homes are closed.
     if paths.iter().any(|path| ["/home/", "/root/"].iter().any(|home| path.starts_with(home))) {
         text.push_str("ProtectHome=no\n");
+    } else if policy.detect_homes {
+        text.push_str("ProtectHome=read-only\n");
     }
     for path in paths {
         writeln!(text, "ReadWritePaths=\"-{}\"", escaped(&path)).expect("writing to a string cannot fail");

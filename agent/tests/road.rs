@@ -4,6 +4,8 @@
 
 #[path = "road/controller.rs"]
 mod controller;
+#[path = "road/detected.rs"]
+mod detected;
 #[path = "road/drift.rs"]
 mod drift;
 #[path = "road/evil.rs"]

@@ -257,6 +257,11 @@ impl Host for SimHost {
         (!is_there).then(|| "No such file or directory (os error 2)".to_owned())
     }
 
+    /// Nothing of the real machine is looked at.
+    fn root(&self) -> PathBuf {
+        self.machine.root().to_owned()
+    }
+
     /// What the kernel tells comes at a real instant, and a thousand agents of one process have no watch each.
     fn tells_changes(&self) -> bool {
         false

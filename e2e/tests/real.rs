@@ -22,6 +22,8 @@ mod challenges;
 mod command_faults;
 #[path = "real/command_line.rs"]
 mod command_line;
+#[path = "real/detected.rs"]
+mod detected;
 #[path = "real/disk_faults.rs"]
 mod disk_faults;
 #[path = "real/fault_ca.rs"]

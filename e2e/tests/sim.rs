@@ -22,6 +22,8 @@ mod challenges;
 mod clock;
 #[path = "sim/crash.rs"]
 mod crash;
+#[path = "sim/detected.rs"]
+mod detected;
 #[path = "sim/drift.rs"]
 mod drift;
 #[path = "sim/full_disk.rs"]

@@ -6,6 +6,7 @@
 mod acts;
 mod backup;
 mod contexts;
+mod detected;
 mod error;
 mod files;
 mod limit;
@@ -28,19 +29,20 @@ use proto::operator::v1::{
     AcceptRestoreRequest, ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest,
     AddOperatorResponse, AddTargetRequest, Agent, CancelJobRequest, Certificate, CertificateAccepted,
     CheckChallengesRequest, CheckChallengesResponse, ConsentAgentRequest, CreateCertificateRequest,
-    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, EnrollAgentRequest,
-    EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest, GetCertificateRequest,
-    GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetOverviewResponse, GetRestoreRequest,
-    GetRestoreResponse, GetRevocationListRequest, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer,
-    Job, ListAgentsRequest, ListAgentsResponse, ListAuditRequest, ListAuditResponse, ListCertificatesRequest,
-    ListCertificatesResponse, ListEventsRequest, ListEventsResponse, ListIssuersRequest, ListIssuersResponse,
-    ListJobsRequest, ListJobsResponse, ListLimitsRequest, ListLimitsResponse, ListOperatorsRequest,
-    ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse, LoginRequest, LoginResponse, Operator,
-    RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest, RemoveOperatorResponse, RemoveTargetRequest,
-    RenewCertificateRequest, RenewLoginRequest, RevocationList, RevokeAgentRequest, RevokeCertificateRequest,
-    RolloverAccountRequest, RotateIdentityCaRequest, SetAgentRequest, SetIssuerRequest, SetLimitsRequest,
-    SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest, TestIssuerRequest, TestTargetsRequest,
-    TestTargetsResponse, UpdateCertificateRequest, WatchRequest, WatchResponse, WhoamiRequest, WhoamiResponse,
+    DeleteCertificateRequest, DeleteCertificateResponse, DeployCertificateRequest, DetectAgentRequest, Detected,
+    EnrollAgentRequest, EnrollAgentResponse, ForgetAgentRequest, ForgetAgentResponse, GetAgentRequest,
+    GetCertificateRequest, GetDetectedRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest,
+    GetOverviewRequest, GetOverviewResponse, GetRestoreRequest, GetRestoreResponse, GetRevocationListRequest,
+    IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job, ListAgentsRequest, ListAgentsResponse,
+    ListAuditRequest, ListAuditResponse, ListCertificatesRequest, ListCertificatesResponse, ListEventsRequest,
+    ListEventsResponse, ListIssuersRequest, ListIssuersResponse, ListJobsRequest, ListJobsResponse, ListLimitsRequest,
+    ListLimitsResponse, ListOperatorsRequest, ListOperatorsResponse, ListVersionsRequest, ListVersionsResponse,
+    LoginRequest, LoginResponse, Operator, RemoveIssuerRequest, RemoveIssuerResponse, RemoveOperatorRequest,
+    RemoveOperatorResponse, RemoveTargetRequest, RenewCertificateRequest, RenewLoginRequest, RevocationList,
+    RevokeAgentRequest, RevokeCertificateRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetAgentRequest,
+    SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest, SetPauseResponse, SetTargetRequest,
+    TestIssuerRequest, TestTargetsRequest, TestTargetsResponse, UpdateCertificateRequest, WatchRequest, WatchResponse,
+    WhoamiRequest, WhoamiResponse,
 };
 use proto::tls::Trust;
 use tonic::transport::Channel;
@@ -49,6 +51,7 @@ use tonic::{Response, Status, Streaming};
 pub use acts::{AuditAct, AuditFilter, fold_audit, parse_instant};
 pub use backup::{Backup, make_recovery_key};
 pub use contexts::Contexts;
+pub use detected::{DetectedLine, detected_lines, found_key, http01_words, suggestion_lines, target_lines};
 pub use error::{ClientError, ErrorKind};
 pub use files::{default_files, default_mode, default_name, holds_key, preset_spec, target_changes};
 pub use limit::{limit_exemption, limit_subject, limit_used, parse_limit, parse_period, period};
@@ -148,6 +151,8 @@ unary! {
     get_identity_ca(GetIdentityCaRequest) -> IdentityCa;
     /// Takes a step of its rotation.
     rotate_identity_ca(RotateIdentityCaRequest) -> IdentityCa;
+    /// Returns what an agent found on its server when it looked last.
+    get_detected(GetDetectedRequest) -> Detected;
     /// Lets an agent back that was away for too long.
     consent_agent(ConsentAgentRequest) -> Agent;
     set_agent(SetAgentRequest) -> Agent;
@@ -296,6 +301,15 @@ impl Client {
     pub async fn test_targets(&self, request: TestTargetsRequest) -> Result<TestTargetsResponse, ClientError> {
         let Line { mut rpc, place } = self.line();
         answer_within(ASK_MAX, place.address(), async move { rpc.test_targets(request).await }).await
+    }
+
+    /// Lets an agent look at its server.
+    ///
+    /// # Errors
+    /// When the controller refuses, fails or cannot be reached.
+    pub async fn detect_agent(&self, request: DetectAgentRequest) -> Result<Detected, ClientError> {
+        let Line { mut rpc, place } = self.line();
+        answer_within(ASK_MAX, place.address(), async move { rpc.detect_agent(request).await }).await
     }
 
     fn line(&self) -> Line {

@@ -439,6 +439,7 @@ pub(crate) const TABLE: &[Binding] = &[
     row(A::TabNext, "tab.next", &[Tab, Char(']'), Char('l'), Right], RECORDS, "tabs", "next tab"),
     row(A::TabPrev, "tab.prev", &[BackTab, Char('['), Char('h'), Left], RECORDS, "", "previous tab"),
     changing(1, row(A::Test, "test", &[Char('t')], ISSUERS, "test", "read its directory, prove the account")),
+    changing(1, row(A::Test, "detect", &[Char('t')], &[C::Agent], "detect", "look at its server anew")),
     changing(1, row(A::Edit, "edit", &[Char('e')], EDITED, "edit", "change its settings, or the limits shown")),
     changing(1, row(A::Rollover, "rollover", &[Char('K')], ISSUERS, "new key", "give the account another key")),
     changing(2, row(A::Delete, "remove", &[Char('D')], ISSUERS, "remove", "remove an issuer that nothing uses")),

@@ -8,6 +8,7 @@ pub(crate) mod batch;
 pub(crate) mod block;
 pub(crate) mod certificate;
 pub(crate) mod challenge;
+pub(crate) mod detected;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod identity_ca;

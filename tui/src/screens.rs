@@ -23,13 +23,15 @@ pub(crate) mod team;
 pub(crate) mod words;
 
 use jiff::Timestamp;
-use proto::operator::v1::{Agent, Certificate, Issuer, Job, Target, Version};
+use proto::operator::v1::{AddTargetRequest, Agent, Certificate, Issuer, Job, Target, Version};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
 use crate::app::call::{Call, Trust};
+use crate::app::layer::Layer;
 use crate::app::list::{List, Record};
 use crate::app::{Cmd, Model, act};
+use crate::client::suggestion_lines;
 use crate::keys::{Context, Key};
 use crate::screens::add_certificate::Wizard;
 use crate::screens::enroll::Enroll;
@@ -191,7 +193,9 @@ pub(crate) fn reads(model: &Model) -> Vec<Call> {
             vec![Call::Agents { filter: model.agents.filter.clone(), rows: model.agents.rows_wanted() }]
         }
         Place::Agent(name) => {
-            vec![Call::Agent(name.clone()), Call::Events { certificate: String::new(), agent: name.clone() }]
+            let events = Call::Events { certificate: String::new(), agent: name.clone() };
+            let detected = model.agent.shows_detected().then(|| Call::Detected(name.clone()));
+            [Call::Agent(name.clone()), events].into_iter().chain(detected).collect()
         }
         Place::Jobs => vec![Call::Jobs],
         Place::Job(id) => vec![Call::Job(id.clone()), Call::SubJobs(id.clone())],
@@ -418,6 +422,35 @@ pub(crate) fn new_record(model: &mut Model) -> Vec<Cmd> {
         model.wizard = Some(Wizard::new());
     }
     model.go(Place::AddCertificate, true)
+}
+
+/// `Enter` on a suggestion: a draft of what it would make, or a question for what it would add.
+pub(crate) fn open_suggestion(model: &mut Model) -> Option<Vec<Cmd>> {
+    if !matches!(model.place, Place::Agent(_)) {
+        return None;
+    }
+    let (one, record) = (model.agent.suggestion()?.clone(), model.agent.record.clone()?);
+    Some(match one.kind.as_str() {
+        "present" => model.go(Place::Certificate(one.certificate), true),
+        "target" => {
+            let lines = suggestion_lines(&one).iter().map(|line| line.text().to_owned()).collect();
+            let request = AddTargetRequest {
+                certificate: one.certificate.clone(),
+                target: one.target,
+                request_id: model.wish_id(),
+                dry_run: false,
+                ..Default::default()
+            };
+            let title = format!("add a target to {}", one.certificate);
+            let confirm = act::question(title, lines, "add it", Call::AddTarget(Box::new(request)));
+            model.layers.push(Layer::Confirm(Box::new(confirm)));
+            Vec::new()
+        }
+        _ => {
+            model.wizard = Some(Wizard::suggested(&one, &record));
+            model.go(Place::AddCertificate, true)
+        }
+    })
 }
 
 /// `Esc` in the wizard: one step back, and from the first step out; the draft is kept.

@@ -10,6 +10,8 @@ mod backup;
 mod changing;
 #[path = "support/controller.rs"]
 mod controller;
+#[path = "cli/detected.rs"]
+mod detected;
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "cli/limits.rs"]

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::detect::Picture;
 use crate::host::CommandOutcome;
 use crate::plan::drift::Difference;
 use crate::plan::trial::Check;
@@ -69,6 +70,8 @@ pub(crate) enum ApplyRequest {
     WaitForChange {
         dirs: Vec<String>,
     },
+    /// What is on this server. Changes nothing; what is run for it, the policy allows and this half has compiled in.
+    Detect,
 }
 
 impl ApplyRequest {
@@ -76,9 +79,12 @@ impl ApplyRequest {
     pub(super) fn check(&self) -> Result<(), Problem> {
         let names = |names: &[String]| names.iter().try_for_each(|name| check_file_name(name));
         match self {
-            Self::Policy | Self::KeysHeld | Self::Run(_) | Self::WithdrawTokens { .. } | Self::SocketHolder(_) => {
-                Ok(())
-            }
+            Self::Policy
+            | Self::KeysHeld
+            | Self::Run(_)
+            | Self::WithdrawTokens { .. }
+            | Self::SocketHolder(_)
+            | Self::Detect => Ok(()),
             Self::LookOver(asked) => {
                 asked.target.check()?;
                 asked.webroot.iter().try_for_each(|webroot| check_dir(webroot))
@@ -180,6 +186,7 @@ pub(crate) enum ApplyReply {
     LookedOver(Box<LookedOver>),
     /// The directories in which something changed.
     Changed(Vec<String>),
+    Detected(Box<Picture>),
 }
 
 /// The one door to `apply`.
@@ -298,6 +305,14 @@ impl Handle {
     pub(crate) async fn wait_for_change(&self, dirs: Vec<String>) -> Result<Vec<String>, Problem> {
         match self.call(ApplyRequest::WaitForChange { dirs }).await? {
             ApplyReply::Changed(dirs) => Ok(dirs),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Looks at this server.
+    pub(crate) async fn detect(&self) -> Result<Picture, Problem> {
+        match self.call(ApplyRequest::Detect).await? {
+            ApplyReply::Detected(picture) => Ok(*picture),
             other => Err(unexpected(&other)),
         }
     }

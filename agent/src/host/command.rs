@@ -15,6 +15,8 @@ use super::{CommandExit, CommandOutcome};
 
 /// Output kept; the rest is read and dropped, so that the command never blocks on a full pipe.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// The same of a program that prints its configuration.
+const DUMP_BYTES_MAX: usize = 1024 * 1024;
 /// How long output may trickle in once the command has ended: a daemon it started may keep the pipe open for ever.
 const DRAIN: Duration = Duration::from_millis(100);
 /// How long a killed command may take to end before it is left to itself.
@@ -37,6 +39,16 @@ impl Drop for Group {
 }
 
 pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
+    run_keeping(argv, limit, OUTPUT_BYTES_MAX).await
+}
+
+/// Keeps more of the output.
+pub(super) async fn dump(argv: &[String], limit: Duration) -> CommandOutcome {
+    run_keeping(argv, limit, DUMP_BYTES_MAX).await
+}
+
+/// Keeps so many bytes of each pipe and of both together.
+async fn run_keeping(argv: &[String], limit: Duration, keep: usize) -> CommandOutcome {
     let started = Instant::now();
     let outcome = |exit, output: &[u8]| CommandOutcome {
         exit,
@@ -61,7 +73,7 @@ pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
         Err(error) => return outcome(CommandExit::NotStarted(error.to_string()), b""),
     };
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
-    let (mut out, mut err) = (Capture::new(child.stdout.take()), Capture::new(child.stderr.take()));
+    let (mut out, mut err) = (Capture::new(child.stdout.take(), keep), Capture::new(child.stderr.take(), keep));
     let exit = match timeout(limit, wait(&mut child, &mut out, &mut err)).await {
         Ok(exit) => {
             // What it started may be a daemon that is meant to stay.
@@ -80,7 +92,7 @@ pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
     // Errors first: whoever shows a part shows the beginning.
     let mut output = err.bytes;
     output.extend_from_slice(&out.bytes);
-    output.truncate(OUTPUT_BYTES_MAX);
+    output.truncate(keep);
     outcome(exit, &output)
 }
 
@@ -120,11 +132,12 @@ struct Capture<R> {
     source: Option<R>,
     bytes: Vec<u8>,
     chunk: Vec<u8>,
+    keep: usize,
 }
 
 impl<R: AsyncRead + Unpin> Capture<R> {
-    fn new(source: Option<R>) -> Self {
-        Self { source, bytes: Vec::new(), chunk: vec![0; 4096] }
+    fn new(source: Option<R>, keep: usize) -> Self {
+        Self { source, bytes: Vec::new(), chunk: vec![0; 4096], keep }
     }
 
     fn open(&self) -> bool {
@@ -135,7 +148,7 @@ impl<R: AsyncRead + Unpin> Capture<R> {
         let Some(source) = &mut self.source else { return };
         match source.read(&mut self.chunk).await {
             Ok(count @ 1..) => {
-                let room = OUTPUT_BYTES_MAX.saturating_sub(self.bytes.len()).min(count);
+                let room = self.keep.saturating_sub(self.bytes.len()).min(count);
                 self.bytes.extend_from_slice(self.chunk.get(..room).unwrap_or_default());
             }
             Ok(0) | Err(_) => self.source = None,

@@ -19,11 +19,24 @@ pub(super) async fn run(argv: &[String], limit: Duration) -> CommandOutcome {
     }
     let unit = format!("certwright-run-{}.service", proto::id::random_id());
     let outcome = command::run(&in_unit(argv, &unit, limit), limit).await;
+    end(&outcome, &unit).await;
+    outcome
+}
+
+/// The same for a program that prints its configuration.
+pub(super) async fn dump(argv: &[String], limit: Duration) -> CommandOutcome {
+    let unit = format!("certwright-run-{}.service", proto::id::random_id());
+    let outcome = command::dump(&in_unit(argv, &unit, limit), limit).await;
+    end(&outcome, &unit).await;
+    outcome
+}
+
+/// Kills what took too long.
+async fn end(outcome: &CommandOutcome, unit: &str) {
     if outcome.exit == CommandExit::TimedOut {
-        let kill = [SYSTEMCTL, "kill", "--signal=KILL", &unit].map(str::to_owned);
+        let kill = [SYSTEMCTL, "kill", "--signal=KILL", unit].map(str::to_owned);
         command::run(&kill, KILL).await;
     }
-    outcome
 }
 
 fn in_unit(argv: &[String], unit: &str, limit: Duration) -> Vec<String> {

@@ -136,6 +136,10 @@ impl Answerer {
                 Answer::TestTarget(wire::TargetTested { steps: checks.into_iter().map(Into::into).collect() })
             }),
             Kind::RehearseChallenges(asked) => self.rehearse(&asked, until).await,
+            Kind::Detect(wire::DetectServer {}) => {
+                let looked = timeout_at(until, self.tester.apply.detect()).await;
+                looked.unwrap_or_else(|_elapsed| Err(slow())).map(|picture| Answer::Detect(picture.into()))
+            }
         };
         answered.unwrap_or_else(refused)
     }
@@ -173,6 +177,11 @@ impl Answerer {
 fn late() -> Problem {
     let message = "the challenges were not served in time";
     Problem::new("AGENT_BUSY", message, "", "ask again; the agent's log says what it does")
+}
+
+fn slow() -> Problem {
+    let message = "this server could not be looked at in time";
+    Problem::new("DETECT_SLOW", message, "", "ask again; a disk or a program there may hang")
 }
 
 fn refused(problem: Problem) -> Answer {

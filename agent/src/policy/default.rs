@@ -28,6 +28,8 @@ pub fn text(root: &Path) -> String {
         }
     }
     text.push_str("\n[http01]\nports = [80]\nwebroots = []\n\n[key]\ncustody = [\"agent\", \"controller\"]\n");
+    text.push_str("\n# What only prints a service's configuration may be run to detect what is on this server. With `homes` it also\n\
+         # looks into /root and /home, for document roots and for acme.sh.\n[detect]\ncommands = true\nhomes = false\n");
     text
 }
 

@@ -31,6 +31,12 @@ pub fn lines(policy: &Policy) -> Vec<String> {
         (false, false) => "use no keys: nothing can be deployed",
     };
     lines.push(custody.to_owned());
+    if policy.detect_commands {
+        lines.push("detect what is on this server by what its programs print of their configuration".to_owned());
+    }
+    if policy.detect_homes {
+        lines.push("detect what is below /root and /home".to_owned());
+    }
     if policy.dirs.is_empty() {
         lines.push("write nowhere: add a [[dir]] with the directory of your service's certificates".to_owned());
     }

@@ -53,6 +53,7 @@ impl Clock for TestClock {
 }
 
 struct PipeHost {
+    root: PathBuf,
     controller: Controller,
     dir: PathBuf,
     ports: Mutex<BTreeMap<u16, mpsc::Sender<DuplexStream>>>,
@@ -105,6 +106,7 @@ impl Site {
         std::fs::create_dir(root.path().join("www")).unwrap();
         let clock = TestClock { from: SystemClock.now(), since: tokio::time::Instant::now() };
         let host = PipeHost {
+            root: root.path().to_owned(),
             controller: controller.clone(),
             dir: root.path().join("ssl/web"),
             ports: Mutex::new(BTreeMap::new()),
@@ -337,6 +339,11 @@ impl PipeHost {
 
 #[async_trait]
 impl Host for PipeHost {
+    /// Nothing of the real machine is looked at.
+    fn root(&self) -> PathBuf {
+        self.root.clone()
+    }
+
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
         let (client, server) = duplex(64 * 1024);
         match address {

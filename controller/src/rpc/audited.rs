@@ -258,6 +258,7 @@ told! {
         part("labels", asked.labels.join(",")),
         part("remove-labels", asked.remove_labels.join(",")),
     ]);
+    DetectAgentRequest(asked) => asked.name, String::new();
     RevokeAgentRequest(asked) => asked.name, String::new();
     ForgetAgentRequest(asked) => asked.name, String::new();
     AddIssuerRequest(asked) => asked.name, words([

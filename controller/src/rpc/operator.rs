@@ -7,6 +7,7 @@ pub(super) mod bulk;
 pub(super) mod certificates;
 pub(super) mod challenges;
 pub(super) mod create;
+pub(super) mod detected;
 pub(super) mod identity_ca;
 pub(super) mod issuers;
 pub(super) mod limits;

@@ -17,8 +17,8 @@ use super::audited;
 use super::convert;
 use super::login;
 use super::operator::{
-    agents, audit, backup, bulk, certificates, challenges, create, identity_ca, issuers, limits, lists, operators,
-    overview, pause, private_ca, restore, revoke, targets, wishes,
+    agents, audit, backup, bulk, certificates, challenges, create, detected, identity_ca, issuers, limits, lists,
+    operators, overview, pause, private_ca, restore, revoke, targets, wishes,
 };
 use super::peer::{OperatorCaller, Peer, operator_caller, recheck_operator};
 use super::roles::denied;
@@ -278,6 +278,20 @@ impl OperatorService for OperatorApi {
 
     async fn set_agent(&self, request: Request<wire::SetAgentRequest>) -> Result<Response<wire::Agent>, Status> {
         act!(self, request, OperatorSetAgent, |caller, asked| { agents::set(&self.server.hub, caller, asked) })
+    }
+
+    async fn get_detected(
+        &self,
+        request: Request<wire::GetDetectedRequest>,
+    ) -> Result<Response<wire::Detected>, Status> {
+        answer!(detected::get(&self.server.hub, &request.into_inner().name))
+    }
+
+    async fn detect_agent(
+        &self,
+        request: Request<wire::DetectAgentRequest>,
+    ) -> Result<Response<wire::Detected>, Status> {
+        act!(self, request, OperatorDetectAgent, |_caller, asked| detected::ask(&self.server.hub, &asked.name))
     }
 
     async fn revoke_agent(&self, request: Request<wire::RevokeAgentRequest>) -> Result<Response<wire::Agent>, Status> {

@@ -40,6 +40,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorListVersions
         | M::OperatorListAgents
         | M::OperatorGetAgent
+        | M::OperatorGetDetected
         | M::OperatorListIssuers
         | M::OperatorGetIssuer
         | M::OperatorGetRevocationList
@@ -66,6 +67,7 @@ pub(crate) fn access(method: Method) -> Access {
         | M::OperatorEnrollAgent
         | M::OperatorConsentAgent
         | M::OperatorSetAgent
+        | M::OperatorDetectAgent
         | M::OperatorRevokeAgent
         | M::OperatorForgetAgent
         | M::OperatorTestIssuer

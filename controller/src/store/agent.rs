@@ -10,12 +10,21 @@ use super::records::{Record, Versioned};
 use super::tables::Table;
 use crate::lifecycle::agent::{Agent, JoinToken};
 use crate::lifecycle::desired::Name;
+use crate::lifecycle::detected::Detected;
 
 impl Record for Agent {
     const TABLE: Table = Table::Agent;
 
     fn key(&self) -> String {
         self.id.clone()
+    }
+}
+
+impl Record for Detected {
+    const TABLE: Table = Table::Detected;
+
+    fn key(&self) -> String {
+        self.agent_id.clone()
     }
 }
 

@@ -80,6 +80,8 @@ pub enum Table {
     Shown,
     /// Agents that showed everything, by agent id.
     ShownAll,
+    /// What agents found on their servers, by agent id.
+    Detected,
 }
 
 impl Table {
@@ -124,6 +126,7 @@ impl Table {
             Self::RevocationList => "revocation_list",
             Self::Shown => "shown",
             Self::ShownAll => "shown_all",
+            Self::Detected => "detected",
         }
     }
 }

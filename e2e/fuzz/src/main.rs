@@ -31,6 +31,8 @@ const PARSERS: &[(&str, Parser)] = &[
     // A controller that was taken over, and whoever reaches port 80.
     ("desired", agent::fuzzing::desired),
     ("http01", |bytes| text(bytes, agent::fuzzing::http01_head)),
+    // Whoever configures a virtual host.
+    ("detected", |bytes| text(bytes, agent::fuzzing::detected)),
     // A service whose certificate is looked at.
     ("preamble", agent::fuzzing::preamble),
     // An operator, and files.

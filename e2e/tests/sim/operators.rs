@@ -22,7 +22,8 @@ use tonic::{Code, Status};
 use crate::reason;
 
 /// Whoever has any role may call these: they change nothing.
-const SEE: [&str; 19] = [
+const SEE: [&str; 20] = [
+    "GetDetected",
     "GetIdentityCa",
     "Whoami",
     "RenewLogin",

@@ -33,7 +33,7 @@ fn controller_agent_and_tui_know_only_proto() {
 }
 
 /// Rooms of one crate, and what each may name: a room, or one item of a room. A room that is not listed may name all.
-const ROOMS: [(&str, &str, &[&str]); 17] = [
+const ROOMS: [(&str, &str, &[&str]); 18] = [
     ("controller", "lifecycle", &["lifecycle"]),
     ("controller", "config", &["lifecycle"]),
     ("controller", "store", &["store", "lifecycle"]),
@@ -47,6 +47,7 @@ const ROOMS: [(&str, &str, &[&str]); 17] = [
     ("agent", "plan", &["plan", "target", "policy", "problem"]),
     ("agent", "target", &["target", "policy", "problem"]),
     ("agent", "policy", &["policy", "target", "problem"]),
+    ("agent", "detect", &["detect", "policy::glob_matches"]),
     ("tui", "app", FACE),
     ("tui", "screens", FACE),
     ("tui", "view", FACE),
@@ -98,6 +99,9 @@ const FACE: &[&str] = &[
     "client::retire_name",
     "client::slot_does",
     "client::target_changes",
+    "client::DetectedLine",
+    "client::detected_lines",
+    "client::suggestion_lines",
 ];
 
 #[test]
@@ -140,10 +144,11 @@ fn net_and_apply_meet_only_in_the_request() {
 }
 
 /// Folders that decide, or draw, and must not touch the world; and what they would touch it with.
-const PURE: [(&str, &str); 6] = [
+const PURE: [(&str, &str); 7] = [
     ("controller", "lifecycle"),
     ("agent", "plan"),
     ("agent", "target"),
+    ("agent", "detect"),
     ("tui", "app"),
     ("tui", "screens"),
     ("tui", "view"),

@@ -221,6 +221,9 @@ fn open(model: &mut Model) -> Vec<Cmd> {
     if !model.layers.is_empty() {
         return layer::enter(model);
     }
+    if let Some(cmds) = screens::open_suggestion(model) {
+        return cmds;
+    }
     match screens::target(model) {
         Some(place) => model.go(place, true),
         None => Vec::new(),
@@ -374,7 +377,7 @@ fn ask(model: &mut Model, action: Action) -> Vec<Cmd> {
 }
 
 /// Returns a question that `y` answers.
-pub(super) fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
+pub(crate) fn question(title: String, lines: Vec<String>, verb: &'static str, call: Call) -> Confirm {
     let input = Input::default();
     Confirm { title, lines, name: None, note: None, input, choice: None, verb, call, opens_at: None }
 }
@@ -597,6 +600,11 @@ fn consent(model: &Model) -> Option<Confirm> {
 fn test(model: &mut Model) -> Vec<Cmd> {
     if model.place_context() == Context::Certificate {
         return test_targets(model);
+    }
+    if let Some(agent) = screens::agent_here(model).filter(|_| model.context() == Context::Agent) {
+        model.notices.say(model.now, State::Idle, format!("{} looks at its server …", agent.name));
+        model.agent.show_detected();
+        return vec![model.call(Call::Detect(agent.name))];
     }
     let Some(issuer) = screens::issuer_here(model) else { return Vec::new() };
     vec![model.call(Call::TestIssuer(issuer.name))]

@@ -2,12 +2,13 @@
 
 use proto::operator::v1::{
     ActOnCertificatesRequest, ActOnCertificatesResponse, AddIssuerRequest, AddOperatorRequest, AddOperatorResponse,
-    Agent, AuditWitness, Certificate, CertificateAccepted, CheckChallengesResponse, CreateCertificateRequest,
-    DeleteCertificateRequest, DeployCertificateRequest, EnrollAgentRequest, EnrollAgentResponse, Event,
-    GetOverviewResponse, GetRestoreResponse, IdentityCa, InviteOperatorRequest, InviteOperatorResponse, Issuer, Job,
-    ListLimitsResponse, ListOperatorsResponse, Operator, PendingEnrollment, RenewCertificateRequest,
-    RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest, SetPauseRequest,
-    SetPauseResponse, SetTargetRequest, TargetTest, TestTargetsRequest, UpdateCertificateRequest, Version,
+    AddTargetRequest, Agent, AuditWitness, Certificate, CertificateAccepted, CheckChallengesResponse,
+    CreateCertificateRequest, DeleteCertificateRequest, DeployCertificateRequest, Detected, EnrollAgentRequest,
+    EnrollAgentResponse, Event, GetOverviewResponse, GetRestoreResponse, IdentityCa, InviteOperatorRequest,
+    InviteOperatorResponse, Issuer, Job, ListLimitsResponse, ListOperatorsResponse, Operator, PendingEnrollment,
+    RenewCertificateRequest, RevokeCertificateRequest, SetIssuerRequest, SetLimitsRequest, SetOperatorRoleRequest,
+    SetPauseRequest, SetPauseResponse, SetTargetRequest, TargetTest, TestTargetsRequest, UpdateCertificateRequest,
+    Version,
 };
 
 use crate::client::{AuditAct, AuditFilter};
@@ -47,6 +48,10 @@ pub(crate) enum Call {
     },
     /// One agent.
     Agent(String),
+    /// What an agent found on its server when it looked last.
+    Detected(String),
+    /// Let an agent look at its server now.
+    Detect(String),
     /// The newest jobs.
     Jobs,
     /// One job.
@@ -81,6 +86,8 @@ pub(crate) enum Call {
     CheckChallenges(String),
     /// Have agents test targets.
     TestTargets(Box<TestTargetsRequest>),
+    /// Add a target.
+    AddTarget(Box<AddTargetRequest>),
     /// Change a target.
     SetTarget(Box<SetTargetRequest>),
     /// Check or create a certificate.
@@ -178,6 +185,7 @@ impl Call {
             | Self::Events { .. }
             | Self::Agents { .. }
             | Self::Agent(_)
+            | Self::Detected(_)
             | Self::Jobs
             | Self::Job(_)
             | Self::SubJobs(_)
@@ -188,6 +196,8 @@ impl Call {
             | Self::Operators
             | Self::Trust(Trust::Restore | Trust::IdentityCa) => true,
             Self::Create(_)
+            | Self::Detect(_)
+            | Self::AddTarget(_)
             | Self::TestIssuer(_)
             | Self::Rollover(_)
             | Self::RemoveIssuer(_)
@@ -286,6 +296,8 @@ pub(crate) enum Reply {
     Agents(Page<Agent>, Vec<PendingEnrollment>),
     /// To `Agent`, `Revoke` and `Consent`.
     Agent(Box<Agent>),
+    /// To `Detected` and `Detect`.
+    Detected(Box<Detected>),
     /// To `Jobs`.
     Jobs(Vec<Job>),
     /// To `Job` and `CancelJob`.
@@ -302,7 +314,7 @@ pub(crate) enum Reply {
     Limits(Box<ListLimitsResponse>),
     /// To `RemoveIssuer`.
     IssuerRemoved,
-    /// To `Create`, `Update`, `SetTarget`, `Renew`, `RevokeVersion` and `Deploy`.
+    /// To `Create`, `Update`, `AddTarget`, `SetTarget`, `Renew`, `RevokeVersion` and `Deploy`.
     Accepted(Box<CertificateAccepted>),
     /// To `CheckChallenges`.
     ChallengesChecked(Box<CheckChallengesResponse>),

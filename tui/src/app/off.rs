@@ -63,6 +63,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
         "enroll" => "EnrollAgent",
         "revoke" => "RevokeAgent",
         "consent" => "ConsentAgent",
+        "detect" => "DetectAgent",
         "issuer.new" => "AddIssuer",
         "test" => "TestIssuer",
         "target.test" => "TestTargets",
@@ -86,6 +87,7 @@ fn rpc(model: &Model, row: &Binding) -> Option<&'static str> {
 fn of_agent(model: &Model, action: Action) -> Option<String> {
     let record = screens::agent_here(model)?;
     match action {
+        Action::Test if record.status != "connected" => Some(format!("it is {}", record.status)),
         Action::Consent if record.status != "expired" => Some("its identity has not ended".to_owned()),
         _ => None,
     }

@@ -7,7 +7,8 @@ mod team;
 use std::time::Duration;
 
 use proto::operator::v1::{
-    CertificateAccepted, CheckChallengesResponse, Issuer, Job, ListLimitsResponse, Seen, SetPauseResponse, TargetTest,
+    CertificateAccepted, CheckChallengesResponse, Detected, Issuer, Job, ListLimitsResponse, Seen, SetPauseResponse,
+    TargetTest,
 };
 
 use crate::app::call::{Call, Page, Reply, Token, Trust};
@@ -67,6 +68,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         }
         Reply::Agents(page, pending) => agents(model, &call, page, pending),
         Reply::Agent(agent) => return agent_answered(model, &call, *agent),
+        Reply::Detected(found) => detected(model, &call, *found),
         reply @ (Reply::Jobs(_) | Reply::Job(_) | Reply::SubJobs(_) | Reply::Acted(_)) => {
             return of_jobs(model, call, reply);
         }
@@ -80,11 +82,7 @@ fn answered(model: &mut Model, call: Call, reply: Reply) -> Vec<Cmd> {
         Reply::Deleted(waiting) => return deleted(model, &call, waiting),
         Reply::Paused(answer) => return paused(model, *answer),
         Reply::Enrolled(token) => enrolled(model, *token),
-        Reply::Forgotten => {
-            let Call::Forget(name) = call else { return Vec::new() };
-            model.notices.say(model.now, State::Ok, format!("agent {name} is forgotten"));
-            return leave(model, &Place::Agent(name), Place::Agents);
-        }
+        Reply::Forgotten => return forgotten(model, call),
         Reply::Audit(page) => {
             let Call::Audit { filter, .. } = call else { return Vec::new() };
             model.audit.take(&filter, *page, model.now);
@@ -294,6 +292,20 @@ fn agents(
     }
 }
 
+fn forgotten(model: &mut Model, call: Call) -> Vec<Cmd> {
+    let Call::Forget(name) = call else { return Vec::new() };
+    model.notices.say(model.now, State::Ok, format!("agent {name} is forgotten"));
+    leave(model, &Place::Agent(name), Place::Agents)
+}
+
+fn detected(model: &mut Model, call: &Call, found: Detected) {
+    if matches!(call, Call::Detect(_)) {
+        let count = found.suggestions.iter().filter(|one| one.kind != "present").count();
+        model.notices.say(model.now, State::Ok, format!("{} has looked: {count} suggestion(s)", found.agent));
+    }
+    model.agent.take_detected(found);
+}
+
 fn agent_answered(model: &mut Model, call: &Call, agent: proto::operator::v1::Agent) -> Vec<Cmd> {
     if let Call::Revoke(name) = call {
         model.notices.say(model.now, State::Ok, format!("agent {name} is revoked: it is cut off now"));
@@ -348,6 +360,7 @@ fn wish_accepted(model: &mut Model, call: Call, accepted: CertificateAccepted) -
             }
             saved(model, format!("{} is changed{ordered}", request.name))
         }
+        Call::AddTarget(request) => started(model, "deployment", &request.certificate, accepted),
         Call::SetTarget(request) => {
             let deployed = if accepted.job_id.is_empty() { "" } else { "; it is deployed now" };
             if let Some(record) = accepted.certificate {

@@ -8,6 +8,7 @@ mod many;
 mod audit;
 mod backup;
 mod changes;
+mod detected;
 mod lives;
 mod team;
 mod trust;
@@ -198,6 +199,8 @@ impl Desk {
             }
             Call::Agent(name) if name == "h1" => Reply::Agent(Box::new(self.agent.clone())),
             Call::Agent(_) => return Err(missing()),
+            Call::Detected(_) | Call::Detect(_) => Reply::Detected(Box::new(fixtures::detected())),
+            Call::AddTarget(request) => accepted(&request.certificate),
             Call::Jobs => Reply::Jobs(many::jobs()),
             Call::Job(_) | Call::CancelJob(_) => Reply::Job(Box::new(many::parent())),
             Call::SubJobs(_) => Reply::SubJobs(many::subs()),
@@ -222,14 +225,7 @@ impl Desk {
             Call::Deploy(request) => accepted(&request.name),
             Call::Delete(_) => Reply::Deleted(false),
             Call::Pause(_) => Reply::Paused(Box::default()),
-            Call::Enroll(request) => Reply::Enrolled(Box::new(Token {
-                response: EnrollAgentResponse {
-                    token: "SECRET-TOKEN.PIN".into(),
-                    command: format!("certwright-agent enroll --controller ctl-1:8443 --token - # {}", request.name),
-                    expires_at: fixtures::at(3_600),
-                    hint: String::new(),
-                },
-            })),
+            Call::Enroll(request) => Reply::Enrolled(Box::new(Token { response: token_for(&request.name) })),
             Call::Revoke(_) | Call::Consent(_) => Reply::Agent(Box::new(self.agent.clone())),
             Call::Forget(_) => Reply::Forgotten,
             Call::Audit { filter, rows } => self.audited(filter, *rows)?,
@@ -291,6 +287,15 @@ impl Desk {
 
 fn missing() -> ClientError {
     ClientError::local(ErrorKind::NotFound, "NOT_FOUND", "there is no such record", "", "")
+}
+
+fn token_for(agent: &str) -> EnrollAgentResponse {
+    EnrollAgentResponse {
+        token: "SECRET-TOKEN.PIN".into(),
+        command: format!("certwright-agent enroll --controller ctl-1:8443 --token - # {agent}"),
+        expires_at: fixtures::at(3_600),
+        hint: String::new(),
+    }
 }
 
 #[test]
@@ -580,7 +585,7 @@ pub(crate) fn tours() -> Vec<(&'static str, Desk)> {
         ("certificate_settings", at("2\nllll", "", "")),
         ("agents", at("3", "", "")),
         ("agent", at("3\n", "", "")),
-        ("agent_policy", at("3\nl", "", "")),
+        ("agent_policy", at("3\nll", "", "")),
         ("jobs", at("4", "", "")),
         ("job", at("4jj\n", "", "")),
         ("dialog_cancel_job", at("4jj\nc", "", "")),

@@ -1,5 +1,7 @@
 //! `agents`: the programs on the servers, how they join and how they are cut off.
 
+mod detected;
+
 use clap::{Args, Subcommand};
 use proto::clock::from_wire;
 use proto::operator::v1::{
@@ -30,6 +32,10 @@ pub(crate) enum Verb {
         #[arg(long)]
         replace: bool,
     },
+    /// Looks at the agent's server: services, sites, certificates and what follows from them
+    Detect(detected::Detect),
+    /// Makes the certificates and targets that `detect` suggests
+    Apply(Box<detected::Apply>),
     /// Lets an agent come back whose identity ended too long ago
     Consent { name: String },
     /// Changes the labels of an agent
@@ -68,6 +74,8 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Cli
             show(&found, session)
         }
         Verb::Enroll { name, replace } => enroll(name, replace, session).await,
+        Verb::Detect(detect) => detected::detect(detect, session).await,
+        Verb::Apply(apply) => detected::apply(*apply, session).await,
         Verb::Consent { name } => {
             let found = session.client.consent_agent(ConsentAgentRequest { name }).await?;
             show(&found, session)

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use proto::clock::from_wire;
 use proto::operator::v1::{Target, TargetSpec};
-use proto::types::v1::{Command, Drift, Endpoint, FileSpec, OnDrift, StepReport, TargetStatus};
+use proto::types::v1::{Drift, Endpoint, FileSpec, StepReport, TargetStatus};
 use serde::Serialize;
 
 use super::block::Block;
 use super::failure::ProblemView;
 use super::table::Table;
 use super::{each, safe, safe_lines, some, time};
-use crate::client::{file_content, on_drift, target_status};
+use crate::client::{file_content, on_drift, target_lines, target_status};
 
 /// A target in JSON.
 #[derive(Debug, Serialize)]
@@ -226,26 +226,7 @@ pub(crate) fn describe_wait(block: &mut Block, target: &Target, now: Timestamp) 
 }
 
 fn settings(block: &mut Block, spec: &TargetSpec) {
-    let file = |file: &FileSpec| {
-        let owner = if file.owner.is_empty() { String::new() } else { format!(" {}", file.owner) };
-        format!("{}={} {:04o}{owner}", file_content(file.content), file.name, file.mode)
-    };
-    let files: Vec<String> = spec.files.iter().map(file).collect();
-    if !files.is_empty() {
-        block.below(&format!("files: {}", files.join(", ")));
-    }
-    for Command { argv } in &spec.validate {
-        block.below(&format!("validate: {}", argv.join(" ")));
-    }
-    for Command { argv } in &spec.reload {
-        block.below(&format!("reload: {}", argv.join(" ")));
-    }
-    for endpoint in &spec.verify {
-        block.below(&format!("verify: {endpoint}"));
-    }
-    if spec.on_drift() == OnDrift::Show {
-        block.below("drift: only shown");
-    }
+    target_lines(spec).iter().for_each(|line| block.below(line));
 }
 
 /// Returns how often, in words.

@@ -8,11 +8,12 @@ use proto::clock::to_wire;
 use proto::operator::v1::create_backup_request::Recovery;
 use proto::operator::v1::{
     AcceptRestoreRequest, AddIssuerRequest, CancelJobRequest, CheckChallengesRequest, ConsentAgentRequest,
-    ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetIdentityCaRequest, GetIssuerRequest, GetJobRequest,
-    GetOverviewRequest, GetRestoreRequest, ListAgentsRequest, ListAuditRequest, ListCertificatesRequest,
-    ListEventsRequest, ListIssuersRequest, ListJobsRequest, ListLimitsRequest, ListOperatorsRequest,
-    ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest, RemoveOperatorRequest, RevokeAgentRequest,
-    RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest, TestIssuerRequest,
+    DetectAgentRequest, Detected, ForgetAgentRequest, GetAgentRequest, GetCertificateRequest, GetDetectedRequest,
+    GetIdentityCaRequest, GetIssuerRequest, GetJobRequest, GetOverviewRequest, GetRestoreRequest, ListAgentsRequest,
+    ListAuditRequest, ListCertificatesRequest, ListEventsRequest, ListIssuersRequest, ListJobsRequest,
+    ListLimitsRequest, ListOperatorsRequest, ListVersionsRequest, PendingEnrollment, RemoveIssuerRequest,
+    RemoveOperatorRequest, RevokeAgentRequest, RolloverAccountRequest, RotateIdentityCaRequest, SetIssuerRequest,
+    TestIssuerRequest,
 };
 
 use crate::app::call::{AuditPage, BackupWish, Call, Invitation, IssuerWish, Page, Reply, Token, Trust};
@@ -47,12 +48,10 @@ pub(crate) async fn perform(
         Call::Versions(certificate) => {
             Reply::Versions(client.list_versions(ListVersionsRequest { certificate }).await?.items)
         }
-        Call::Events { certificate, agent } => {
-            let request = ListEventsRequest { certificate, agent, page_size: EVENTS_MAX, before_seq: 0 };
-            Reply::Events(client.list_events(request).await?.items)
-        }
+        Call::Events { certificate, agent } => events(client, certificate, agent).await?,
         Call::Agents { filter, rows } => agents(client, &filter, rows).await?,
         Call::Agent(name) => Reply::Agent(Box::new(client.get_agent(GetAgentRequest { name }).await?)),
+        call @ (Call::Detected(_) | Call::Detect(_)) => detected(client, call).await?,
         Call::Jobs => {
             let request = ListJobsRequest { page_size: JOBS_MAX, ..ListJobsRequest::default() };
             Reply::Jobs(client.list_jobs(request).await?.items)
@@ -77,6 +76,7 @@ pub(crate) async fn perform(
         Call::SetLimits(request) => Reply::Limits(Box::new(client.set_limits(request).await?)),
         Call::CheckChallenges(certificate) => check_challenges(client, certificate).await?,
         Call::TestTargets(request) => Reply::Tested(client.test_targets(*request).await?.items),
+        Call::AddTarget(request) => Reply::Accepted(Box::new(client.add_target(*request).await?)),
         Call::SetTarget(request) => Reply::Accepted(Box::new(client.set_target(*request).await?)),
         Call::Update(request) => Reply::Accepted(Box::new(client.update_certificate(*request).await?)),
         Call::Create(request) => Reply::Accepted(Box::new(client.create_certificate(*request).await?)),
@@ -166,6 +166,21 @@ async fn audit(client: &Client, filter: AuditFilter, rows: usize) -> Result<Repl
     }
     page.acts = fold_audit(lines);
     Ok(Reply::Audit(Box::new(page)))
+}
+
+async fn events(client: &Client, certificate: String, agent: String) -> Result<Reply, ClientError> {
+    let request = ListEventsRequest { certificate, agent, page_size: EVENTS_MAX, before_seq: 0 };
+    Ok(Reply::Events(client.list_events(request).await?.items))
+}
+
+async fn detected(client: &Client, call: Call) -> Result<Reply, ClientError> {
+    let found = match call {
+        Call::Detect(name) => client.detect_agent(DetectAgentRequest { name }).await?,
+        Call::Detected(name) => client.get_detected(GetDetectedRequest { name }).await?,
+        // Nothing else comes here.
+        _ => Detected::default(),
+    };
+    Ok(Reply::Detected(Box::new(found)))
 }
 
 async fn remove_issuer(client: &Client, name: String) -> Result<Reply, ClientError> {

@@ -9,6 +9,7 @@
 //! ```
 
 mod request;
+mod suggested;
 
 use proto::operator::v1::{Agent, CertificateAccepted, Issuer, TestTargetsRequest};
 use proto::presets::{PRESETS, Preset};
@@ -75,6 +76,8 @@ pub(crate) struct Wizard {
     proposed_dir: String,
     /// Likewise the files.
     proposed_files: String,
+    /// Commands that are offered beside the policy's.
+    suggested_commands: Vec<String>,
 }
 
 impl Wizard {
@@ -92,6 +95,7 @@ impl Wizard {
             scroll: 0,
             proposed_dir: String::new(),
             proposed_files: request::FILES_DEFAULT.to_owned(),
+            suggested_commands: Vec::new(),
         };
         wizard.follow();
         wizard
@@ -190,7 +194,7 @@ impl Wizard {
         let service = self.service().filter(|_| agent.is_some());
         let mut commands: Vec<String> = policy.commands.iter().map(|one| request::joined(&one.argv)).collect();
         let lines = service.map(|service| [validate_line(service), Some(reload_line(service, &commands))]);
-        for line in lines.into_iter().flatten().flatten() {
+        for line in lines.into_iter().flatten().flatten().chain(self.suggested_commands.clone()) {
             if !commands.contains(&line) {
                 commands.push(line);
             }

@@ -1,6 +1,8 @@
 //! One agent: who it is, which certificates it holds, what its policy allows, what it did.
 
-use proto::operator::v1::{Agent, Event};
+mod detected;
+
+use proto::operator::v1::{Agent, Detected, Event, Suggestion};
 use proto::types::v1::Policy;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -29,13 +31,15 @@ pub(crate) enum Tab {
     /// What it holds.
     #[default]
     Certificates,
+    /// What it found on its server.
+    Detected,
     /// What its policy allows.
     Policy,
     /// Events.
     Activity,
 }
 
-const TABS: [Tab; 3] = [Tab::Certificates, Tab::Policy, Tab::Activity];
+const TABS: [Tab; 4] = [Tab::Certificates, Tab::Detected, Tab::Policy, Tab::Activity];
 
 /// The open agent.
 #[derive(Debug, Default)]
@@ -44,6 +48,8 @@ pub(crate) struct AgentScreen {
     pub(crate) name: String,
     /// The record, once it was read.
     pub(crate) record: Option<Agent>,
+    /// What it found on its server, once that was read.
+    pub(crate) detected: Option<Detected>,
     /// Its events, newest first.
     pub(crate) events: Vec<Event>,
     /// The controller no longer has it.
@@ -68,6 +74,33 @@ impl AgentScreen {
             self.missing = false;
             self.record = Some(record);
         }
+    }
+
+    /// Takes what was found, if it is the open one's.
+    pub(crate) fn take_detected(&mut self, found: Detected) {
+        if found.agent == self.name {
+            self.detected = Some(found);
+        }
+    }
+
+    /// Turns to what was found.
+    pub(crate) fn show_detected(&mut self) {
+        if self.tab != Tab::Detected {
+            (self.tab, self.cursor) = (Tab::Detected, 0);
+        }
+    }
+
+    /// Whether what was found shows.
+    pub(crate) fn shows_detected(&self) -> bool {
+        self.tab == Tab::Detected
+    }
+
+    /// Returns the suggestion under the cursor.
+    pub(crate) fn suggestion(&self) -> Option<&Suggestion> {
+        if self.tab != Tab::Detected {
+            return None;
+        }
+        detected::under(self.detected.as_ref(), self.cursor)
     }
 
     /// The controller has no such agent.
@@ -100,6 +133,7 @@ pub(crate) fn cursor_max(model: &Model) -> usize {
     let lines = match (screen.tab, &screen.record) {
         (_, None) => 0,
         (Tab::Certificates, Some(record)) => record.targets.len(),
+        (Tab::Detected, Some(_)) => detected::lines(screen.detected.as_ref()),
         (Tab::Policy, Some(record)) => policy_lines(record.policy.as_ref(), model.theme, width).len(),
         (Tab::Activity, Some(_)) => activity_lines(model, width).len(),
     };
@@ -119,15 +153,22 @@ pub(crate) fn paint(model: &Model, area: Rect, buf: &mut Buffer) -> Option<Posit
         put_all(buf, part(area, 2, u16::MAX), if screen.missing { gone } else { view::nothing_yet(model) });
         return None;
     };
-    let labels = [format!("Certificates {}", record.targets.len()), "Policy".to_owned(), "Activity".to_owned()];
+    let labels = [
+        format!("Certificates {}", record.targets.len()),
+        "Detected".to_owned(),
+        "Policy".to_owned(),
+        "Activity".to_owned(),
+    ];
     put(buf, area, 1, &view::tabs_line(TABS.into_iter().zip(labels), screen.tab, theme));
     let body = part(area, 2, u16::MAX);
     let top = if body.height >= IDENTITY_HEIGHT + 5 { IDENTITY_HEIGHT } else { 0 };
     identity(model, record, part(body, 0, top), buf);
-    let log = if area.height >= LOG_MIN && screen.tab != Tab::Activity { LOG_HEIGHT } else { 0 };
+    let log =
+        if area.height >= LOG_MIN && !matches!(screen.tab, Tab::Activity | Tab::Detected) { LOG_HEIGHT } else { 0 };
     let middle = part(body, top, body.height.saturating_sub(top + log));
     let cursor = match screen.tab {
         Tab::Certificates => certificates(model, record, middle, buf),
+        Tab::Detected => detected::paint(model, middle, buf),
         Tab::Policy => {
             let lines = policy_lines(record.policy.as_ref(), theme, usize::from(middle.width));
             put_all(buf, middle, lines.into_iter().skip(screen.cursor));

@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) tests: Vec<TargetTest>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) identity_ca: IdentityCa,
+    pub(crate) detected: Detected,
     pub(crate) pending: Vec<PendingEnrollment>,
     pub(crate) enrollment: EnrollAgentResponse,
     pub(crate) issuers: Vec<Issuer>,
@@ -367,6 +368,20 @@ impl OperatorService for Service {
 
     async fn rotate_identity_ca(&self, request: Request<RotateIdentityCaRequest>) -> Answer<IdentityCa> {
         self.change(Method::OperatorRotateIdentityCa, request, |world, _| Ok(world.identity_ca.clone()))
+    }
+
+    async fn get_detected(&self, request: Request<GetDetectedRequest>) -> Answer<Detected> {
+        self.serve(Method::OperatorGetDetected, |world| {
+            let agent = world.agent(&request.get_ref().name)?.name;
+            Ok(Detected { agent, ..world.detected.clone() })
+        })
+    }
+
+    async fn detect_agent(&self, request: Request<DetectAgentRequest>) -> Answer<Detected> {
+        self.change(Method::OperatorDetectAgent, request, |world, request| {
+            let agent = world.agent(&request.name)?.name;
+            Ok(Detected { agent, ..world.detected.clone() })
+        })
     }
 
     async fn consent_agent(&self, request: Request<ConsentAgentRequest>) -> Answer<Agent> {

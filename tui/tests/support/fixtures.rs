@@ -663,3 +663,83 @@ pub(crate) fn checked() -> CheckChallengesResponse {
         names: vec![name("h1.example.test", Seen::Blocked, Some(problem)), name("h2.example.test", Seen::Ok, None)],
     }
 }
+
+fn certbot() -> FoundRenewer {
+    FoundRenewer {
+        program: "certbot".into(),
+        name: "www".into(),
+        certificate: "/etc/nginx/tls/www.pem".into(),
+        is_active: true,
+        ..FoundRenewer::default()
+    }
+}
+
+/// What agent h1 found: a site with a certificate that another program renews, and a site without one.
+pub(crate) fn detected() -> Detected {
+    let file = |content: FileContent, name: &str, mode| FileSpec {
+        content: content.into(),
+        name: name.into(),
+        owner: String::new(),
+        mode,
+    };
+    let target = TargetSpec {
+        agent: "h1".into(),
+        dir: "/etc/nginx/tls".into(),
+        files: vec![file(FileContent::Fullchain, "www.pem", 0o644), file(FileContent::Key, "www.key", 0o600)],
+        reload: vec![Command { argv: vec!["/usr/bin/systemctl".into(), "reload".into(), "nginx".into()] }],
+        verify: vec!["127.0.0.1:443".parse().unwrap()],
+        on_drift: OnDrift::Repair.into(),
+        ..TargetSpec::default()
+    };
+    let webroot = Http01 { mode: Some(http01::Mode::Webroot("/var/www/html".into())) };
+    let suggestion = |name: &str, kind: &str| Suggestion {
+        name: name.into(),
+        kind: kind.into(),
+        certificate: name.into(),
+        identifiers: vec![name.into()],
+        preset: "nginx".into(),
+        target: Some(target.clone()),
+        http01: Some(webroot.clone()),
+        adopts: true,
+        source: "/etc/nginx/sites-enabled/www".into(),
+        ..Suggestion::default()
+    };
+    let www = Suggestion {
+        warnings: vec!["certbot renews it too, by itself: two writers of one file".into()],
+        first: vec!["mv a b".into()],
+        policy: vec!["[[dir]]".into(), "path = \"/etc/nginx/tls\"".into()],
+        ..suggestion("www.example.test", "certificate")
+    };
+    let site = FoundSite {
+        service: "nginx".into(),
+        names: vec!["www.example.test".into()],
+        listens: vec!["127.0.0.1:443".into()],
+        certificate: "/etc/nginx/tls/www.pem".into(),
+        root: "/var/www/html".into(),
+        wordpress: true,
+        source: "/etc/nginx/sites-enabled/www".into(),
+        ..FoundSite::default()
+    };
+    let found = FoundCertificate {
+        path: "/etc/nginx/tls/www.pem".into(),
+        key_path: "/etc/nginx/tls/www.key".into(),
+        key: FoundKey::Matches.into(),
+        identifiers: vec!["www.example.test".into()],
+        not_after: at(9 * 86_400),
+        ..FoundCertificate::default()
+    };
+    Detected {
+        agent: "h1".into(),
+        seen_at: at(-120),
+        agent_version: "0.1.0".into(),
+        picture: Some(Picture {
+            os: "Debian GNU/Linux 12 (bookworm)".into(),
+            services: vec![FoundService { preset: "nginx".into(), unit: "nginx".into(), is_running: true }],
+            sites: vec![site],
+            certificates: vec![found],
+            renewers: vec![certbot()],
+            notes: vec!["a note".into()],
+        }),
+        suggestions: vec![www, suggestion("web", "target"), suggestion("shop", "present")],
+    }
+}

@@ -285,6 +285,7 @@ pub(crate) async fn forget(
         .remove(&agent)
         .delete_raw(Table::AgentName, name)
         .delete_raw(Table::Desired, &agent.value.id)
+        .delete_raw(Table::Detected, &agent.value.id)
         .event(&event);
     hub.store.commit(changes).await?;
     hub.presence.cut(&agent.value.id);
