@@ -89,6 +89,7 @@ const FACE: &[&str] = &[
     "client::target_status",
     "client::test_result",
     "client::test_verdict",
+    "client::seen_word",
     "client::restore_audit",
     "client::restore_effects",
     "client::restore_finding",
