@@ -97,8 +97,7 @@ pub(super) fn password(found: impl IntoIterator<Item = Vec<u8>>) -> Result<Secre
 
 /// Encrypts by PBES2 (RFC 8018 §6.2); returns the algorithm with its parameters, and the octets.
 fn seal(password: &str, plain: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Problem> {
-    let salt = derived(password, b"salt", plain);
-    let iv = derived(password, b"iv", plain);
+    let (salt, iv) = (derived(b"salt", plain), derived(b"iv", plain));
     let mut key = Zeroizing::new([0; 32]);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, &salt, password.as_bytes(), key.as_mut());
     let refused = |error: aws_lc_rs::error::Unspecified| failed("the cipher refuses", error.to_string());
@@ -117,21 +116,18 @@ fn seal(password: &str, plain: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Problem> {
     Ok((algorithm, sealed))
 }
 
-/// Salt and vector from what they are for (as RFC 5297 does): another plain text has others, and who lacks the password learns
-/// nothing.
-fn derived(password: &str, purpose: &[u8], plain: &[u8]) -> [u8; 16] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, password.as_bytes());
-    let mut context = hmac::Context::with_key(&key);
-    context.update(purpose);
-    context.update(plain);
+/// Salt and vector from what they are for: another plain text has others. The password is not in them: a guess at one that people
+/// chose would be checked by them without the work of the derivation.
+fn derived(purpose: &[u8], plain: &[u8]) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(purpose).chain_update(plain).finalize();
     let mut out = [0; 16];
-    out.iter_mut().zip(context.sign().as_ref()).for_each(|(out, byte)| *out = *byte);
+    out.iter_mut().zip(digest).for_each(|(out, byte)| *out = byte);
     out
 }
 
 /// The file's own seal, RFC 7292 §4: its key is derived as in appendix B, of which one block of SHA-256 is enough.
 fn mac(password: &str, safe: &[u8]) -> Vec<u8> {
-    let salt = derived(password, b"mac", safe);
+    let salt = derived(b"mac", safe);
     let bmp: Zeroizing<Vec<u8>> =
         Zeroizing::new(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect::<Vec<u8>>());
     let whole =
