@@ -7,7 +7,7 @@ use e2e::site::{Server, Site};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
-use crate::services::{apache, proven, shown};
+use crate::services::{apache, shown};
 use crate::{SOON, is_done};
 
 /// A certificate of the administrator's own, in a directory that the agent's policy allows.

@@ -14,11 +14,11 @@ use crate::{SOON, explains, is_done};
 pub(crate) struct Service {
     /// Folders that it writes to: each server gets its own, with what the packages put there.
     folders: &'static [&'static str],
-    files: Vec<(&'static str, String)>,
+    pub(crate) files: Vec<(&'static str, String)>,
     /// Before its first start.
     prepare: &'static [&'static [&'static str]],
     /// Runs in the foreground.
-    start: &'static [&'static str],
+    pub(crate) start: &'static [&'static str],
     /// Where its certificate lies.
     dir: &'static str,
     /// Reads the key too; empty where root reads it.
