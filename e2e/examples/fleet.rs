@@ -266,6 +266,7 @@ async fn attach(client: &mut AgentServiceClient<Channel>) -> anyhow::Result<Line
                 owners: vec!["root:root".to_owned()],
                 key_mode_max: 0o600,
             }],
+            http01_ports: vec![80],
             custody: vec![types::Custody::Controller.into()],
             ..Default::default()
         }),
