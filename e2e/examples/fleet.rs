@@ -428,7 +428,13 @@ impl Site {
                 let request = api::GetCertificateRequest { name: name.clone() };
                 let current = operator.get_certificate(request).await?.into_inner().current;
                 let fresh = current.filter(|current| before.get(name) != Some(&current.id));
-                let each = fresh.map(|current| applied.after(&current.id, current.issued_at)).unwrap_or_default();
+                let mut each = Vec::new();
+                if let Some(fresh) = fresh {
+                    let request = api::ListVersionsRequest { certificate: name.clone() };
+                    let versions = operator.list_versions(request).await?.into_inner().items;
+                    let issued = versions.into_iter().find(|version| version.id == fresh.id);
+                    each = applied.after(&fresh.id, issued.context("a version that is current is listed")?.issued_at);
+                }
                 if each.len() == *targets {
                     took.extend(each);
                     break;
