@@ -8,6 +8,9 @@ pub const LABELS_MAX: usize = 20;
 /// Longest key, and longest value.
 const CHARS_MAX: usize = 63;
 
+/// As much of what is no label as is repeated in an answer, characters.
+pub const SHOWN_CHARS_MAX: usize = 2 * CHARS_MAX + 4;
+
 /// Labels by their keys.
 pub type Labels = BTreeMap<String, String>;
 

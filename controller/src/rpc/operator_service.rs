@@ -277,7 +277,7 @@ impl OperatorService for OperatorApi {
     }
 
     async fn set_agent(&self, request: Request<wire::SetAgentRequest>) -> Result<Response<wire::Agent>, Status> {
-        act!(self, request, OperatorSetAgent, |caller, asked| { agents::set(&self.server.hub, caller, asked) })
+        act_anew!(self, request, OperatorSetAgent, |caller, asked| { agents::set(&self.server.hub, caller, asked) })
     }
 
     async fn get_detected(

@@ -33,8 +33,6 @@ use super::targets::{BATCH_RECORDS, concerned};
 pub(super) const PLACEHOLDER: &str = "CONTROLLER:7443";
 /// Most tokens voided at once: since a new token voids the earlier ones, there is one.
 const TOKENS_VOIDED_MAX: usize = 20;
-/// Longest label that is repeated in an answer.
-const LABEL_CHARS_MAX: usize = 130;
 /// Most unused join tokens listed.
 const PENDING_MAX: usize = 100;
 
@@ -227,35 +225,30 @@ pub(crate) async fn set(
     let hint = "write for example role=web; role- takes it away";
     let mut fresh = label::Labels::new();
     for text in request.labels.iter().take(label::LABELS_MAX + 1) {
-        match label::parse(&one_line(text, LABEL_CHARS_MAX)) {
+        match label::parse(&one_line(text, label::SHOWN_CHARS_MAX)) {
             Ok((key, value)) => drop(fresh.insert(key, value)),
-            Err(message) => errors.push(field_error("labels", message, hint)),
+            Err(message) => errors.push(field_error("label", message, hint)),
         }
     }
-    loop {
-        let mut agent = named(hub, &request.name).await?;
-        let before = agent.value.labels.clone();
-        agent.value.labels.retain(|key, _| !request.remove_labels.contains(key));
-        agent.value.labels.extend(fresh.clone());
-        if agent.value.labels.len() > label::LABELS_MAX {
-            let message = format!("an agent has at most {} labels", label::LABELS_MAX);
-            errors.push(field_error("labels", message, "take one away: KEY-"));
-        }
-        if !errors.is_empty() {
-            return Err(Refusal::fields(errors));
-        }
-        if agent.value.labels == before {
-            return view(hub, &agent).await;
-        }
-        let (name, words) = (agent.value.name.clone(), label::words(&agent.value.labels).join(" "));
-        let message = if words.is_empty() { format!("{name} has no label") } else { format!("{name} has {words}") };
-        let event = hub.event("agent.labelled", message).of_agent(&name).by(&caller.name);
-        match hub.store.commit(Changes::new().update(&agent).event(&event)).await {
-            Ok(_) => return one(hub, &name).await,
-            Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let mut agent = named(hub, &request.name).await?;
+    let before = agent.value.labels.clone();
+    agent.value.labels.retain(|key, _| !request.remove_labels.contains(key));
+    agent.value.labels.extend(fresh);
+    if agent.value.labels.len() > label::LABELS_MAX {
+        let message = format!("an agent has at most {} labels", label::LABELS_MAX);
+        errors.push(field_error("label", message, "take one away: KEY-"));
     }
+    if !errors.is_empty() {
+        return Err(Refusal::fields(errors));
+    }
+    if agent.value.labels == before {
+        return view(hub, &agent).await;
+    }
+    let (name, words) = (agent.value.name.clone(), label::words(&agent.value.labels).join(" "));
+    let message = if words.is_empty() { format!("{name} has no label") } else { format!("{name} has {words}") };
+    let event = hub.event("agent.labelled", message).of_agent(&name).by(&caller.name);
+    hub.store.commit(Changes::new().update(&agent).event(&event)).await?;
+    one(hub, &name).await
 }
 
 /// Removes an agent that nothing needs any more.

@@ -95,21 +95,21 @@ pub(crate) async fn add(
 }
 
 /// The names of the agents that have a label now, and may still act.
-async fn labelled(hub: &Hub, label: &str) -> Result<Vec<String>, Refusal> {
-    let shown = proto::text::one_line(label, 130);
-    label::parse(&shown).map_err(|message| Refusal::field("agents_label", message, "write for example role=web"))?;
+async fn labelled(hub: &Hub, wanted: &str) -> Result<Vec<String>, Refusal> {
+    let shown = proto::text::one_line(wanted, label::SHOWN_CHARS_MAX);
+    label::parse(&shown).map_err(|message| Refusal::field("agents", message, "write for example role=web"))?;
     let agents = hub.store.agents().await?.into_iter().map(|agent| agent.value);
-    let agents = agents.filter(|agent| label::has(&agent.labels, label) && agent.standing == Standing::Enrolled);
+    let agents = agents.filter(|agent| label::has(&agent.labels, wanted) && agent.standing == Standing::Enrolled);
     let names: Vec<String> = agents.map(|agent| agent.name).collect();
     match names.len() {
         0 => {
             let hint = format!("certwright agents set NAME --label {shown}; certwright agents ls shows what each has");
-            Err(Refusal::field("agents_label", format!("no agent has the label {shown}"), hint))
+            Err(Refusal::field("agents", format!("no agent has the label {shown}"), hint))
         }
         1..=AT_ONCE_MAX => Ok(names),
         count => {
             let message = format!("{count} agents have the label {shown}; at most {AT_ONCE_MAX} get a target at once");
-            Err(Refusal::field("agents_label", message, "add them in parts, by a narrower label"))
+            Err(Refusal::field("agents", message, "add them in parts, by a narrower label"))
         }
     }
 }

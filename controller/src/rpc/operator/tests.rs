@@ -380,7 +380,7 @@ async fn a_label_adds_a_target_on_every_agent_that_has_it_or_on_none() {
         .await
         .unwrap();
     for wrong in ["role=db", "role", "Role=web"] {
-        assert_eq!(fields(add(wrong, false).await), ["agents_label"], "{wrong}");
+        assert_eq!(fields(add(wrong, false).await), ["agents"], "{wrong}");
     }
     let count = async || lists::certificate(&scene.hub, "web").await.unwrap().targets.len();
     assert_eq!(add("role=web", true).await.unwrap().certificate.unwrap().targets.len(), 3);
@@ -407,12 +407,12 @@ async fn what_is_no_label_is_refused_and_there_are_few() {
     let scene = Scene::new().await;
     scene.agent("h1", &[80]).await;
     for wrong in ["role", "Role=web", "role=", "a=b c"] {
-        assert_eq!(fields(label(&scene, "h1", &[wrong], &[]).await), ["labels"], "{wrong}");
+        assert_eq!(fields(label(&scene, "h1", &[wrong], &[]).await), ["label"], "{wrong}");
     }
     let many: Vec<String> = (0..20).map(|index| format!("k{index}=v")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(label(&scene, "h1", &many, &[]).await.unwrap().labels.len(), 20);
-    assert_eq!(fields(label(&scene, "h1", &["one=more"], &[]).await), ["labels"]);
+    assert_eq!(fields(label(&scene, "h1", &["one=more"], &[]).await), ["label"]);
     assert_eq!(label(&scene, "h1", &["one=more"], &["k0"]).await.unwrap().labels.len(), 20);
 }
 

@@ -15,7 +15,7 @@ use crate::tasks::hub::Hub;
 /// What ends a rollout in stages, or windows.
 const OFF: &str = "off";
 const FIELD: &str = "rollout";
-const WINDOWS: &str = "windows";
+const WINDOW: &str = "window";
 /// Longest text.
 const CHARS_MAX: usize = 4_096;
 
@@ -90,7 +90,7 @@ pub(in crate::rpc::operator) fn windows(texts: &[String], errors: &mut Vec<types
     let texts: Vec<String> = texts.iter().map(|text| one_line(text, CHARS_MAX).trim().to_owned()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).filter(|text| !text.is_empty() && *text != OFF).collect();
     if texts.len() > WINDOWS_MAX {
-        errors.push(field_error(WINDOWS, format!("there are {}; at most {WINDOWS_MAX}", texts.len()), "use fewer"));
+        errors.push(field_error(WINDOW, format!("there are {}; at most {WINDOWS_MAX}", texts.len()), "use fewer"));
     }
     let hint = "write for example \"Sat,Sun 02:00-05:00 Europe/Berlin\", or off";
     let mut windows = Vec::new();
@@ -100,9 +100,9 @@ pub(in crate::rpc::operator) fn windows(texts: &[String], errors: &mut Vec<types
             Ok(window) => {
                 let message = format!("this controller knows no time zone \"{}\"", window.zone);
                 let hint = "write UTC, or a name such as Europe/Berlin: they come with the package tzdata on the controller's host";
-                errors.push(field_error(WINDOWS, message, hint));
+                errors.push(field_error(WINDOW, message, hint));
             }
-            Err(message) => errors.push(field_error(WINDOWS, message, hint)),
+            Err(message) => errors.push(field_error(WINDOW, message, hint)),
         }
     }
     windows
