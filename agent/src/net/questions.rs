@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::client::{Client, call};
-use super::reconcile::rehearsal::Rehearsal;
+use super::reconcile::rehearsal::{self, Rehearsal};
 use super::trial::Tester;
 use crate::problem::Problem;
 use crate::target::challenge;
@@ -161,9 +161,9 @@ impl Answerer {
                 }
             }
         }
-        self.rehearsals.try_send(Rehearsal { challenges, until, served }).map_err(|_full| busy())?;
+        self.rehearsals.try_send(Rehearsal { challenges, until, served }).map_err(|_full| full())?;
         let came = timeout_at(until, told).await.map_err(|_elapsed| late())?;
-        outcomes.extend(came.map_err(|_dropped| busy())?);
+        outcomes.extend(came.map_err(|_dropped| full())?);
         let report = |(token, served): (String, Result<(), Problem>)| wire::ChallengeReport {
             token,
             serving: served.is_ok(),
@@ -172,6 +172,12 @@ impl Answerer {
         let challenges = outcomes.into_iter().map(report).collect();
         Ok(Answer::RehearseChallenges(wire::ChallengesRehearsed { challenges }))
     }
+}
+
+/// Each is served until its time is over, also when its asker has the answer.
+fn full() -> Problem {
+    let message = format!("the agent serves the challenges of {} such checks already", rehearsal::AT_ONCE);
+    Problem::new("AGENT_BUSY", message, "", "ask again in half a minute: each ends by itself")
 }
 
 fn late() -> Problem {

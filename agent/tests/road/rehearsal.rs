@@ -23,9 +23,13 @@ async fn server() -> (Controller, Site, Running) {
 }
 
 async fn rehearse(controller: &Controller, challenges: Vec<wire::DesiredChallenge>) -> Answer {
+    rehearse_for(controller, challenges, SECONDS).await
+}
+
+async fn rehearse_for(controller: &Controller, challenges: Vec<wire::DesiredChallenge>, seconds: u32) -> Answer {
     let id = proto::id::random_id();
     let asked = Kind::RehearseChallenges(wire::RehearseChallenges { challenges });
-    controller.ask_within(&id, Some(asked), SECONDS).await;
+    controller.ask_within(&id, Some(asked), seconds).await;
     controller.answer_to(&id).await
 }
 
@@ -89,5 +93,19 @@ async fn a_rehearsal_is_under_the_policy_and_under_the_checks_of_every_challenge
     assert!(
         site.get(80, NAME, "/.well-known/acme-challenge/t0").await.is_ok_and(|answer| !answer.contains("t0.thumb"))
     );
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_check_too_many_is_refused_with_what_is_full() {
+    let (controller, _site, agent) = server().await;
+    // Long enough that none ends before the last is asked for.
+    for number in 0..4 {
+        let asked = vec![challenge(&format!("t{number}"))];
+        assert!(reports(rehearse_for(&controller, asked, 60).await)[0].serving);
+    }
+    let answer = rehearse_for(&controller, vec![challenge("t4")], 60).await;
+    let Answer::Refused(problem) = answer else { panic!("there is no room: {answer:?}") };
+    assert_eq!(problem.message, "the agent serves the challenges of 4 such checks already");
     agent.stop().await.unwrap();
 }

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 use crate::target::Challenge;
 
 /// Rehearsals at the same time.
-const AT_ONCE: usize = 4;
+pub(crate) const AT_ONCE: usize = 4;
 
 /// What came of each token: served, or why not.
 pub(crate) type Served = BTreeMap<String, Result<(), Problem>>;

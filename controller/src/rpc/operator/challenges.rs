@@ -66,7 +66,13 @@ async fn responder(
     until: Instant,
 ) -> Result<wire::ChallengeResponder, Refusal> {
     let Some(agent) = hub.store.load::<Agent>(id).await?.map(|agent| agent.value) else {
-        return Ok(wire::ChallengeResponder { agent: "(forgotten)".to_owned(), problem: None });
+        let hint = "name others: certwright certs set NAME --responder AGENT";
+        let problem =
+            Problem::new("AGENT_FORGOTTEN", "an agent that answers for this certificate is forgotten", "", hint);
+        return Ok(wire::ChallengeResponder {
+            agent: "(forgotten)".to_owned(),
+            problem: Some(convert::problem(&problem)),
+        });
     };
     let problem = match ask(hub, &agent, FEATURE, Kind::RehearseChallenges(question.clone()), until).await? {
         Ok(Answer::RehearseChallenges(told)) => unserved(&agent, told, question.challenges.len()),
