@@ -318,19 +318,19 @@ impl Site {
     }
 
     /// Starts the controller and waits until it answers.
-    async fn start(&self) -> anyhow::Result<Child> {
+    async fn start(&self) -> anyhow::Result<Program> {
         let program = std::env::current_exe()?;
         let folder = program.parent().and_then(Path::parent).context("an example has a folder")?;
         let log = std::fs::File::options().create(true).append(true).open(self.state.join("controller.log"))?;
         let mut command = Command::new(folder.join("certwright-controller"));
         command.arg("serve").arg("--state").arg(self.state.join("state")).arg("--socket").arg(self.socket());
         command.args(["--listen", LISTEN]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut process = command.spawn()?;
+        let mut process = Program(command.spawn()?);
         let began = Instant::now();
         while self.client().whoami(api::WhoamiRequest {}).await.is_err() {
             let log = self.state.join("controller.log");
             ensure!(
-                process.try_wait()?.is_none() && began.elapsed() < PATIENCE,
+                process.0.try_wait()?.is_none() && began.elapsed() < PATIENCE,
                 "no controller: see {}",
                 log.display()
             );
@@ -480,10 +480,27 @@ async fn enroll(mut operator: OperatorServiceClient<Channel>, name: String) -> a
     Ok(Agent { name, leaf: answer.leaf_der, roots: answer.ca_der, key: key.serialize_der() })
 }
 
+/// A controller that ends with this program, whatever ends it: the next run needs its port.
+struct Program(Child);
+
+impl Program {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that ended already refuses, which is as it should be.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// Sends a signal and waits for the end.
-fn end(mut process: Child, signal: &str) -> anyhow::Result<()> {
+fn end(mut process: Program, signal: &str) -> anyhow::Result<()> {
     ensure!(Command::new("kill").arg(signal).arg(process.id().to_string()).status()?.success());
-    process.wait()?;
+    process.0.wait()?;
     Ok(())
 }
 
